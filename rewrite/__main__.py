@@ -1,0 +1,81 @@
+"""The command line: one subcommand a stage, and `run` for all of them.
+
+    rewrite report --config my.toml --run runs/mine --set coder.k=32
+
+A stage's command also runs the stages before it that are not fresh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+from rewrite import __version__
+from rewrite.config import Config, UserError, list_keys, load_config
+from rewrite.pipeline import STAGES, backend_keys, go, verdict
+from rewrite.store import Run
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; every config key is documented at the end of `--help`."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", type=Path, metavar="FILE", help="TOML config (default: the bundled default.toml)")
+    shared.add_argument(
+        "--run", type=Path, metavar="DIR", default=Path("runs/default"), help="run folder (%(default)s)"
+    )
+    shared.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key; may be repeated"
+    )
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="rewrite", description=__doc__, epilog=_key_help(), formatter_class=layout)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE")
+    for stage in STAGES:
+        text = f"write {', '.join(stage.writes)}"
+        commands.add_parser(stage.name, parents=[shared], help=text, epilog=_key_help(), formatter_class=layout)
+    commands.add_parser("run", parents=[shared], help="every stage", epilog=_key_help(), formatter_class=layout)
+    return parser
+
+
+def _key_help() -> str:
+    """Every key with its unit and default, wrapped."""
+    lines = ["config keys, for the TOML file or --set:"]
+    for key, (text, default) in (list_keys(Config) | backend_keys()).items():
+        lines.append(f"  {key} = {default}")
+        lines.extend(textwrap.wrap(text, 96, initial_indent="      ", subsequent_indent="      "))
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    options = build_parser().parse_args(arguments)
+    last = STAGES[-1].name if options.command == "run" else options.command
+    try:
+        config = load_config(options.config, options.set)
+        with Run(options.run, options.command) as run:
+            go(config, run, last, lambda line: print(line, file=sys.stderr, flush=True))
+            print(verdict(run) if last == STAGES[-1].name else f"{last}: done, in {options.run}")
+        return 0
+    except UserError as error:
+        print(f"rewrite: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rewrite: stopped; the same command goes on from what is finished", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(
+            f"rewrite: {options.run}: no space left on the disk; free some and run again, nothing finished is lost",
+            file=sys.stderr,
+        )
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

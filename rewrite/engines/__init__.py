@@ -1,0 +1,1 @@
+"""Engines: where a language model runs. None is needed by the embedded backends."""

@@ -1,0 +1,19 @@
+"""What an explainer is: from true activations on the train split it writes one text for each latent.
+
+A backend is one module here with `class Settings(Section)` and `build(settings) -> Explainer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from rewrite.records import Evidence, Explanation
+
+
+class Explainer(Protocol):
+    """Writes explanations; a latent that it fails on gets text None and the reason, never a made-up sentence."""
+
+    def explain(self, evidence: Evidence, latents: Sequence[int]) -> Iterator[Explanation]:
+        """One explanation for each of `latents`, in that order."""
+        ...

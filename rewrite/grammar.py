@@ -1,0 +1,328 @@
+r"""The language of rules: a sentence that a person reads, and a machine reads back.
+
+    Fires on "king", "queen", "in the" (9); words ending "al", "ful" (5); "the", "a" after "in", "on" (3).
+
+An explanation is `Never fires.`, or `Fires on` and rules separated by semicolons. A rule is a *pattern* for the
+current word, then *conditions* on what came before it, then a strength from 0 to 9 in brackets.
+
+| pattern | the current word, as far as it has been read, |
+|---|---|
+| `"king", "in the"` | is one of these; earlier words in the same quotes stand directly before it |
+| `words ending "al", "ful"`, `words starting "th"` | ends or starts so |
+| `tokens "ing"` | was last continued by one of these pieces |
+| `numbers`, `capitalised words`, `capitals`, `symbols` | is of digits; a capital and small letters; two or more capitals; signs only |
+| `anything` | is any word |
+
+| condition | |
+|---|---|
+| `after PATTERN` | the word directly before matches PATTERN |
+| `within 5 words after PATTERN` | one of the 5 words before matches PATTERN |
+| `starting a line`, `starting a sentence`, `starting a word` | it is the first word of its line or sentence; the token begins it |
+| `inside quotes`, `inside brackets`, `inside a word` | it is there; the token continues a word |
+
+Where several rules match, the one that says most about the current word wins (a whole word, then a token, a longer
+ending or start, a kind of word, anything), among those the one with most conditions, then the strongest.
+
+In quotes, `\n`, `\t`, `\\`, `\"`, `\xNN`, `\uNNNN` are as in Python, `␣` is a space and `\0` is no word (the start of
+a text). What words, places and "before" are, `rewrite.features` says.
+
+Words are counted honestly by `count_words`: a quoted item is as many words as it names, at least one; outside quotes
+every run of letters or digits is one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+Form = Literal["words", "ending", "starting", "tokens", "numbers", "capitalised", "capitals", "symbols", "anything"]
+Place = Literal[
+    "starting a line", "starting a sentence", "starting a word", "inside quotes", "inside brackets", "inside a word"
+]
+PLACES: Final = get_args(Place)
+
+# How each form is written; those that hold a quoted list come first.
+PHRASES: Final[dict[Form, str]] = {
+    "words": "",
+    "ending": "words ending",
+    "starting": "words starting",
+    "tokens": "tokens",
+    "numbers": "numbers",
+    "capitalised": "capitalised words",
+    "capitals": "capitals",
+    "symbols": "symbols",
+    "anything": "anything",
+}
+LISTED: Final = ("words", "ending", "starting", "tokens")
+
+LONGEST: Final = 3
+"""Words in one pair of quotes, at most."""
+
+NEVER: Final = "Never fires."
+LEAD: Final = "Fires on"
+
+
+class GrammarError(ValueError):
+    """A sentence that is not in the language; says where, and quotes the sentence."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What a word is like. An item of `words` is a run of consecutive words, the current one last; of the other listed
+    forms, one string in a tuple; the kinds of word have no items."""
+
+    form: Form
+    items: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.form in LISTED) != bool(self.items):
+            raise ValueError(f"{self.form}: items {self.items!r}")
+        longest = LONGEST if self.form == "words" else 1
+        if not all(1 <= len(item) <= longest for item in self.items):
+            raise ValueError(f"{self.form}: items {self.items!r}")
+
+
+@dataclass(frozen=True)
+class Before:
+    """A word that matches `pattern` stands directly before (`within` 1), or among the `within` words before."""
+
+    pattern: Pattern
+    within: int = 1
+
+    def __post_init__(self) -> None:
+        if self.within < 1 or self.pattern.form == "tokens" or any(len(item) > 1 for item in self.pattern.items):
+            raise ValueError(f"within {self.within} words after {self.pattern}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A pattern, its conditions in the order they are written, and the strength 0 to 9 it stands for."""
+
+    pattern: Pattern
+    strength: int
+    before: tuple[Before, ...] = ()
+    places: tuple[Place, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 9:
+            raise ValueError(f"strength {self.strength} is not in 0..9")
+
+
+def words(*items: str) -> Pattern:
+    """`words("king", "in the")`: items as they are written, words of one item separated by a space."""
+    return Pattern("words", tuple(tuple(item.split(" ")) for item in items))
+
+
+def precedence(rule: Rule, item: tuple[str, ...] = ()) -> int:
+    """Rank of a rule where it matches by this item of its pattern; the highest rank wins, see the module's docstring."""
+    form, conditions = rule.pattern.form, len(rule.before) + len(rule.places)
+    if form == "words":
+        about_word, conditions = 100, conditions + len(item) - 1
+    elif form == "tokens":
+        about_word = 99
+    elif form in ("ending", "starting"):
+        about_word = 10 + min(len(item[0]), 80)
+    else:
+        about_word = 0 if form == "anything" else 1
+    return about_word * 10 + min(conditions, 9)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+ESCAPES: Final = {"\n": "\\n", "\t": "\\t", "\\": "\\\\", '"': '\\"', " ": "␣"}
+
+
+def _escape(word: str) -> str:
+    if not word:
+        return "\\0"
+    return "".join(ESCAPES.get(c) or (c if c.isprintable() and c != "␣" else _code(c)) for c in word)
+
+
+def _code(character: str) -> str:
+    point = ord(character)
+    if point < 0x100:
+        return f"\\x{point:02x}"
+    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
+
+
+def quote(item: Sequence[str]) -> str:
+    """The words of one item in double quotes."""
+    return '"' + " ".join(map(_escape, item)) + '"'
+
+
+def _write_pattern(pattern: Pattern) -> str:
+    return " ".join(filter(None, (PHRASES[pattern.form], ", ".join(map(quote, pattern.items)))))
+
+
+def _write_rule(rule: Rule) -> str:
+    parts = [_write_pattern(rule.pattern)]
+    for condition in rule.before:
+        lead = "after" if condition.within == 1 else f"within {condition.within} words after"
+        parts.append(f"{lead} {_write_pattern(condition.pattern)}")
+    parts.extend(rule.places)
+    return " ".join(parts) + f" ({rule.strength})"
+
+
+def write(rules: Sequence[Rule]) -> str:
+    """The sentence that says these rules; no rules: the latent never fires."""
+    return f"{LEAD} {'; '.join(map(_write_rule, rules))}." if rules else NEVER
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+LEXEME: Final = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^\W\d_]+)|(\d+)|([(),;.]))', re.DOTALL)
+WORD: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[^\W_]+', re.DOTALL)
+UNESCAPE: Final = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
+NAMED: Final = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "0": ""}
+
+
+def count_words(sentence: str) -> int:
+    """Words of an explanation: a quoted item counts its words, at least 1; outside quotes every run of letters or
+    digits is one, however it is glued."""
+    return sum(max(1, len(m.split(" "))) if m[0] == '"' else 1 for m in WORD.findall(sentence))
+
+
+def parse(sentence: str) -> tuple[Rule, ...]:
+    """The rules of a sentence, in its order. Raises GrammarError, quoting the sentence, where it is not one."""
+    return _Parser(sentence).explanation()
+
+
+@dataclass(frozen=True)
+class _Lexeme:
+    kind: Literal["quoted", "name", "number", "sign", "end"]
+    text: str
+    at: int
+
+
+def _lex(sentence: str) -> Iterator[_Lexeme]:
+    at, end = 0, len(sentence.rstrip())
+    kinds: tuple[Literal["quoted", "name", "number", "sign"], ...] = ("quoted", "name", "number", "sign")
+    while at < end:
+        match = LEXEME.match(sentence, at)
+        if match is None:
+            raise GrammarError(f"cannot read {sentence[at : at + 20]!r} in: {sentence}")
+        group = match.lastindex or 1
+        text = match.group(group)
+        yield _Lexeme(kinds[group - 1], text.lower() if group == 2 else text, match.start(group))
+        at = match.end()
+    yield _Lexeme("end", "", end)
+
+
+class _Parser:
+    """Recursive descent, one method a line of the grammar."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+        self.lexemes = list(_lex(sentence))
+        self.next = 0
+
+    def fail(self, wanted: str) -> GrammarError:
+        lexeme = self.lexemes[self.next]
+        found = "the end" if lexeme.kind == "end" else repr(self.sentence[lexeme.at : lexeme.at + 20])
+        return GrammarError(f"wanted {wanted}, found {found} in: {self.sentence}")
+
+    def take(self, *texts: str) -> bool:
+        """Step over these lexemes if they come next."""
+        ahead = self.lexemes[self.next : self.next + len(texts)]
+        if all(l.text == t and l.kind in ("name", "sign") for l, t in zip(ahead, texts, strict=False)):
+            if len(ahead) == len(texts):
+                self.next += len(texts)
+                return True
+        return False
+
+    def take_phrase(self, phrase: str) -> bool:
+        return self.take(*phrase.split(" "))
+
+    def number(self) -> int:
+        if self.lexemes[self.next].kind != "number":
+            raise self.fail("a number")
+        self.next += 1
+        return int(self.lexemes[self.next - 1].text)
+
+    def explanation(self) -> tuple[Rule, ...]:
+        if self.take("never", "fires"):
+            rules: list[Rule] = []
+        elif self.take("fires", "on"):
+            rules = [self.rule()]
+            while self.take(";"):
+                if self.lexemes[self.next].kind in ("quoted", "name"):
+                    rules.append(self.rule())
+        else:
+            raise self.fail(f"'{LEAD}' or '{NEVER}'")
+        self.take(".")
+        if self.lexemes[self.next].kind != "end":
+            raise self.fail("';' or the end")
+        return tuple(rules)
+
+    def rule(self) -> Rule:
+        pattern = self.pattern()
+        before: list[Before] = []
+        places: list[Place] = []
+        while not self.take("("):
+            condition = self.before()
+            if condition:
+                before.append(condition)
+            else:
+                places.append(self.place())
+        self.take("strength")
+        strength = self.number()
+        if strength > 9 or not self.take(")"):
+            raise self.fail("a strength from 0 to 9 and ')'")
+        return Rule(pattern, strength, tuple(before), tuple(places))
+
+    def before(self) -> Before | None:
+        within = 1
+        if self.take("within"):
+            within = self.number()
+            if within < 1 or not self.take("words"):
+                raise self.fail("'within N words after', N at least 1")
+        elif self.lexemes[self.next].text != "after":
+            return None
+        if not self.take("after"):
+            raise self.fail("'after'")
+        try:
+            return Before(self.pattern(), within)
+        except ValueError:
+            raise self.fail("single words or kinds of word before this, after 'after',") from None
+
+    def place(self) -> Place:
+        for place in PLACES:
+            if self.take_phrase(place):
+                return place
+        raise self.fail("a condition or a strength such as (9)")
+
+    def pattern(self) -> Pattern:
+        for form, phrase in PHRASES.items():
+            if phrase and self.take_phrase(phrase):
+                return Pattern(form, self.items(form) if form in LISTED else ())
+        return Pattern("words", self.items("words"))
+
+    def items(self, form: Form) -> tuple[tuple[str, ...], ...]:
+        items = [self.item(form)]
+        while self.take(",") or self.take("or") or self.take("and"):
+            self.take("or")
+            items.append(self.item(form))
+        return tuple(items)
+
+    def item(self, form: Form) -> tuple[str, ...]:
+        if self.lexemes[self.next].kind != "quoted":
+            raise self.fail("something in double quotes")
+        item = tuple(self.unescape(part) for part in self.lexemes[self.next].text.split(" "))
+        longest = LONGEST if form == "words" else 1
+        if len(item) > longest:
+            raise self.fail(f"at most {longest} words in the quotes")
+        self.next += 1
+        return item
+
+    def unescape(self, text: str) -> str:
+        def one(match: re.Match[str]) -> str:
+            code = match.group(1)
+            if len(code) > 1:
+                return chr(int(code[1:], 16))
+            if code not in NAMED:
+                raise self.fail(f"one of the escapes, not \\{code},")
+            return NAMED[code]
+
+        return " ".join(UNESCAPE.sub(one, part) for part in text.split("␣"))

@@ -1,0 +1,221 @@
+"""Evaluate: write every arm at the hookpoint and sum each test document's losses.
+
+1. The calibrate split gives the calibrator and the order of the latents, best explained first.
+2. Each batch of test windows runs once up to the hookpoint; every arm then runs only what comes after it.
+3. The loss of the token after position t counts where an arm wrote at t; all arms count the same positions.
+
+`5_losses.parquet` has a row per document × arm × fraction × order × seed; `5_latents.parquet` a row per latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Bool, Float
+from scipy.sparse import csr_array
+from torch import Tensor
+from tqdm import tqdm
+
+from rewrite.activations import ActivationStore, Shard, unpack_sparse
+from rewrite.calibrate import CALIBRATORS, Pair, Tally, tally
+from rewrite.coder import Coder, load_coder
+from rewrite.config import Config, UserError
+from rewrite.corpus import pad_windows
+from rewrite.splice import FIXED_ARMS, Arm, Splicer
+from rewrite.store import Run, load_arrays, read_json
+from rewrite.subject import Subject, load_subject
+
+
+@dataclass(frozen=True)
+class Simulations:
+    """Reads the shards of a finished `4_simulations`."""
+
+    folder: Path
+    latents: int
+
+    @property
+    def scale(self) -> float:
+        """The top of the simulator's scale."""
+        return float(read_json(self.folder / "simulator.json")["scale"])
+
+    def strengths(self, shard: str, positions: int) -> csr_array:
+        """The strengths of one shard, positions × latents."""
+        return unpack_sparse(load_arrays(self.folder / f"{shard}.safetensors"), (positions, self.latents))
+
+    def missing(self, shards: list[str]) -> dict[int, str]:
+        """Latents without any prediction in some shard, and why."""
+        found: dict[int, str] = {}
+        for shard in shards:
+            found |= {int(k): v for k, v in read_json(self.folder / f"{shard}.json")["missing"].items()}
+        return found
+
+
+def run(config: Config, run: Run) -> None:
+    """Write `5_latents.parquet` and `5_losses.parquet`."""
+    store = ActivationStore(run.path("2_activations"))
+    simulations = Simulations(run.path("4_simulations"), store.latents)
+    fitted = tally(_pairs(store, simulations), store.latents, simulations.scale)
+    missing = simulations.missing(store.shards("calibrate") + store.shards("test"))
+    with run.writing("5_latents.parquet") as path:
+        pq.write_table(latent_table(fitted, missing), path)
+
+    subject = load_subject(config)
+    device = torch.device(config.device)
+    coder = load_coder(run.path("1_coder"), config.hookpoint).to(device)
+    splicer = Splicer(coder, CALIBRATORS[config.calibrator](fitted), fitted, store.mean_output())
+    absent = np.isin(np.arange(store.latents), list(missing))
+    splicer.replace_missing(absent)
+    left_out = absent if config.simulate.missing == "leave_out" else np.zeros_like(absent)
+    arms = plan_arms(config, coder, order_latents(fitted, absent), left_out)
+    with run.writing("5_losses.parquet") as path:
+        scorer = Scorer(config, subject, coder, splicer, arms)
+        pq.write_table(scorer.score(store, simulations), path)
+
+
+def _pairs(store: ActivationStore, simulations: Simulations) -> Iterator[Pair]:
+    """Truth and strengths on the counted positions of the calibrate split."""
+    for name in store.shards("calibrate"):
+        shard = store.load(name)
+        counted = shard.text.counted()
+        strengths = simulations.strengths(name, len(counted))
+        yield Pair(shard.activations[counted], strengths[counted])
+
+
+def latent_table(fitted: Tally, missing: dict[int, str]) -> pa.Table:
+    """What the calibrate split says of each latent, a row each."""
+    latents = range(len(fitted.mean))
+    return pa.table(
+        {
+            "latent": pa.array(latents, pa.int32()),
+            "density": pa.array(fitted.density, pa.float64()),
+            "maximum": pa.array(fitted.maximum, pa.float32()),
+            "mean": pa.array(fitted.mean, pa.float64()),
+            "correlation": pa.array(fitted.correlation, pa.float64()),
+            "missing": pa.array([missing.get(i, "") for i in latents], pa.string()),
+        }
+    )
+
+
+def order_latents(fitted: Tally, absent: Bool[np.ndarray, " latent"]) -> np.ndarray:
+    """Latents from best to worst explained, by correlation on the calibrate split; unknown ones last."""
+    score = np.where(np.isnan(fitted.correlation) | absent, -np.inf, fitted.correlation)
+    return np.argsort(-score, kind="stable")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An arm and the latents that it simulates."""
+
+    arm: Arm
+    simulated: Bool[np.ndarray, " latent"] | None = None
+
+
+def plan_arms(config: Config, coder: Coder, best: np.ndarray, left_out: np.ndarray) -> list[Planned]:
+    """Every arm to score. At fraction 1 the orders agree, so it stands once, under `best`."""
+    names = ["simulated"]
+    if config.evaluate.topk:
+        if not coder.k:
+            raise UserError("evaluate.topk = true: this coder has no k to keep; set it to false")
+        names.append("simulated_topk")
+    orders = [("best", 0, best)]
+    for seed in range(config.evaluate.random_seeds):
+        orders.append(("random", seed, np.random.default_rng([seed, 1]).permutation(len(best))))
+    arms = [Planned(Arm(name)) for name in FIXED_ARMS]
+    for order, seed, latents in orders:
+        for fraction in sorted(set(config.evaluate.fractions)):
+            if fraction == 1 and order != "best":
+                continue
+            count = max(round(fraction * len(latents)), int(fraction > 0))
+            simulated = np.zeros(len(latents), dtype=bool)
+            simulated[latents[:count]] = True
+            simulated &= ~left_out
+            arms += [Planned(Arm(name, fraction, order, seed), simulated) for name in names]
+    return arms
+
+
+class Scorer:
+    """Sums the test documents' losses under every arm."""
+
+    def __init__(self, config: Config, subject: Subject, coder: Coder, splicer: Splicer, arms: list[Planned]):
+        self.config, self.subject, self.coder, self.splicer, self.arms = config, subject, coder, splicer, arms
+        self.device = torch.device(config.device)
+        self.simulated = [
+            None if planned.simulated is None else torch.as_tensor(planned.simulated, device=self.device)
+            for planned in arms
+        ]
+
+    def score(self, store: ActivationStore, simulations: Simulations) -> pa.Table:
+        """The rows of `5_losses.parquet`."""
+        documents = sum(len(names) for names in store.names("test"))
+        nats, tokens = np.zeros((len(self.arms), documents)), np.zeros(documents, dtype=np.int64)
+        shards = [(name, store.load(name)) for name in store.shards("test")]
+        windows = sum(len(shard.documents) for _, shard in shards)
+        with tqdm(total=windows, desc="evaluate", unit=" windows", disable=None) as progress:
+            for name, shard in shards:
+                strengths = simulations.strengths(name, len(shard.text.ids))
+                for begin in range(0, len(shard.documents), self.config.batch):
+                    chosen = np.arange(begin, min(begin + self.config.batch, len(shard.documents)))
+                    losses, counts = self._score_batch(shard, strengths, chosen)
+                    for window, document in enumerate(shard.documents[chosen]):
+                        nats[:, document] += losses[:, window]
+                        tokens[document] += counts[window]
+                    progress.update(len(chosen))
+        return self._table(nats, tokens)
+
+    @torch.no_grad()
+    def _score_batch(
+        self, shard: Shard, strengths: csr_array, chosen: np.ndarray
+    ) -> tuple[Float[np.ndarray, "arm window"], np.ndarray]:
+        """Loss of every arm summed over each chosen window, and the tokens that count in it."""
+        starts = shard.text.starts
+        padded = pad_windows([shard.text.ids[starts[w] : starts[w + 1]] for w in chosen])
+        rows = np.arange(starts[chosen[0]], starts[chosen[-1] + 1])[padded.counted[padded.real]]
+        ids = torch.as_tensor(padded.ids, device=self.device)
+        counted = torch.as_tensor(padded.counted, device=self.device)
+        prefix = self.subject.run_to(ids)
+        own = prefix.output[counted].float()
+        x = self.coder.read(prefix.input[counted], own)
+        written = self.splicer.prepare(x, own, shard.activations[rows], strengths[rows])
+        targets = next_tokens(ids, counted)
+        losses = np.empty((len(self.arms), len(chosen)))
+        for number, (planned, simulated) in enumerate(zip(self.arms, self.simulated, strict=True)):
+            vectors = prefix.output.clone()
+            vectors[counted] = self.splicer.vectors(planned.arm, written, simulated).to(vectors.dtype)
+            losses[number] = window_losses(self.subject.run_from(prefix, vectors), targets)
+        return losses, (targets >= 0).sum(1).cpu().numpy()
+
+    def _table(self, nats: np.ndarray, tokens: np.ndarray) -> pa.Table:
+        kept = np.flatnonzero(tokens)
+        arms = [planned.arm for planned in self.arms]
+        each = [np.repeat(values, len(kept)) for values in ([a.name for a in arms], [a.order for a in arms])]
+        return pa.table(
+            {
+                "document": pa.array(np.tile(kept, len(arms)), pa.int32()),
+                "arm": pa.array(each[0], pa.string()),
+                "fraction": pa.array([a.fraction for a in arms for _ in kept], pa.float64()),
+                "order": pa.array(each[1], pa.string()),
+                "seed": pa.array(np.repeat([a.seed for a in arms], len(kept)), pa.int64()),
+                "nats": pa.array(nats[:, kept].ravel(), pa.float64()),
+                "tokens": pa.array(np.tile(tokens[kept], len(arms)), pa.int64()),
+            }
+        )
+
+
+def next_tokens(ids: Tensor, counted: Bool[Tensor, "window position"]) -> Tensor:
+    """The token after each counted position, -100 where there is none or the position does not count."""
+    targets = torch.full_like(ids, -100)
+    following = counted[:, :-1] & counted[:, 1:]
+    targets[:, :-1][following] = ids[:, 1:][following]
+    return targets
+
+
+def window_losses(logits: Float[Tensor, "window position token"], targets: Tensor) -> Float[np.ndarray, " window"]:
+    """Cross-entropy in nats, summed over each window in float64."""
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return loss.view(targets.shape).double().sum(1).cpu().numpy()

@@ -1,0 +1,252 @@
+"""The report: 7_report/report.md and its figures, from what the stages before it left.
+
+1. Gather: the statistics, the coder's metrics, the explanations, each latent's held-out score, seconds a stage.
+2. Draw the figures (`rewrite.figures`).
+3. Fill in `report.md.jinja`, the page as it reads. Every number comes from a file; nothing is estimated here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rewrite import figures
+from rewrite.config import Config, UserError
+from rewrite.stats import find_headline, format_p
+from rewrite.store import Run, read_json
+
+TEMPLATE = Path(__file__).with_name("report.md.jinja")
+
+# Rows in each of the lists of best and worst latents, kinds of missing predictions listed, characters of a cell.
+SHOWN, KINDS, WIDTH = 10, 12, 300
+
+# Whitespace of every kind, control characters, and marks that turn the direction of writing.
+UNSEEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+MARKUP = re.compile(r"([\\`*_\[\]|~$])")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A latent's explanation and its score on the calibrate split; `correlation` is None where it is undefined."""
+
+    number: int
+    text: str
+    correlation: float | None
+    density: float
+    maximum: float
+    missing: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Predictions or explanations that are missing for the same reason; `example` is one reason in full."""
+
+    reason: str
+    latents: int
+    example: str
+
+
+def run(config: Config, run: Run) -> None:
+    """Write 7_report."""
+    stats: Row = read_json(run.path("6_stats.json"))
+    explanations = read_explanations(run.path("3_explanations.jsonl"))
+    latents = read_latents(run.path("5_latents.parquet"), explanations)
+    page = render(
+        stats=stats,
+        setting=describe_setting(config, stats),
+        metrics=read_metrics(run.path("1_coder")),
+        latents=latents,
+        unexplained=group_reasons([row["why"] for row in explanations.values() if row["text"] is None]),
+        seconds=read_seconds(run.manifest),
+    )
+    with run.writing("7_report") as folder:
+        folder.mkdir(exist_ok=True)
+        figures.draw_ladder(stats, folder / "ladder.png")
+        figures.draw_fractions(stats, folder / "fractions.png")
+        (folder / "report.md").write_text(page, encoding="utf-8", errors="replace")
+
+
+def render(
+    *,
+    stats: Row,
+    setting: dict[str, str],
+    metrics: dict[str, str],
+    latents: list[Latent],
+    unexplained: list[Kind],
+    seconds: dict[str, float],
+) -> str:
+    """The page. All arguments are plain data, so that a page can be made and tested without a run."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # The page is Markdown: `cell` escapes what was not written by us.
+    )
+    environment.filters.update(
+        cell=escape_cell,
+        nats=format_number,
+        ends=format_ends,
+        percent=format_percent,
+        p=format_p_cell,
+        arm=figures.name_arm,
+    )
+    scored = sorted((row for row in latents if row.correlation is not None and not row.missing), key=_by_score)
+    half = min(SHOWN, (len(scored) + 1) // 2)
+    return environment.get_template(TEMPLATE.name).render(
+        stats=stats,
+        headline=find_headline(stats),
+        setting=setting,
+        ladder=figures.select_ladder(stats),
+        curves=[
+            (label, figures.select_curve(stats, arm, order)) for (arm, order), (*_, label) in figures.CURVES.items()
+        ],
+        disagreeing=find_disagreements(stats),
+        metrics=metrics,
+        latents=latents,
+        scored=scored,
+        best=scored[:half],
+        worst=scored[half:][::-1][:SHOWN],
+        missing=group_reasons([row.missing for row in latents if row.missing]),
+        unexplained=unexplained,
+        silent=sum(row.density == 0 for row in latents),
+        seconds=seconds,
+    )
+
+
+def _by_score(latent: Latent) -> tuple[float, int]:
+    return -(latent.correlation or 0.0), latent.number
+
+
+def find_disagreements(stats: Row) -> list[Row]:
+    """Comparisons where the t test and the sign-flip test, both unadjusted, fall on different sides of alpha."""
+    alpha = stats["alpha"]
+    return [row for row in stats["comparisons"] if (row["p"] < alpha) != (row["p_sign_flip"] < alpha)]
+
+
+# --- what the other stages left ---------------------------------------------------------------------------------------
+
+
+def describe_setting(config: Config, stats: Row) -> dict[str, str]:
+    """What was run, in the config's words; folders by their last name, so that a page says nothing of a home."""
+    coder = config.coder
+    trained = f"{coder.kind}, k = {coder.k}, {coder.tokens:,} training tokens"
+    return {
+        "subject": _last_name(config.subject),
+        "hookpoint": config.hookpoint,
+        "coder": f"{stats['latents']:,} latents; " + (f"from {_last_name(coder.path)}" if coder.path else trained),
+        "corpus": f"{_last_name(config.corpus.source)}, windows of {config.corpus.window} tokens",
+        "explainer": config.explainer if not config.explain.file else f"file {_last_name(config.explain.file)}",
+        "simulator": config.simulator,
+        "calibrator": config.calibrator,
+        "missing predictions": {
+            "mean": "the latent keeps its mean",
+            "leave_out": "the latent keeps its true activation",
+        }[config.simulate.missing],
+        "scored": f"{stats['documents']:,} test documents, {stats['tokens']:,} tokens",
+    }
+
+
+def _last_name(source: str) -> str:
+    return Path(source).name if Path(source).is_absolute() else source
+
+
+def read_metrics(folder: Path) -> dict[str, str]:
+    """The scalars of the coder's metrics.json, formatted; empty where there is none."""
+    files = sorted(folder.rglob("metrics.json"))
+    metrics: Row = read_json(files[0]) if files else {}
+    return {name: _format_scalar(value) for name, value in metrics.items() if isinstance(value, int | float | str)}
+
+
+def _format_scalar(value: int | float | str) -> str:
+    if isinstance(value, bool | str):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def read_explanations(path: Path) -> dict[int, Row]:
+    """Each latent's line of 3_explanations.jsonl. Raises UserError naming the line that is not one."""
+    found: dict[int, Row] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                found[int(row["latent"])] = {"text": row["text"], "why": row.get("why", "")}
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path}:{number}: not an explanation ({error}); explain again") from None
+    return found
+
+
+def read_latents(path: Path, explanations: dict[int, Row]) -> list[Latent]:
+    """Each latent's score with its explanation, by number."""
+    import pyarrow.parquet as pq
+
+    latents = []
+    for row in sorted(pq.read_table(path).to_pylist(), key=lambda row: int(row["latent"])):
+        score = row["correlation"]
+        text = explanations.get(row["latent"], {}).get("text") or ""
+        known = score is not None and math.isfinite(score)
+        latents.append(
+            Latent(row["latent"], text, score if known else None, row["density"], row["maximum"], row["missing"])
+        )
+    return latents
+
+
+def group_reasons(reasons: list[str]) -> list[Kind]:
+    """Reasons counted by what stands before a colon or a quotation mark: what follows is about one latent only."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for reason in reasons:
+        kind = re.split(r"[:\"“]", reason, maxsplit=1)[0].strip() or "no reason given"
+        counts[kind] += 1
+        examples.setdefault(kind, reason if reason != kind else "")
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kinds = [Kind(reason, number, examples[reason]) for reason, number in ordered[:KINDS]]
+    rest = sum(number for _, number in ordered[KINDS:])
+    return kinds + ([Kind("other reasons", rest, "")] if rest else [])
+
+
+def read_seconds(manifest: Row) -> dict[str, float]:
+    """Seconds that each artefact before the report took, in the order of the stages."""
+    entries = manifest.get("artefacts", {})
+    return {name: float(entries[name].get("seconds", 0.0)) for name in sorted(entries) if not name.startswith("7")}
+
+
+# --- how numbers and foreign text are written -------------------------------------------------------------------------
+
+
+def escape_cell(value: object) -> str:
+    """Any text as one table cell that shows the text itself: no Markdown, no HTML, no line breaks, not too long."""
+    text = UNSEEN.sub(" ", str(value))
+    text = text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return MARKUP.sub(r"\\\1", text).strip() or "–"
+
+
+def format_number(value: float, digits: int = 4) -> str:
+    """A number with fixed digits, and no minus before a zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def format_ends(ends: list[float] | None, scale: float = 1.0, digits: int = 4) -> str:
+    """An interval in brackets, empty where there is none."""
+    return "[" + ", ".join(format_number(scale * end, digits) for end in ends) + "]" if ends else ""
+
+
+def format_percent(value: float | None) -> str:
+    return f"{format_number(100 * value, 1)}%" if value is not None else "–"
+
+
+def format_p_cell(p: float) -> str:
+    """As `rewrite.stats.format_p`, without the letter that heads the column."""
+    return format_p(p).removeprefix("p ").removeprefix("= ")

@@ -1,0 +1,256 @@
+"""The run folder: a manifest, artefacts written whole or not at all, and what is fresh.
+
+1. An artefact (`1_coder`, `6_stats.json`, ...) is written beside its place, synced, and renamed into it. Its manifest
+   entry goes before the rename and comes back after it, so a kill at any moment leaves either a finished artefact
+   with its entry or one without, which counts as absent.
+2. An entry holds the SHA-256 of the content, those of the artefacts it was made from, and a key over the part of the
+   config and the version of the code that made it. An artefact is fresh where all three still hold.
+3. One process works in a run folder at a time; a lock that dies with its process says who.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rewrite import __version__
+from rewrite.config import Config, UserError
+
+PACKAGES = ("torch", "transformers", "eai-sparsify", "datasets", "numpy", "scipy", "tokenizers")
+
+
+def hash_path(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of a folder's relative names and bytes in sorted order."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        digest.update(file.relative_to(path.parent).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def hash_value(value: object) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: beside its place, synced, renamed."""
+    beside = path.with_name(f".{path.name}.writing")
+    with beside.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON, whole or not at all."""
+    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", errors="replace"))
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises UserError naming the file where it is absent or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); delete it to compute it again") from None
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as safetensors, whole or not at all."""
+    from safetensors.numpy import save
+
+    write_whole(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read named arrays. Raises UserError naming the file where it is absent or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not readable as safetensors ({error}); delete it to compute it again") from None
+
+
+class Run:
+    """One run folder, locked while open.
+
+    `manifest` is the content of manifest.json; stages read it and change it through `writing` alone.
+    """
+
+    def __init__(self, folder: Path, command: str = "") -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be a run folder ({error.strerror}); name another with --run") from None
+        self._lock = self._take_lock(command)
+        manifest = folder / "manifest.json"
+        self.manifest: dict[str, Any] = read_json(manifest) if manifest.exists() else {"artefacts": {}}
+        self._key, self._inputs = "", dict[str, str]()
+        for left_over in folder.glob(".writing-*"):
+            _remove(left_over)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._lock)
+
+    def _take_lock(self, command: str) -> int:
+        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
+            os.close(lock)
+            raise UserError(f"{self.folder}: in use by {holder}; wait for it to end or name another --run") from None
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} (rewrite {command})".encode())
+        return lock
+
+    def describe(self, config: Config) -> None:
+        """Put what made this run into the manifest: resolved config, versions, commit, seeds, prompt hashes."""
+        resolved = config.model_dump(mode="json")
+        facts = {
+            "config": resolved,
+            "seeds": {k: v for k, v in _flatten(resolved).items() if k.split(".")[-1] in ("seed", "random_seeds")},
+            "versions": {"python": platform.python_version(), "rewrite": __version__}
+            | {name: _version(name) for name in PACKAGES},
+            "commit": _commit(),
+            "prompts": {p.name: hash_path(p) for p in sorted(_prompts().glob("*")) if p.is_file()},
+        }
+        if any(self.manifest.get(name) != value for name, value in facts.items()):
+            self.manifest.update(facts)
+            self._save()
+
+    def note(self, name: str, value: object) -> None:
+        """Keep a fact about the run's inputs, such as the corpus' hash, in the manifest."""
+        if self.manifest.get(name) != value:
+            self.manifest[name] = value
+            self._save()
+
+    def stale(self, artefact: str, key: str, inputs: Sequence[str]) -> str | None:
+        """Why an artefact must be computed anew, or None where it is fresh.
+
+        Raises UserError where it is there but is not what was written: damaged, or edited by hand.
+        """
+        entry = self.manifest["artefacts"].get(artefact)
+        if entry is None or not (self.folder / artefact).exists():
+            return "not there yet"
+        if entry["key"] != key:
+            return "its settings or its code changed"
+        if any(self._entry(name)["sha256"] != entry["inputs"].get(name) for name in inputs):
+            return "what it is made from changed"
+        self.path(artefact)
+        return None
+
+    def begin(self, key: str, inputs: Sequence[str]) -> None:
+        """Say what the artefacts that are written next depend on."""
+        self._key = key
+        self._inputs = {name: str(self._entry(name)["sha256"]) for name in inputs}
+
+    def path(self, artefact: str) -> Path:
+        """Where a finished artefact is, after its content was checked against the manifest."""
+        entry, path = self._entry(artefact), self.folder / artefact
+        if not path.exists() or hash_path(path) != entry["sha256"]:
+            hint = "; to use edited explanations set explain.file to a copy" if artefact.endswith(".jsonl") else ""
+            raise UserError(f"{path}: not what was written (damaged or edited); delete it to compute it again{hint}")
+        return path
+
+    def _entry(self, artefact: str) -> dict[str, Any]:
+        entry: dict[str, Any] | None = self.manifest["artefacts"].get(artefact)
+        if entry is None:
+            raise UserError(f"{self.folder / artefact}: not there yet; run the stage that writes it first")
+        return entry
+
+    @contextmanager
+    def writing(self, artefact: str, resumable: bool = False) -> Iterator[Path]:
+        """A path to write an artefact to; it takes its place, with its manifest entry, when the block ends.
+
+        A resumable artefact is a folder whose finished files outlive a kill, as long as the key and the inputs stay.
+        The path of any other does not exist yet: make it a file or a folder.
+        """
+        began = time.monotonic()
+        kind = f"partial-{hash_value([self._key, self._inputs])[:16]}" if resumable else "writing"
+        beside = self.folder / f".{kind}-{artefact}"
+        if resumable:
+            for other in self.folder.glob(f".partial-*-{artefact}"):
+                _remove(other) if other != beside else None
+            beside.mkdir(exist_ok=True)
+        else:
+            _remove(beside)
+        yield beside
+        _sync(beside)
+        self.manifest["artefacts"].pop(artefact, None)
+        self._save()
+        place = self.folder / artefact
+        _remove(place)
+        beside.replace(place)
+        self.manifest["artefacts"][artefact] = {
+            "sha256": hash_path(place),
+            "key": self._key,
+            "inputs": self._inputs,
+            "seconds": round(time.monotonic() - began, 2),
+        }
+        self._save()
+
+    def _save(self) -> None:
+        write_json(self.folder / "manifest.json", self.manifest)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _prompts() -> Path:
+    return Path(__file__).parent / "prompts"
+
+
+def _commit() -> str:
+    """The checkout's commit, empty where this is not a checkout."""
+    here = Path(__file__).parent
+    if not (here.parent / ".git").exists():
+        return ""
+    answer = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip()

@@ -1,0 +1,371 @@
+"""The subject: any causal language model of the transformers library, and the one module of it that is rewritten.
+
+There is one mechanism: for the length of a `with` block the `forward` of some modules is another function, and
+afterwards it is what it was, whatever happened in between. A watched module records its input and output; a replayed
+one returns a recorded output and computes nothing. Everything else follows:
+
+1. `tap` watches the hookpoint's module; `write` lets it return given vectors, so that it is not computed at all.
+2. `run_to(ids)` computes the layers up to the hookpoint, once per text. It watches the block before the hookpoint's,
+   the attention beside the module, and the module; the blocks after it replay the hookpoint's own block.
+3. `run_from(prefix, vectors)` is the model's own forward with the blocks before the hookpoint's and that attention
+   replayed: it computes what comes after the module and nothing before, so the result is that of a whole forward with
+   `vectors` written, bit for bit, in every family of models. Embeddings, norms and masks are cheap and computed again.
+
+Gemma normalises what the MLP returns before it adds it to the residual stream. There the MLP and that norm are made
+one module on loading (the same computation, bit for bit), so that in every family the output of `layers.N.mlp` is what
+is added to the stream. Batches are padded on the right and the models are causal, so no attention mask is passed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from rewrite.config import Config, UserError
+
+Forward = Callable[..., Any]
+Rewriter = Callable[[Tensor, Tensor], Tensor]
+
+ATTENTION = ("self_attn", "attn", "attention")
+NORMS_OF_THE_WRITE = ("post_feedforward_layernorm", "post_mlp_layernorm")
+
+
+@dataclass
+class Record:
+    """What a watched module last read and returned; `output` keeps the module's own structure, tensor or tuple."""
+
+    input: Any = None
+    output: Any = None
+
+    def watch(self, module: nn.Module) -> Forward:
+        """A forward for `module` that computes what it always does and notes it here."""
+        compute = module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            self.input = args[0] if args else next(iter(kwargs.values()))
+            self.output = compute(*args, **kwargs)
+            return self.output
+
+        return forward
+
+    def replay(self, *_: Any, **__: Any) -> Any:
+        """A forward that returns the recorded output."""
+        return self.output
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The subject's state at the hookpoint on some token windows: all that `run_from` needs."""
+
+    ids: Int[Tensor, "batch position"]
+    input: Float[Tensor, "batch position d_in"]
+    """What the hookpoint's module read."""
+    output: Float[Tensor, "batch position d"]
+    """What it returned."""
+    before: Record
+    """The block before the hookpoint's; empty at layer 0, whose input the embeddings give."""
+    attention: Record
+    """The attention of the hookpoint's block; empty where the whole block is rewritten."""
+
+
+@dataclass
+class Tapped:
+    """The hookpoint's inputs and outputs, one of each per forward pass, in order."""
+
+    inputs: list[Float[Tensor, "batch position d_in"]] = field(default_factory=list)
+    outputs: list[Float[Tensor, "batch position d"]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model, its tokenizer and the module of it that is rewritten; build one with `load_subject`."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    hookpoint: str
+    """The hookpoint as the config names it: `layers.2.mlp`."""
+    module_path: str
+    """The module's path inside `model.base_model`: `layers.2.mlp` for Llama, `h.2.mlp` for GPT-2."""
+    blocks: nn.ModuleList
+    layer: int
+    """Which of the blocks holds the hookpoint."""
+    width: int = 0
+    """Length of the vectors that the module reads and returns [d]."""
+    tail: tuple[object, ...] | None = None
+    """What the module returns after its vectors, where it returns a tuple."""
+
+    @property
+    def block(self) -> nn.Module:
+        """The block that holds the hookpoint."""
+        return self.blocks[self.layer]
+
+    @property
+    def module(self) -> nn.Module:
+        """The module whose output is rewritten."""
+        return self.model.base_model.get_submodule(self.module_path)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.model.device
+
+    def hookpoints(self) -> list[str]:
+        """The names that `hookpoint` may have in this model."""
+        stem = self.module_path.removesuffix(".mlp").split(".")[-2]
+        return _list_hookpoints(stem, self.blocks)
+
+    def logits(self, ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocabulary"]:
+        """The model's own logits in float32."""
+        with torch.no_grad():
+            logits: Tensor = self.model(input_ids=ids.to(self.device), use_cache=False).logits
+        return logits.float()
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """While open, the blocks after the hookpoint's compute nothing: for work that ends at the hookpoint."""
+        last = Record()
+        later = dict.fromkeys(self.blocks[self.layer + 1 :], last.replay)
+        with _forwards({self.block: last.watch(self.block)} | later):
+            yield
+
+    def run_to(self, ids: Int[Tensor, "batch position"]) -> Prefix:
+        """Run the model up to the hookpoint's module and keep what the rest of it needs."""
+        ids = ids.to(self.device)
+        before, attention, module = Record(), Record(), Record()
+        watched: dict[nn.Module, Record] = {}
+        if self.layer > 0:
+            watched[self.blocks[self.layer - 1]] = before
+        beside = _find_attention(self.block)
+        if beside is not None and self.module is not self.block:
+            watched[beside] = attention
+        with self.cut():
+            watched[self.module] = module
+            with _forwards({part: record.watch(part) for part, record in watched.items()}), torch.no_grad():
+                self.model.base_model(input_ids=ids, use_cache=False)
+        return Prefix(ids, module.input, _vectors(module.output), before, attention)
+
+    def run_from(
+        self, prefix: Prefix, vectors: Float[Tensor, "batch position d"]
+    ) -> Float[Tensor, "batch position vocabulary"]:
+        """Float32 logits of the model whose hookpoint returns `vectors`, computing only what comes after it."""
+        forwards: dict[nn.Module, Forward] = dict.fromkeys(self.blocks[: self.layer], prefix.before.replay)
+        beside = _find_attention(self.block)
+        if beside is not None and prefix.attention.output is not None:
+            forwards[beside] = prefix.attention.replay
+        with _forwards(forwards), write(self, vectors):
+            return self.logits(prefix.ids)
+
+
+@contextmanager
+def tap(subject: Subject) -> Iterator[Tapped]:
+    """Record what the hookpoint's module reads and returns while open."""
+    tapped = Tapped()
+
+    def note(read: Tensor, returned: Tensor) -> Tensor:
+        tapped.inputs.append(read)
+        tapped.outputs.append(returned)
+        return returned
+
+    with write(subject, note):
+        yield tapped
+
+
+@contextmanager
+def write(subject: Subject, vectors: Float[Tensor, "batch position d"] | Rewriter) -> Iterator[None]:
+    """While open, the hookpoint's module returns `vectors` and is not computed.
+
+    Where `vectors` is a function, the module is computed and returns `vectors(its input, its output)`.
+    """
+    record = Record()
+    compute = record.watch(subject.module)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if isinstance(vectors, Tensor):
+            written, tail = vectors, subject.tail
+        else:
+            output = compute(*args, **kwargs)
+            written, tail = vectors(record.input, _vectors(output)), _tail(output)
+        written = written.to(subject.device, subject.model.dtype)
+        return written if tail is None else (written, *tail)
+
+    with _forwards({subject.module: forward}):
+        yield
+
+
+@contextmanager
+def _forwards(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
+    """Give modules other forwards while open; undone on any exception, and safe to nest."""
+    outer = {module: vars(module).get("forward") for module in forwards}
+    try:
+        for module, forward in forwards.items():
+            vars(module)["forward"] = forward
+        yield
+    finally:
+        for module, previous in outer.items():
+            vars(module).pop("forward", None)
+            if previous is not None:
+                vars(module)["forward"] = previous
+
+
+def _vectors(output: Any) -> Tensor:
+    """A module's vectors, out of the tuple that some modules return."""
+    vectors: Tensor = output[0] if isinstance(output, tuple) else output
+    return vectors
+
+
+def _tail(output: Any) -> tuple[object, ...] | None:
+    """What such a tuple holds after the vectors; None where there is no tuple."""
+    return output[1:] if isinstance(output, tuple) else None
+
+
+class NormedMLP(nn.Module):
+    """An MLP and the norm that its model applies to it before adding it to the residual stream."""
+
+    def __init__(self, mlp: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.norm = norm
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """What is added to the residual stream, [batch, position, d]."""
+        normed: Tensor = self.norm(self.mlp(hidden))
+        return normed
+
+
+def build_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, hookpoint: str) -> Subject:
+    """A subject from a model that is already in memory; the model itself is put into evaluation mode.
+
+    Raises UserError, in one line, for a model without MLPs and for a hookpoint that it does not have.
+    """
+    model.train(False).requires_grad_(False)
+    name = model.config.name_or_path or model.config.model_type
+    path, blocks = _find_blocks(model, name)
+    if not any(_has_mlp(block) for block in blocks):
+        parts = ", ".join(child for child, _ in blocks[0].named_children())
+        raise UserError(
+            f"{name}: a {model.config.model_type} model has no MLP to rewrite (its blocks hold {parts}); "
+            "set subject to a transformer whose blocks have one"
+        )
+    for block in blocks:
+        _join_norm(block)
+    layer, suffix = _parse_hookpoint(hookpoint, path, blocks, name)
+    subject = Subject(model, tokenizer, hookpoint, f"{path}.{layer}{suffix}", blocks, layer)
+    record = Record()
+    with subject.cut(), _forwards({subject.module: record.watch(subject.module)}), torch.no_grad():
+        model.base_model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+    return replace(subject, width=_vectors(record.output).shape[-1], tail=_tail(record.output))
+
+
+def _find_blocks(model: PreTrainedModel, name: str) -> tuple[str, nn.ModuleList]:
+    """The list of blocks and its path in the base model; the outermost list of the right length is it."""
+    count = model.config.get_text_config().num_hidden_layers
+    for path, module in model.base_model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count and "vision" not in path:
+            return path, module
+    raise UserError(f"{name}: found no list of {count} blocks in this model; set subject to a decoder-only transformer")
+
+
+def _has_mlp(block: nn.Module) -> bool:
+    """Whether the block has an MLP that reads one tensor; Bloom's is given the residual too and adds it itself."""
+    mlp = getattr(block, "mlp", None)
+    if not isinstance(mlp, nn.Module):
+        return False
+    parameters = inspect.signature(mlp.forward).parameters.values()
+    return sum(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in parameters) == 1
+
+
+def _find_attention(block: nn.Module) -> nn.Module | None:
+    found = (getattr(block, name, None) for name in ATTENTION)
+    return next((module for module in found if isinstance(module, nn.Module)), None)
+
+
+def _join_norm(block: nn.Module) -> None:
+    """Make the norm of the MLP's output part of the MLP, where the model has one (see the module docstring)."""
+    for name in NORMS_OF_THE_WRITE:
+        norm = getattr(block, name, None)
+        if isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity) and _has_mlp(block):
+            block.mlp = NormedMLP(block.get_submodule("mlp"), norm)
+            setattr(block, name, nn.Identity())
+
+
+def _list_hookpoints(stem: str, blocks: nn.ModuleList) -> list[str]:
+    mlps = [f"{stem}.{i}.mlp" for i, block in enumerate(blocks) if _has_mlp(block)]
+    return mlps + [f"{stem}.{i}" for i in range(len(blocks))]
+
+
+def _parse_hookpoint(hookpoint: str, path: str, blocks: nn.ModuleList, name: str) -> tuple[int, str]:
+    """The layer's number and what follows it, `.mlp` or nothing.
+
+    `layers.2.mlp` is good in every family; a model whose blocks have another name (GPT-2: `h`) answers to that too.
+    """
+    stem = path.split(".")[-1]
+    known = _list_hookpoints(stem, blocks)
+    found = re.fullmatch(r"(.+)\.(\d+)(\.mlp)?", hookpoint)
+    if found and found[1] in ("layers", stem, path) and f"{stem}.{int(found[2])}{found[3] or ''}" in known:
+        return int(found[2]), found[3] or ""
+    near = difflib.get_close_matches(hookpoint, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"hookpoint = {hookpoint}: {name} has no such hookpoint; {hint}there are: {', '.join(known)}")
+
+
+def load_subject(config: Config) -> Subject:
+    """Load the subject that the config names, with its tokenizer.
+
+    Raises UserError, in one line, where the model, its tokenizer, the device or the hookpoint is not to be had, and
+    where the model cannot read windows as long as the corpus is cut into.
+    """
+    device = _check_device(config.device)
+    folder = Path(config.subject)
+    local = folder.is_absolute() or folder.exists() or config.subject.startswith(".")
+    if local and not (folder / "config.json").is_file():
+        raise UserError(f"subject = {config.subject}: no model folder (it has no config.json); set subject to one")
+    # The library's warnings and bars speak to programmers; what matters in them is checked below.
+    library: Any = logging
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    loader: Any = AutoModelForCausalLM
+    try:
+        model, report = loader.from_pretrained(
+            config.subject,
+            revision=config.revision,
+            dtype=getattr(torch, config.dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(config.subject, revision=config.revision, trust_remote_code=False)
+    except Exception as error:  # whatever the libraries underneath raise for a damaged or absent file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"subject = {config.subject}: cannot be loaded as a causal language model ({reason})") from None
+    if report["missing_keys"]:
+        missing = min(report["missing_keys"])
+        raise UserError(f"subject = {config.subject}: the weights lack {missing}; get the whole model again")
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit and config.corpus.window > limit:
+        raise UserError(
+            f"corpus.window = {config.corpus.window}: {config.subject} reads at most {limit} tokens; set less"
+        )
+    return build_subject(model.to(device), tokenizer, config.hookpoint)
+
+
+def _check_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except Exception:  # torch raises half a dozen types for a device that is not there
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise UserError(f"device = {name}: not on this machine; there are: {', '.join(there)}") from None
+    return device

@@ -1,0 +1,315 @@
+"""6_stats.json from losses whose arithmetic is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rewrite import stats
+from rewrite.config import AnalyseConfig, Config, UserError
+from rewrite.stages import analyse
+from rewrite.store import Run
+
+FRACTIONS = (0.1, 0.5, 1.0)
+SEEDS = 3
+QUICK = AnalyseConfig(resamples=999)
+Row = dict[str, Any]
+
+
+def make_rows(documents: int = 30, seed: int = 0, kept: float = 0.6, gap: float = 0.5) -> list[Row]:
+    """Losses as a run leaves them: simulating a share f costs (1 - kept) · f of a gap of some 0.5 nats."""
+    rng = np.random.default_rng(seed)
+    tokens = 50 + rng.integers(0, 200, documents)
+    clean = 1.5 + 0.2 * rng.normal(size=documents)
+    coder = clean + 0.07 + 0.02 * rng.normal(size=documents)
+    gaps = gap + 0.1 * rng.normal(size=documents)
+    rows: list[Row] = []
+
+    def add(arm: str, loss: np.ndarray, fraction: float | None = None, order: str = "", draw: int = 0) -> None:
+        for number in range(documents):
+            rows.append(
+                {"document": number, "arm": arm, "fraction": fraction, "order": order, "seed": draw}
+                | {"nats": float(loss[number] * tokens[number]), "tokens": int(tokens[number])}
+            )
+
+    add("clean", clean)
+    add("coder", coder)
+    add("zero", coder + gaps)
+    add("zero_layer", coder + gaps + 0.1 + 0.02 * rng.normal(size=documents))
+    add("mean", coder + 0.98 * gaps)
+    add("mean_layer", coder + 0.99 * gaps)
+    for fraction in FRACTIONS:
+        noise = 0.02 * rng.normal(size=documents)
+        add("simulated", coder + (1 - kept) * fraction * gaps + fraction * noise, fraction, "best")
+        for draw in range(SEEDS if fraction < 1 else 0):
+            add("simulated", coder + (1 - kept) * fraction**0.5 * gaps + 0.01 * draw, fraction, "random", draw)
+    return rows
+
+
+def write_losses(path: Path, rows: list[Row]) -> Path:
+    """Rows as the evaluate stage writes them."""
+    types = [pa.int32(), pa.string(), pa.float64(), pa.string(), pa.int64(), pa.float64(), pa.int64()]
+    columns = zip(analyse.COLUMNS, types, strict=True)
+    pq.write_table(pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in columns}), path)
+    return path
+
+
+def analyse_rows(folder: Path, rows: list[Row], config: AnalyseConfig = QUICK) -> Row:
+    path = write_losses(folder / "5_losses.parquet", rows)
+    return analyse.analyse(analyse.read_losses(path), config, 1024, path)
+
+
+def find_arm(result: Row, arm: str, fraction: float | None = None, order: str = "") -> Row:
+    found = [row for row in result["arms"] if (row["arm"], row["fraction"], row["order"]) == (arm, fraction, order)]
+    assert len(found) == 1
+    return found[0]
+
+
+def replace_arm(rows: list[Row], arm: str, source: str) -> list[Row]:
+    """The losses of `arm` at fraction 1 made those of `source`, to the last bit."""
+    nats = {row["document"]: row["nats"] for row in rows if row["arm"] == source}
+    return [
+        row | {"nats": nats[row["document"]]} if (row["arm"], row["fraction"]) == (arm, 1.0) else row for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Row:
+    return analyse_rows(tmp_path_factory.mktemp("analyse"), make_rows())
+
+
+def test_the_schema_that_others_rely_on(result: Row) -> None:
+    assert (result["schema"], result["unit"], result["documents"]) == (1, "document", 30)
+    assert result["tokens"] == sum(row["tokens"] for row in make_rows() if row["arm"] == "clean")
+    assert set(result["gap"]) >= {"nats", "ci"}
+    arm_keys = {"arm", "fraction", "order", "seed", "loss", "se", "recovered", "recovered_ci"}
+    assert all(set(row) >= arm_keys and isinstance(row["seed"], int) for row in result["arms"])
+    keys = {"arm", "reference", "fraction", "order", "delta", "ci", "p", "p_holm", "margin", "p_equivalence", "mde"}
+    assert all(set(row) >= keys | {"verdict"} for row in result["comparisons"])
+    json.dumps(result, allow_nan=False)
+
+
+def test_every_arm_once_and_sorted(result: Row) -> None:
+    named = [(row["arm"], row["fraction"] or 0.0, row["order"], row["seed"]) for row in result["arms"]]
+    assert named == sorted(named)
+    assert len(named) == len(set(named)) == 6 + 3 + 2 * SEEDS
+
+
+def test_losses_by_hand(result: Row) -> None:
+    rows = make_rows()
+    for arm in ("clean", "coder", "zero", "mean"):
+        nats, tokens = (sum(row[name] for row in rows if row["arm"] == arm) for name in ("nats", "tokens"))
+        assert find_arm(result, arm)["loss"] == pytest.approx(nats / tokens, rel=1e-12)
+    gap = find_arm(result, "zero")["loss"] - find_arm(result, "coder")["loss"]
+    assert result["gap"]["nats"] == pytest.approx(gap, rel=1e-9)
+    assert find_arm(result, "coder")["recovered"] == 1
+    assert find_arm(result, "zero")["recovered"] == 0
+    simulated = find_arm(result, "simulated", 1.0, "best")
+    assert simulated["recovered"] == pytest.approx(0.6, abs=0.02)
+    assert simulated["recovered_ci"][0] < simulated["recovered"] < simulated["recovered_ci"][1]
+
+
+def test_random_orders_are_averaged_within_documents(result: Row) -> None:
+    rows = [row for row in make_rows() if row["order"] == "random" and row["fraction"] == 0.5]
+    average = next(row for row in result["averages"] if row["fraction"] == 0.5)
+    tokens = sum(row["tokens"] for row in rows) / SEEDS
+    assert average["seeds"] == SEEDS
+    assert average["loss"] == pytest.approx(sum(row["nats"] for row in rows) / SEEDS / tokens, rel=1e-12)
+    draws = [row["loss"] for row in result["arms"] if row["order"] == "random" and row["fraction"] == 0.5]
+    assert average["sd_seeds"] == pytest.approx(np.std(draws, ddof=1), rel=1e-9)
+    compared = [row for row in result["comparisons"] if (row["order"], row["fraction"]) == ("random", 0.5)]
+    assert len(compared) == 1
+    assert compared[0]["delta"] == pytest.approx(average["loss"] - find_arm(result, "zero")["loss"], rel=1e-9)
+
+
+def test_the_families(result: Row) -> None:
+    primary = [row for row in result["comparisons"] if row["family"] == "primary"]
+    secondary = [row for row in result["comparisons"] if row["family"] == "secondary"]
+    assert [(row["fraction"], row["order"]) for row in primary] == [
+        (0.1, "best"),
+        (0.1, "random"),
+        (0.5, "best"),
+        (0.5, "random"),
+        (1.0, "best"),
+    ]
+    assert {row["reference"] for row in primary} == {"zero"}
+    assert [row["reference"] for row in secondary] == ["coder", "mean", "mean_layer", "zero_layer"]
+    for family in (primary, secondary):
+        assert [row["p_holm"] for row in family] == stats.holm([row["p"] for row in family])
+    assert [row["verdict"] for row in secondary] == ["worse", "better", "better", "better"]
+
+
+def test_one_comparison_is_what_the_statistics_say(result: Row) -> None:
+    rows = make_rows()
+    tokens = np.array([row["tokens"] for row in rows if row["arm"] == "zero"])
+    arms = [
+        np.array([row["nats"] for row in rows if (row["arm"], row["fraction"]) == key])
+        for key in (("simulated", 1.0), ("zero", None))
+    ]
+    expected = stats.difference(arms[0], arms[1], tokens)
+    found = stats.find_headline(result)
+    margin = 0.05 * result["gap"]["nats"]
+    assert (found["delta"], found["p"]) == (expected.value, expected.p_value())
+    assert found["ci"] == [expected.interval(0.05).low, expected.interval(0.05).high]
+    assert (found["margin"], found["p_equivalence"]) == (margin, expected.p_equivalence(margin))
+    assert found["mde"] == expected.detectable(0.05)
+    assert found["p_sign_flip"] == pytest.approx(1 / 1000)
+
+
+def test_the_verdict_is_the_headlines(result: Row) -> None:
+    verdict = result["verdict"]
+    assert (verdict["verdict"], verdict["arm"], verdict["fraction"]) == ("better", "simulated", 1.0)
+    assert verdict["sentence"] == stats.verdict_sentence(result)
+    row = find_arm(result, "simulated", 1.0, "best")
+    share, gap = f"{100 * row['recovered']:.0f}%", f"{result['gap']['nats']:.2g}-nat gap"
+    low, high = (f"{100 * end:.0f}" for end in row["recovered_ci"])
+    assert verdict["sentence"] == (
+        f"Simulating all 1,024 latents recovers {share} [{low}, {high}] of the {gap}: "
+        f"better than zero ablation, {stats.format_p(verdict['p_holm'])}, 30 documents, {result['tokens']:,} tokens."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kept", "word", "text"),
+    [
+        (-0.5, "worse", "recovers -5"),
+        (0.0, "equivalent", "equivalent to zero ablation within 0.02"),
+        (0.04, "inconclusive", "would be found four times in five"),
+    ],
+)
+def test_the_other_verdicts(tmp_path: Path, kept: float, word: str, text: str) -> None:
+    rows = make_rows(kept=kept, documents=12 if word == "inconclusive" else 60)
+    if word == "inconclusive":
+        rng = np.random.default_rng(0)
+        rows = [row | {"nats": row["nats"] + 20 * rng.normal()} if row["fraction"] == 1.0 else row for row in rows]
+    verdict = analyse_rows(tmp_path, rows)["verdict"]
+    assert verdict["verdict"] == word
+    assert text in verdict["sentence"]
+
+
+def test_a_simulation_that_is_the_coder_is_equivalent_to_it(tmp_path: Path) -> None:
+    found = analyse_rows(tmp_path, replace_arm(make_rows(), "simulated", "coder"))
+    against = next(row for row in found["comparisons"] if row["reference"] == "coder")
+    assert (against["delta"], against["p"], against["p_sign_flip"], against["verdict"]) == (0, 1, 1, "equivalent")
+    assert find_arm(found, "simulated", 1.0, "best")["recovered"] == 1
+    assert found["verdict"]["verdict"] == "better"
+
+
+def test_a_simulation_that_is_zero_is_equivalent_to_zero(tmp_path: Path) -> None:
+    found = analyse_rows(tmp_path, replace_arm(make_rows(), "simulated", "zero"))
+    assert found["verdict"]["verdict"] == "equivalent"
+    assert "recovers 0% [0, 0]" in found["verdict"]["sentence"]
+
+
+def test_without_a_gap_nothing_is_equivalent_and_no_share_is_stated(tmp_path: Path) -> None:
+    rows = make_rows(gap=0.0)
+    for found in (analyse_rows(tmp_path, rows), analyse_rows(tmp_path, replace_arm(rows, "simulated", "zero"))):
+        assert found["gap"]["ci"][0] <= 0
+        assert {row["margin"] for row in found["comparisons"]} == {0.0}
+        assert all(row["verdict"] != "equivalent" for row in found["comparisons"])
+        assert all(row["recovered_ci"] is None for row in found["arms"])
+        assert "no share of it is stated" in found["verdict"]["sentence"]
+
+
+def test_a_part_of_the_latents_is_named(tmp_path: Path) -> None:
+    rows = [row for row in make_rows() if row["fraction"] != 1.0]
+    assert analyse_rows(tmp_path, rows)["verdict"]["sentence"].startswith("Simulating 50% of 1,024 latents recovers")
+
+
+def test_the_same_losses_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
+    rows = make_rows()
+    shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    written = []
+    for name, given in (("a", rows), ("b", shuffled)):
+        with Run(tmp_path / name) as run:
+            run.begin("k", ())
+            with run.writing("5_losses.parquet") as path:
+                write_losses(path, given)
+            with run.writing("5_latents.parquet") as path:
+                pq.write_table(pa.table({"latent": pa.array(range(7), pa.int32())}), path)
+            analyse.run(Config(analyse=QUICK), run)
+            written.append(run.path("6_stats.json").read_bytes())
+    assert written[0] == written[1]
+    assert json.loads(written[0])["latents"] == 7
+
+
+def test_documents_without_scored_tokens_count_for_nothing(tmp_path: Path) -> None:
+    rows = make_rows()
+    arms = [row for row in rows if row["document"] == 0]
+    more = rows + [row | {"document": 99, "nats": 0.0, "tokens": 0} for row in arms]
+    assert analyse_rows(tmp_path, more) == analyse_rows(tmp_path, rows)
+
+
+def drop_document(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if (row["arm"], row["document"]) != ("mean", 4)]
+
+
+def drop_clean_document(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if (row["arm"], row["document"]) != ("clean", 4)]
+
+
+def spoil_loss(rows: list[Row]) -> list[Row]:
+    return [row | {"nats": float("nan")} if (row["order"], row["document"]) == ("random", 4) else row for row in rows]
+
+
+def spoil_tokens(rows: list[Row]) -> list[Row]:
+    return [row | {"tokens": row["tokens"] - (row["arm"] == "zero")} for row in rows]
+
+
+def drop_arm(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row["arm"] != "zero"]
+
+
+def keep_few(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row["document"] < 5]
+
+
+def fix_gap(rows: list[Row]) -> list[Row]:
+    coder = {row["document"]: row["nats"] for row in rows if row["arm"] == "coder"}
+    fixed = {row["document"]: coder[row["document"]] + 0.5 * row["tokens"] for row in rows}
+    return [row | {"nats": fixed[row["document"]]} if row["arm"] == "zero" else row for row in rows]
+
+
+def flatten(rows: list[Row]) -> list[Row]:
+    return [row | {"nats": 2.0 * row["tokens"]} if row["arm"] == "mean" else row for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop_document, "arm mean lacks document 4"),
+        (drop_clean_document, "arm clean lacks document 4"),
+        (spoil_loss, "loss of document 4 in arm simulated fraction 0.1 random seed 0 is nan"),
+        (spoil_tokens, "scored tokens in arm zero"),
+        (drop_arm, "no arm zero"),
+        (lambda rows: rows + rows[:1], "document 0 is twice in arm clean"),
+        (keep_few, "5 documents are too few for a test: at least 8 are needed"),
+        (fix_gap, "arm zero against coder: all 30 documents give the same 0.5 nats per token"),
+        (flatten, "arm mean: all 30 documents give the same 2 nats per token"),
+        (lambda rows: [], "no arm clean"),
+        (lambda rows: [row for row in rows if row["order"] != "best"], "no arm simulated, best order"),
+    ],
+)
+def test_losses_that_allow_no_analysis(tmp_path: Path, spoil: Callable[[list[Row]], list[Row]], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        analyse_rows(tmp_path, spoil(make_rows()))
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "5_losses.parquet"))
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_not_losses(tmp_path: Path) -> None:
+    path = tmp_path / "5_losses.parquet"
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(UserError, match="not readable as Parquet"):
+        analyse.read_losses(path)
+    pq.write_table(pa.table({"document": [1]}), path)
+    with pytest.raises(UserError, match="no column arm"):
+        analyse.read_losses(path)

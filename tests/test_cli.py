@@ -1,0 +1,152 @@
+"""What a user types and what they read."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+import rewrite.__main__ as cli
+from rewrite.config import list_keys
+from rewrite.pipeline import STAGES
+from rewrite.store import Run
+
+SETTINGS = [word for setting in SMALL for word in ("--set", setting)]
+
+
+def test_help_documents_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["explain", "--help"])
+    text = capsys.readouterr().out
+    for key in [*list_keys(), "explainers.patterns.max_words", "simulators.oracle.levels"]:
+        assert f"  {key} = " in text
+    for stage in STAGES:
+        assert stage.name in cli.build_parser().format_help()
+
+
+def test_a_finished_run_does_nothing_and_says_the_verdict(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_run, tmp_path / "r")
+    before = (tmp_path / "r" / "manifest.json").stat().st_mtime_ns
+    assert cli.main(["run", "--run", str(tmp_path / "r"), *SETTINGS]) == 0
+    said = capsys.readouterr()
+    stats = json.loads((small_run / "6_stats.json").read_text())
+    assert stats["verdict"]["sentence"] in said.out
+    assert said.err == ""
+    assert (tmp_path / "r" / "manifest.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--set", "simulator=patern"], "simulator = patern: no such simulator; did you mean patterns?"),
+        (["--set", "explainer=gpt"], "explainer = gpt: no such explainer; there are: patterns"),
+        (["--set", "explainers.patterns.max_wrods=3"], "explainers.patterns.max_wrods: no such setting"),
+        (["--set", "simulators.oracle.levels=-1", "--set", "simulator=oracle"], "simulators.oracle.levels"),
+        (["--set", "hookpoint=layers.9.mlp"], "layers.1.mlp"),
+        (["--set", "device=cuda:7"], "device = cuda:7"),
+        (["--set", "subject=/nowhere"], "subject = /nowhere"),
+        (["--set", "corpus.test=900"], "corpus.test = 900"),
+        (["--set", "explain.file=/nowhere.jsonl"], "explain.file"),
+        (["--set", "coder.path=/nowhere"], "coder.path"),
+        (["--set", "calibrator=magic"], "there are: identity, linear, quantile, conditional_mean"),
+        (["--config", "/nowhere.toml"], "/nowhere.toml: no such config file"),
+    ],
+)
+def test_bad_input_gives_one_line(
+    small_run: Path, tmp_path: Path, arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_run, tmp_path / "r")
+    assert cli.main(["run", "--run", str(tmp_path / "r"), *SETTINGS, *arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rewrite: ")]
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert (tmp_path / "r" / "6_stats.json").exists(), "nothing finished may be lost"
+
+
+def test_too_few_documents_for_a_test_are_refused(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_run, tmp_path / "r")
+    assert cli.main(["analyse", "--run", str(tmp_path / "r"), *SETTINGS, "--set", "corpus.test=2"]) == 2
+    assert "documents" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_folder_in_use_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Run(tmp_path / "r", "simulate"):
+        assert cli.main(["report", "--run", str(tmp_path / "r")]) == 2
+    assert "(rewrite simulate); wait for it to end" in capsys.readouterr().err
+
+
+def test_a_truncated_artefact_is_named(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(small_run, tmp_path / "r")
+    losses = tmp_path / "r" / "5_losses.parquet"
+    losses.write_bytes(losses.read_bytes()[:-20])
+    assert cli.main(["run", "--run", str(tmp_path / "r"), *SETTINGS]) == 2
+    assert f"{losses}: not what was written" in capsys.readouterr().err
+    losses.unlink()
+    assert cli.main(["run", "--run", str(tmp_path / "r"), *SETTINGS]) == 0
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "go", full)
+    assert cli.main(["run", "--run", str(tmp_path / "r")]) == 2
+    assert "no space left" in capsys.readouterr().err
+
+
+def test_explanations_can_be_moved_edited_and_read_back(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_run, tmp_path / "r")
+    rows = [json.loads(line) for line in (small_run / "3_explanations.jsonl").read_text().splitlines()]
+    rows[3]["text"] = "I have no idea (really)."
+    edited = tmp_path / "edited.jsonl"
+    edited.write_text("\n".join(json.dumps({"latent": r["latent"], "text": r["text"]}) for r in rows[:-1]))
+    assert cli.main(["run", "--run", str(tmp_path / "r"), *SETTINGS, "--set", f"explain.file={edited}"]) == 0
+    import pyarrow.parquet as pq
+
+    missing = pq.read_table(tmp_path / "r" / "5_latents.parquet").column("missing").to_pylist()
+    assert "I have no idea (really)." in missing[3]
+    assert missing[-1] == "not in the explanations file"
+    assert sum(bool(why) for why in missing) == 2
+    assert "not in the explanations file" in (tmp_path / "r" / "7_report" / "report.md").read_text()
+
+
+def test_explanations_edited_in_place_are_not_lost(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_run, tmp_path / "r")
+    file = tmp_path / "r" / "3_explanations.jsonl"
+    file.write_text(file.read_text() + "\n")
+    assert cli.main(["run", "--run", str(tmp_path / "r"), *SETTINGS]) == 2
+    assert "set explain.file to a copy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"latent": 5000, "text": "x"}', "mine.jsonl:1: latent 5000"),
+        ('{"latent": 1, "text": "x"}\n{"latent": 1, "text": "y"}', "mine.jsonl:2: latent 1 is explained twice"),
+        ('{"text": "x"}', "needs an object with latent and text"),
+        ('{"latent": 1, "text": 3}', "text must be a string"),
+        ("", "no explanations in this file"),
+    ],
+)
+def test_bad_explanation_files_are_named(
+    small_run: Path, tmp_path: Path, content: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_run, tmp_path / "r")
+    (tmp_path / "mine.jsonl").write_text(content)
+    mine = f"explain.file={tmp_path / 'mine.jsonl'}"
+    assert cli.main(["explain", "--run", str(tmp_path / "r"), *SETTINGS, "--set", mine]) == 2
+    assert expected in capsys.readouterr().err

@@ -1,0 +1,284 @@
+"""The report says what 6_stats.json says, shows foreign text as text, and stands without what may be absent."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rewrite import figures
+from rewrite.config import AnalyseConfig, Config, UserError
+from rewrite.stages import analyse, report
+from rewrite.store import Run
+
+CONFIG = Config(subject="/somebody/home/stories", analyse=AnalyseConfig(resamples=999))
+LATENTS = 40
+HOSTILE = 'fires on "`|\n<b>*x*_y_\u2028" and $5$, \\ and\ttab, [a](b) 🙂'
+NAN = float("nan")
+Row = dict[str, Any]
+
+
+def write_losses(path: Path, topk: bool) -> None:
+    """Losses with the shape of a real run's: clean 1.48, coder 1.55, zero 2.04."""
+    rng = np.random.default_rng(1)
+    count = 40
+    tokens = 100 + rng.integers(0, 300, count)
+    clean = 1.48 + 0.2 * rng.normal(size=count)
+    coder, gap = clean + 0.07 + 0.02 * rng.normal(size=count), 0.49 + 0.1 * rng.normal(size=count)
+    arms: list[tuple[str, float | None, str, int, np.ndarray]] = [
+        ("clean", None, "", 0, clean),
+        ("coder", None, "", 0, coder),
+        ("zero", None, "", 0, coder + gap),
+        ("mean", None, "", 0, coder + 0.98 * gap),
+    ]
+    for arm in ("simulated", "simulated_topk") if topk else ("simulated",):
+        for fraction in (0.01, 0.5, 1.0):
+            noise = 0.02 * rng.normal(size=count)
+            arms.append((arm, fraction, "best", 0, coder + 0.4 * fraction * gap + noise))
+            if fraction < 1:
+                arms += [(arm, fraction, "random", k, coder + (0.5 + 0.02 * k) * fraction * gap) for k in range(3)]
+    rows = [
+        (number, name, fraction, order, seed, float(loss[number] * tokens[number]), int(tokens[number]))
+        for name, fraction, order, seed, loss in arms
+        for number in range(count)
+    ]
+    types = [pa.int32(), pa.string(), pa.float64(), pa.string(), pa.int64(), pa.float64(), pa.int64()]
+    columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)]
+    pq.write_table(pa.table(columns, names=list(analyse.COLUMNS)), path)
+
+
+def write_latents(path: Path) -> None:
+    """Correlations fall from 0.9 with the latent's number; 3 is silent and 4 and 5 were not understood."""
+    correlation = np.linspace(0.9, 0.1, LATENTS)
+    correlation[3] = NAN
+    missing = [
+        "cannot parse: “gibberish of 4”" if i == 4 else "cannot parse: “5”" if i == 5 else "" for i in range(LATENTS)
+    ]
+    density = np.where(np.arange(LATENTS) == 3, 0.0, 0.0123)
+    columns = {"latent": pa.array(range(LATENTS), pa.int32()), "density": density, "correlation": correlation}
+    pq.write_table(pa.table(columns | {"maximum": pa.array([1.0] * LATENTS, pa.float32()), "missing": missing}), path)
+
+
+def write_explanations(path: Path) -> None:
+    texts: list[str | None] = [f"fires on the word w{i}" for i in range(LATENTS)]
+    texts[0], texts[6] = HOSTILE, None
+    rows = [{"latent": i, "text": text, "why": "" if text else "refused"} for i, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def make_run(run: Run, topk: bool = False, metrics: Row | None = None) -> Path:
+    """Everything before the report, and the report; returns its folder."""
+    run.begin("k", ())
+    with run.writing("1_coder") as folder:
+        folder.mkdir()
+        (folder / "metrics.json").write_text(json.dumps(metrics or {"fvu": 0.13125, "dead": 12, "curve": [1, 2]}))
+    with run.writing("3_explanations.jsonl") as path:
+        write_explanations(path)
+    with run.writing("5_latents.parquet") as path:
+        write_latents(path)
+    with run.writing("5_losses.parquet") as path:
+        write_losses(path, topk)
+    analyse.run(CONFIG, run)
+    report.run(CONFIG, run)
+    return run.path("7_report")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    with Run(tmp_path_factory.mktemp("report")) as run:
+        make_run(run)
+        yield run
+
+
+@pytest.fixture(scope="module")
+def page(finished: Run) -> str:
+    return (finished.path("7_report") / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def stats(finished: Run) -> Row:
+    found: Row = json.loads(finished.path("6_stats.json").read_text())
+    return found
+
+
+def table_under(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table after a heading, without its two head lines."""
+    after = page.split(f"\n{heading}\n", 1)[1].split("\n")
+    start = next(i for i, line in enumerate(after) if line.startswith("|"))
+    end = next((i for i, line in enumerate(after) if i > start and not line.startswith("|")), len(after))
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in after[start + 2 : end]]
+
+
+def numbers(cells: list[str]) -> list[float]:
+    """Every number in some cells, p values given as bounds left out."""
+    return [float(text) for cell in cells if "<" not in cell for text in re.findall(r"-?\d+\.?\d*(?:e-\d+)?", cell)]
+
+
+def test_the_verdict_comes_first(page: str, stats: Row) -> None:
+    lines = [line for line in page.split("\n") if line]
+    assert lines[0].startswith("# layers.1.mlp of stories")
+    assert lines[1] == f"**{stats['verdict']['sentence']}**"
+    assert "somebody" not in page
+
+
+def test_the_ladder_holds_the_numbers_of_the_statistics(page: str, stats: Row) -> None:
+    rows = table_under(page, "## The ladder of arms")
+    ladder = figures.select_ladder(stats)
+    assert [row[0] for row in rows] == ["clean", "coder", "simulated, 100%", "mean", "zero"]
+    for cells, row in zip(rows, ladder, strict=True):
+        expected = [row["loss"], row["se"], row["increase"], *row["increase_ci"]]
+        expected += [100 * row["recovered"], *(100 * end for end in row["recovered_ci"])]
+        assert numbers(cells[1:6])[:5] == pytest.approx(expected[:5], abs=0.5001e-4)
+        assert numbers(cells[5:]) == pytest.approx(expected[5:], abs=0.05001)
+    gap = stats["gap"]
+    assert f"{gap['nats']:.4f} nats per token" in page
+    assert f"interval [{gap['ci'][0]:.4f}, {gap['ci'][1]:.4f}]" in page
+
+
+def test_the_curves_hold_the_numbers_of_the_statistics(page: str, stats: Row) -> None:
+    rows = table_under(page, "## Loss against the share simulated")
+    best = figures.select_curve(stats, "simulated", "best")
+    random = figures.select_curve(stats, "simulated", "random")
+    assert [row["fraction"] for row in best] == [row["fraction"] for row in random] == [0.01, 0.5, 1.0]
+    assert [cells[0] for cells in rows] == ["best-explained latents first"] * 3 + ["random order"] * 3
+    for cells, row in zip(rows, best + random, strict=True):
+        assert numbers(cells[1:4]) == pytest.approx(
+            [100 * row["fraction"], row["loss"], row["increase"]], abs=0.5001e-4
+        )
+        assert numbers(cells[4:5]) == pytest.approx(row["increase_ci"], abs=0.5001e-4)
+        spread = row.get("sd_seeds")
+        assert numbers(cells[7:]) == ([pytest.approx(spread, abs=0.5001e-4)] if spread else [])
+
+
+def test_the_comparisons_hold_the_numbers_of_the_statistics(page: str, stats: Row) -> None:
+    rows = table_under(page, "### Simulated arms against zero ablation")
+    rows += table_under(page, "### The full simulation against the other baselines")
+    for cells, row in zip(rows, stats["comparisons"], strict=True):
+        assert cells[0].startswith(row["arm"].replace("_", "\\_"))
+        assert cells[1] == row["reference"]
+        assert numbers(cells[2:4] + cells[7:8]) == pytest.approx([row["delta"], *row["ci"], row["mde"]], abs=0.5001e-4)
+        for cell, key in zip(cells[4:7], ("p_holm", "p_sign_flip", "p_equivalence"), strict=True):
+            assert cell == (f"{row[key]:.2g}" if row[key] >= 1e-15 else "< 1e-15")
+        assert cells[8] == f"**{row['verdict']}**"
+
+
+def test_best_and_worst_latents_with_their_explanations(page: str) -> None:
+    best, worst = table_under(page, "### Best"), table_under(page, "### Worst")
+    assert [row[0] for row in best] == ["0", "1", "2", "6", "7", "8", "9", "10", "11", "12"]
+    assert [row[0] for row in worst] == [str(i) for i in range(39, 29, -1)]
+    assert best[1][1:] == [f"{0.9 - 0.8 / 39:.3f}", "1.23%", "fires on the word w1"]
+    assert "37 of 40 latents have one; 1 never fire there" in page
+
+
+def test_hostile_explanations_stay_in_their_cell(page: str) -> None:
+    markdown = pytest.importorskip("markdown_it", reason="a Markdown reader to see the page as a browser does")
+    cell = table_under(page, "### Best")[0][3]
+    assert "|" not in cell.replace("\\|", "")
+    html = markdown.MarkdownIt("commonmark").enable("table").render("| a |\n|---|\n| " + cell + " |\n")
+    text = re.search(r"<td>(.*)</td>", html)
+    assert text is not None
+    assert text[1] == 'fires on "`| &lt;b&gt;*x*_y_ " and $5$, \\ and tab, [a](b) 🙂'.replace('"', "&quot;")
+
+
+def test_missing_predictions_are_counted_by_reason(page: str) -> None:
+    rows = table_under(page, "## Missing")
+    assert rows == [
+        ["prediction: cannot parse", "2", "cannot parse: “gibberish of 4”"],
+        ["explanation: refused", "1", "–"],
+    ]
+    assert "the latent keeps its mean where a prediction is missing" in page
+
+
+def test_cost_and_metrics(page: str, finished: Run) -> None:
+    assert table_under(page, "## The coder") == [["fvu", "0.1313"], ["dead", "12"]]
+    rows = table_under(page, "## Cost")
+    names = ["1_coder", "3_explanations.jsonl", "5_latents.parquet", "5_losses.parquet", "6_stats.json", "all"]
+    assert [row[0].replace("\\", "") for row in rows] == names
+    seconds = sum(finished.manifest["artefacts"][name]["seconds"] for name in names[:-1])
+    assert float(rows[-1][1]) == pytest.approx(seconds, abs=0.05001)
+
+
+def test_every_image_is_there_and_is_one(page: str, finished: Run) -> None:
+    images = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
+    assert images == ["ladder.png", "fractions.png"]
+    for name in images:
+        image = (finished.path("7_report") / name).read_bytes()
+        assert image.startswith(b"\x89PNG")
+        assert len(image) > 10_000
+
+
+def test_the_same_run_gives_the_same_page(finished: Run, page: str) -> None:
+    report.run(CONFIG, finished)
+    assert (finished.path("7_report") / "report.md").read_text(encoding="utf-8") == page
+
+
+def test_with_topk_there_are_four_curves(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        page = (make_run(run, topk=True) / "report.md").read_text(encoding="utf-8")
+    curves = table_under(page, "## Loss against the share simulated")
+    assert {row[0] for row in curves} == {label for *_, label in figures.CURVES.values()}
+    assert "simulated\\_topk, 100%" in [row[0] for row in table_under(page, "## The ladder of arms")]
+
+
+def bare_page(stats: Row, latents: list[report.Latent]) -> str:
+    setting = report.describe_setting(CONFIG, stats)
+    return report.render(stats=stats, setting=setting, metrics={}, latents=latents, unexplained=[], seconds={})
+
+
+def test_a_page_without_metrics_latents_or_gap(stats: Row) -> None:
+    unclear = [row | {"recovered": None, "recovered_ci": None} for row in stats["arms"]]
+    changed = stats | {"arms": unclear, "averages": [], "gap": {"nats": 0.01, "ci": [-0.1, 0.12], "se": 0.05}}
+    page = bare_page(changed, [])
+    assert "No metrics came with this coder." in page
+    assert "Every latent has an explanation, and no prediction is missing." in page
+    assert {row[5] for row in table_under(page, "## The ladder of arms")} == {"–"}
+
+
+def test_tests_that_disagree_are_pointed_out(stats: Row) -> None:
+    assert "disagree" not in bare_page(stats, [])
+    rows = [stats["comparisons"][0] | {"p": 0.04, "p_sign_flip": 0.06}, *stats["comparisons"][1:]]
+    count = len(rows)
+    assert f"disagree at 0.05 about 1 of the\n{count} comparisons" in bare_page(stats | {"comparisons": rows}, [])
+
+
+def test_few_latents_are_not_both_best_and_worst(stats: Row) -> None:
+    latents = [report.Latent(i, f"t{i}", 0.9 - 0.1 * i, 0.1, 1.0, "") for i in range(3)]
+    page = bare_page(stats, latents)
+    assert [row[0] for row in table_under(page, "### Best")] == ["0", "1"]
+    assert [row[0] for row in table_under(page, "### Worst")] == ["2"]
+
+
+def test_figures_with_fraction_0_and_with_one_fraction(stats: Row, tmp_path: Path) -> None:
+    zero = [row | {"fraction": 0.0} for row in stats["arms"] if row["fraction"] == 0.01 and row["order"] == "best"]
+    figures.draw_fractions(stats | {"arms": stats["arms"] + zero}, tmp_path / "a.png")
+    one = [row for row in stats["arms"] if row["fraction"] in (None, 1.0)]
+    figures.draw_fractions(stats | {"arms": one, "averages": []}, tmp_path / "b.png")
+    assert (tmp_path / "a.png").stat().st_size > 0
+    assert (tmp_path / "b.png").stat().st_size > 0
+
+
+def test_reasons_beyond_the_list_are_added_up() -> None:
+    kinds = report.group_reasons([f"kind {chr(97 + i)}" for i in range(report.KINDS + 3)] + ["kind c", ""])
+    assert (kinds[0].reason, kinds[0].latents) == ("kind c", 2)
+    assert (kinds[-1].reason, kinds[-1].latents) == ("other reasons", 4)
+    assert sum(kind.latents for kind in kinds) == report.KINDS + 5
+
+
+def test_an_explanations_line_that_is_not_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "3_explanations.jsonl"
+    path.write_text('{"latent": 0, "text": "a"}\n{"latent": 1}\n')
+    with pytest.raises(UserError, match=r"3_explanations.jsonl:2: not an explanation"):
+        report.read_explanations(path)
+
+
+def test_no_minus_zero_and_no_overlong_cells() -> None:
+    assert report.format_ends([-0.00001, 0.5]) == "[0.0000, 0.5000]"
+    assert len(report.escape_cell("x" * 5000)) == report.WIDTH
+    assert report.escape_cell("  ") == "–"
