@@ -4,7 +4,7 @@
 
 1. The documents are the modules of the running Python's standard library (`rewrite.corpus`); a module's
    split is a hash of its name, so the calibrate and test modules are held out of this training too.
-2. A byte-level BPE of 4,096 pieces; every digit, tab and newline is a piece of its own.
+2. A byte-level BPE of 1,024 pieces; every digit, tab and newline is a piece of its own.
 3. Muon for the matrices inside the blocks and AdamW for the embedding and the norms, on random windows of
    the packed train split; the learning rate falls linearly to zero over the second half.
 4. Held-out loss beside an interpolated 5-gram model with modified Kneser-Ney discounts (Chen & Goodman 1999) on
@@ -30,7 +30,7 @@ from rewrite.corpus import read_documents, split_documents
 
 WINDOW = 256
 BATCH = 16
-VOCABULARY = 4096
+VOCABULARY = 1024
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -60,8 +60,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Few layers and wide MLPs: what is to be rewritten should matter."""
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=1024,
+        hidden_size=128,
+        intermediate_size=512,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=4,

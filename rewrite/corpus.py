@@ -210,7 +210,7 @@ class Padded:
     """True where an arm writes: real, and not the first of its window."""
 
 
-def pad_windows(windows: Sequence[Int[np.ndarray, " position"]]) -> Padded:
+def pad_windows(windows: Sequence[Int[np.ndarray, " _"]]) -> Padded:
     """Put windows of any lengths into one batch, padded with token 0."""
     lengths = np.array([len(window) for window in windows])
     place = np.arange(lengths.max())[None, :]

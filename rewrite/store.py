@@ -104,7 +104,7 @@ class Run:
         self._lock = self._take_lock(command)
         manifest = folder / "manifest.json"
         self.manifest: dict[str, Any] = read_json(manifest) if manifest.exists() else {"artefacts": {}}
-        self._key, self._inputs = "", dict[str, str]()
+        self._key, self._inputs, self._began = "", dict[str, str](), time.monotonic()
         for left_over in folder.glob(".writing-*"):
             _remove(left_over)
 
@@ -164,7 +164,7 @@ class Run:
 
     def begin(self, key: str, inputs: Sequence[str]) -> None:
         """Say what the artefacts that are written next depend on."""
-        self._key = key
+        self._key, self._began = key, time.monotonic()
         self._inputs = {name: str(self._entry(name)["sha256"]) for name in inputs}
 
     def path(self, artefact: str) -> Path:
@@ -188,7 +188,6 @@ class Run:
         A resumable artefact is a folder whose finished files outlive a kill, as long as the key and the inputs stay.
         The path of any other does not exist yet: make it a file or a folder.
         """
-        began = time.monotonic()
         kind = f"partial-{hash_value([self._key, self._inputs])[:16]}" if resumable else "writing"
         beside = self.folder / f".{kind}-{artefact}"
         if resumable:
@@ -208,8 +207,9 @@ class Run:
             "sha256": hash_path(place),
             "key": self._key,
             "inputs": self._inputs,
-            "seconds": round(time.monotonic() - began, 2),
+            "seconds": round(time.monotonic() - self._began, 2),
         }
+        self._began = time.monotonic()
         self._save()
 
     def _save(self) -> None:

@@ -157,9 +157,9 @@ def test_metrics_of_a_coder_that_loses_nothing() -> None:
     assert metrics.tokens == sum(len(w) - 2 for w in WINDOWS)
 
 
-def loss_of(subject: Subject, window: list[int]) -> float:
+def loss_of(subject: Subject, window: np.ndarray) -> float:
     """Summed loss of tokens 2, 3, ... of a window, by the definition."""
-    logits = subject.logits(torch.tensor([window]))[0].log_softmax(-1)
+    logits = subject.logits(torch.tensor(window)[None])[0].log_softmax(-1)
     return -sum(float(logits[t, window[t + 1]]) for t in range(1, len(window) - 1))
 
 
@@ -169,7 +169,7 @@ def test_metrics_by_their_definitions_one_window_at_a_time(tmp_path: Path) -> No
     metrics = train.hold_out_metrics(subject, coder, WINDOWS, 8)
     truth, guess, losses = [], [], {"clean": 0.0, "coder": 0.0, "zero": 0.0}
     for window in WINDOWS:
-        prefix = subject.run_to(torch.tensor([window]))
+        prefix = subject.run_to(torch.tensor(window)[None])
         x, own = prefix.input[0], prefix.output[0]
         for arm, y in (("coder", coder.reconstruct(coder.encode(x), x)), ("zero", coder.base(x))):
             with write(subject, torch.cat([own[:1], y[1:]])[None]):
@@ -240,7 +240,7 @@ def test_no_more_text_is_read_than_is_trained_on(saved: Path) -> None:
     some = train.training_windows(documents, subject, configure(saved, tokens=100))
     every = train.training_windows(documents, subject, configure(saved, tokens=10**6))
     assert 100 <= sum(len(w) - 1 for w in some) < 150
-    assert list(some) == list(every[: len(some)])
+    assert all(np.array_equal(a, b) for a, b in zip(some, every[: len(some)], strict=True))
     assert sum(len(w) for w in every) > 20 * 40 / 2
 
 

@@ -1,147 +1,233 @@
 """Writes, for each latent, the rules of `rewrite.grammar` that explain most of its activation in `max_words` words.
 
-1. Positions are pooled into cells: the distinct pairs of word so far and word before, with how often each occurs.
-2. A latent's mean in a cell is shrunk toward its word's mean, a word's mean toward the latent's, by `prior` positions.
-3. Greedily, the rule is added that removes most squared error of the activation per word of text it costs: a word, or
-   a run of two words. An added word shares the strength of others where one that is said already serves as well.
-4. Strengths are the means on a scale where 9 is the largest; what is not mentioned is predicted as nothing.
+1. Positions are pooled into cells that share the word so far, the word before, the token and the places.
+2. All that could be said in one item of a rule is listed as candidates over those cells: words, words after a word,
+   endings and starts, tokens, kinds of word, anything after a word or in a place, words in a place.
+3. `rewrite.selection` picks those that remove most squared error of the activations per word of text, and joins words
+   and the words before them into rules such as `"a", "the" after "in", "on"`.
+4. What was picked is gathered into rules, strongest first. 9 is the largest mean of any candidate; what no rule
+   mentions is predicted as 0, and it is the calibrator that knows what a strength is worth.
+
+Kinds of rules that the grammar knows and that never paid for their words on the calibrate split (a word within some
+words before, two conditions at once, three words in a row) are for people and other explainers to write.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import Field
 from scipy.sparse import csc_array, csr_array
 
+from rewrite.candidates import Catalogue, Choice, Cross, Single
 from rewrite.config import Section
-from rewrite.features import read_features
-from rewrite.grammar import Pattern, Rule, write
+from rewrite.features import PLACES, Features, has_kind, read_features
+from rewrite.grammar import LEAD, LISTED, Before, Form, Pattern, Place, Rule, count_words, precedence, write
 from rewrite.records import Evidence, Explanation
+from rewrite.selection import Selector
 
-TOP = 9
-CANDIDATES = 150
+UNLIMITED = 10**9
+OPENING = count_words(LEAD)
+AFFIX = 4
+"""Longest ending or start that is considered [characters]."""
+
+Ids = Int[np.ndarray, " cell"]
 
 
 class Settings(Section):
     max_words: int = Field(40, ge=0)
     """Longest explanation [words, counted by `rewrite.grammar.count_words`]; 0 is unlimited."""
-    prior: float = Field(2.0, gt=0)
-    """Weight of the broader mean that a mean is shrunk toward [positions]."""
+    prior: float = Field(0.5, gt=0)
+    """Weight of what is predicted already against what is measured, when a rule is judged [positions]."""
+    candidates: int = Field(600, ge=1)
+    """Candidates looked at for one latent, those with most to explain [candidates]."""
 
 
 @dataclass(frozen=True)
-class _Pool:
-    """Positions pooled into words and into cells (word, word before), cells sorted by word."""
+class _Kind:
+    """A sort of candidate: all of a sort with one strength share a rule. `covered` has the candidate of each cell, an
+    index into `items`, or -1; an item is the words in one pair of quotes, or None where the rule has no list."""
 
-    words: tuple[str, ...]
-    count: Float[np.ndarray, " word"]
-    cells: Int[np.ndarray, "cell 2"]
-    cell_count: Float[np.ndarray, " cell"]
-    cell_starts: Int[np.ndarray, " word_and_end"]
-    sums: csc_array
-    cell_sums: csc_array
-    positions: int
+    rule: Rule
+    items: Sequence[tuple[str, ...] | None]
+    covered: Ids
+    pairs: Int[np.ndarray, "item 2"] | None = None
 
 
-def _group(key: Int[np.ndarray, " position"], groups: int, activations: csr_array) -> csc_array:
-    shape = (groups, len(key))
-    member = csr_array((np.ones(len(key), np.float32), (key, np.arange(len(key)))), shape=shape)
-    return csc_array(member @ activations)
+@dataclass(frozen=True)
+class _Cells:
+    """The distinct combinations of features, how many positions have each, and which each position has."""
+
+    features: Features
+    count: Int[np.ndarray, " cell"]
+    word: Ids
+    before: Ids
+    token: Ids
+    places: Int[np.ndarray, "cell place"]
+    of: Int[np.ndarray, " position"]
 
 
-def pool(evidence: Evidence) -> _Pool:
-    """Count and sum by word and by cell."""
-    features = read_features(evidence.text)
-    counted = np.flatnonzero(evidence.text.counted())
-    activations = csr_array(evidence.activations)[counted]
-    size = len(features.words)
-    word = features.word[counted]
-    cells, cell, cell_count = np.unique(
-        word * size + features.before[counted], return_inverse=True, return_counts=True
-    )
-    pairs = np.stack(np.divmod(cells, size), axis=1)
-    return _Pool(
-        words=features.words,
-        count=np.bincount(word, minlength=size).astype(float),
-        cells=pairs,
-        cell_count=cell_count.astype(float),
-        cell_starts=np.searchsorted(pairs[:, 0], np.arange(size + 1)),
-        sums=_group(word, size, activations),
-        cell_sums=_group(cell, len(cells), activations),
-        positions=len(counted),
-    )
+def _pool(features: Features, positions: Int[np.ndarray, " position"]) -> _Cells:
+    bits = features.places @ (1 << np.arange(len(PLACES)))
+    columns = (features.word, features.before, features.token, bits)
+    sizes = (len(features.words), len(features.words), len(features.tokens), 1 << len(PLACES))
+    code = np.ravel_multi_index(tuple(column[positions] for column in columns), sizes)
+    codes, of, count = np.unique(code, return_inverse=True, return_counts=True)
+    word, before, token, bits = (column.astype(np.int64) for column in np.unravel_index(codes, sizes))
+    places = bits[:, None] >> np.arange(len(PLACES)) & 1
+    return _Cells(features, count, word, before, token, places, of)
 
 
-def _column(matrix: csc_array, latent: int) -> tuple[np.ndarray, np.ndarray]:
-    part = slice(matrix.indptr[latent], matrix.indptr[latent + 1])
-    return matrix.indices[part], matrix.data[part].astype(float)
+# --- what could be said ----------------------------------------------------------------------------------------------
 
 
-def choose_rules(pooled: _Pool, latent: int, settings: Settings) -> tuple[Rule, ...]:
-    """The rules of one latent, the strongest first; none if it never fires."""
-    prior, budget = settings.prior, settings.max_words or 10**9
-    rows, sums = _column(pooled.sums, latent)
-    if not len(rows):
-        return ()
-    base = sums.sum() / pooled.positions
-    best = np.argsort(-(sums**2) / (pooled.count[rows] + prior), kind="stable")[: CANDIDATES if settings.max_words else None]
-    rows, sums = rows[best], sums[best]
-    row_n = pooled.count[rows].copy()
-    row_mean = (sums + prior * base) / (row_n + prior)
-    begins, ends = pooled.cell_starts[rows], pooled.cell_starts[rows + 1]
-    cells = np.concatenate([np.arange(b, e) for b, e in zip(begins, ends, strict=True)])
-    cell_row = np.repeat(np.arange(len(rows)), ends - begins)
-    dense = np.zeros(len(pooled.cells))
-    where, values = _column(pooled.cell_sums, latent)
-    dense[where] = values
-    often = pooled.cell_count[cells] >= 2
-    cells, cell_row = cells[often], cell_row[often]
-    cell_n = pooled.cell_count[cells]
-    cell_mean = (dense[cells] + prior * row_mean[cell_row]) / (cell_n + prior)
-    unit = max(row_mean.max(), cell_mean.max(initial=0)) / TOP
-    levels = np.arange(TOP + 1) * unit
-    row_sum = row_mean * row_n
-    row_level, cell_level = np.full(len(rows), -1), np.full(len(cells), -1)
-    spent, said = 2, np.zeros(TOP + 1, dtype=bool)
-    while True:
-        current = np.where(row_level >= 0, levels[row_level], 0.0)
-        new = np.where(said, 0, 1)
-        mean = np.where(row_n > 0, row_sum / np.maximum(row_n, 1e-9), 0)
-        row_gain = row_n[:, None] * ((mean - current)[:, None] ** 2 - (mean[:, None] - levels) ** 2) / (1 + new)
-        row_gain[row_level >= 0] = 0
-        row_gain[:, 0] = 0
-        cell_error = (cell_mean - current[cell_row])[:, None] ** 2 - (cell_mean[:, None] - levels) ** 2
-        cell_gain = cell_n[:, None] * cell_error / (2 + new)
-        cell_gain[cell_level >= 0] = 0
-        by_row, by_cell = row_gain.max(), cell_gain.max(initial=0)
-        if max(by_row, by_cell) <= 1e-9:
-            break
-        gain = row_gain if by_row >= by_cell else cell_gain
-        index, level = np.unravel_index(gain.argmax(), gain.shape)
-        cost = (1 if by_row >= by_cell else 2) + new[level]
-        if spent + cost > budget:
-            break
-        spent += cost
-        said[level] = True
-        if by_row >= by_cell:
-            row_level[index] = level
-        else:
-            cell_level[index] = level
-            row_n[cell_row[index]] -= cell_n[index]
-            row_sum[cell_row[index]] -= cell_n[index] * cell_mean[index]
-    rules = []
-    for level in range(TOP, -1, -1):
-        items = [(pooled.words[rows[i]],) for i in np.flatnonzero(row_level == level)]
-        for i in np.flatnonzero(cell_level == level):
-            word, before = pooled.cells[cells[i]]
-            items.append((pooled.words[before], pooled.words[word]))
-        if items:
-            rules.append(Rule(Pattern("words", tuple(items)), level))
-    return tuple(rules)
+@dataclass(frozen=True)
+class _Keys:
+    """Distinct keys, and for each cell the index of its own among them, or -1."""
+
+    keys: Int[np.ndarray, " key"]
+    of: Ids
+
+
+def _distinct(key: Ids, least: int, count: Int[np.ndarray, " cell"]) -> _Keys:
+    """The keys that at least `least` positions have; a negative key is none."""
+    keys, index = np.unique(key, return_inverse=True)
+    good = (keys >= 0) & (np.bincount(index, count) >= least)
+    return _Keys(keys[good], np.where(good, np.cumsum(good) - 1, -1)[index])
+
+
+def _simple(cells: _Cells, form: Form, key: Ids, names: Sequence[str], places: tuple[Place, ...] = ()) -> _Kind:
+    """Items of a listed form, one a key."""
+    found = _distinct(key, 2 if places else 1, cells.count)
+    return _Kind(Rule(Pattern(form, (("",),)), 0, places=places), [(names[k],) for k in found.keys], found.of)
+
+
+def _pairs(cells: _Cells) -> _Kind:
+    """Runs of two words that occur twice at least."""
+    names = cells.features.words
+    found = _distinct(cells.word * len(names) + cells.before, 2, cells.count)
+    pairs = np.stack(np.divmod(found.keys, len(names)), axis=1)
+    items = [(names[before], names[word]) for word, before in pairs]
+    return _Kind(Rule(Pattern("words", (("",),)), 0), items, found.of, pairs)
+
+
+def _affixes(cells: _Cells) -> Iterator[_Kind]:
+    """Endings and starts that two words at least share, by length since precedence depends on it."""
+    names = cells.features.words
+    present = np.unique(cells.word)
+    for form, length in ((form, length) for form in ("ending", "starting") for length in range(1, AFFIX + 1)):
+        shared: dict[str, list[int]] = defaultdict(list)
+        for i in present.tolist():
+            if len(names[i]) >= length and not names[i].isspace():
+                shared[names[i][-length:] if form == "ending" else names[i][:length]].append(i)
+        texts = sorted(text for text, having in shared.items() if len(having) > 1)
+        key = np.full(len(names), -1)
+        for number, text in enumerate(texts):
+            key[shared[text]] = number
+        yield _simple(cells, "ending" if form == "ending" else "starting", key[cells.word], texts)
+
+
+def _kinds(cells: _Cells) -> Iterator[_Kind]:
+    """Kinds of word, and anything in a place."""
+    kinds: tuple[Form, ...] = ("numbers", "capitalised", "capitals", "symbols")
+    for kind in kinds:
+        has = np.array([has_kind(word, kind) for word in cells.features.words])
+        yield _Kind(Rule(Pattern(kind), 0), [None], np.where(has[cells.word], 0, -1))
+    for place, column, value in PLACE_VALUES:
+        inside = cells.places[:, column] == value
+        yield _Kind(Rule(Pattern("anything"), 0, places=(place,)), [None], np.where(inside, 0, -1))
+
+
+PLACE_VALUES: tuple[tuple[Place, int, int], ...] = (
+    ("starting a line", 0, 1),
+    ("starting a sentence", 1, 1),
+    ("inside quotes", 2, 1),
+    ("inside brackets", 3, 1),
+    ("inside a word", 4, 1),
+    ("starting a word", 4, 0),
+)
+
+
+def _everything(cells: _Cells) -> Iterator[_Kind]:
+    """All kinds of candidates; words and pairs come first."""
+    words = cells.features.words
+    yield _simple(cells, "words", cells.word, words)
+    yield _pairs(cells)
+    yield from _affixes(cells)
+    yield _simple(cells, "tokens", cells.token, cells.features.tokens)
+    yield from _kinds(cells)
+    found = _distinct(cells.before, 2, cells.count)
+    after = Rule(Pattern("anything"), 0, before=(Before(Pattern("words", (("",),))),))
+    yield _Kind(after, [(words[k],) for k in found.keys], found.of)
+    for place, column, value in PLACE_VALUES:
+        key = np.where(cells.places[:, column] == value, cells.word, -1)
+        yield _simple(cells, "words", key, words, (place,))
+
+
+def _with(kind: Rule, items: Sequence[tuple[str, ...]], strength: int) -> Rule:
+    """The rule of a kind, said of these items."""
+    if kind.pattern.form in LISTED:
+        return Rule(Pattern(kind.pattern.form, tuple(items)), strength, kind.before, kind.places)
+    if kind.before:
+        return Rule(kind.pattern, strength, (Before(Pattern("words", tuple(items))),), kind.places)
+    return Rule(kind.pattern, strength, kind.before, kind.places)
+
+
+class _Book:
+    """The catalogue for the selection, and the way back from what it picks to rules."""
+
+    def __init__(self, cells: _Cells) -> None:
+        self.names = cells.features.words
+        kinds = list(_everything(cells))
+        self.items = [item for kind in kinds for item in kind.items]
+        self.rules = list(dict.fromkeys(kind.rule for kind in kinds))
+        sizes = [len(kind.items) for kind in kinds]
+        first = np.cumsum([0, *sizes])
+        where = [np.flatnonzero(kind.covered >= 0) for kind in kinds]
+        rows = np.concatenate([kind.covered[w] + f for kind, w, f in zip(kinds, where, first, strict=False)])
+        columns = np.concatenate(where)
+        shape = (int(first[-1]), len(cells.count))
+        ranks = [precedence(k.rule, item or ()) for k in kinds for item in k.items]
+        pairs = [np.full((len(k.items), 2), -1) if k.pairs is None else k.pairs for k in kinds]
+        self.group = np.repeat([self.rules.index(kind.rule) for kind in kinds], sizes)
+        self.catalogue = Catalogue(
+            count=cells.count.astype(float),
+            word=cells.word,
+            before=cells.before,
+            covers=csr_array((np.ones(len(rows)), (rows, columns)), shape=shape),
+            precedence=np.array(ranks),
+            price=np.array([len(item) if item else 0 for item in self.items]),
+            group=self.group,
+            pair=np.concatenate(pairs),
+            glue=np.array([count_words(write([rule])) - OPENING - self._listed(rule) for rule in self.rules]),
+            pair_precedence=max(ranks),
+            cross_glue=2,
+            opening=OPENING,
+        )
+
+    @staticmethod
+    def _listed(rule: Rule) -> int:
+        """Words of the placeholder that a rule of this kind carries."""
+        return int(rule.pattern.form in LISTED or bool(rule.before))
+
+    def rules_of(self, choice: Choice) -> tuple[Rule, ...]:
+        """The chosen candidates gathered into rules, strongest first."""
+        lists: dict[tuple[int, int], list[tuple[str, ...]]] = defaultdict(list)
+        for one in choice.said:
+            if isinstance(one, Single):
+                item = self.items[one.candidate]
+                lists[int(self.group[one.candidate]), one.strength].extend([item] if item else [])
+        rules = [_with(self.rules[group], items, strength) for (group, strength), items in lists.items()]
+        rules.extend(self._cross(one) for one in choice.said if isinstance(one, Cross))
+        return tuple(sorted(rules, key=lambda rule: -rule.strength))
+
+    def _cross(self, cross: Cross) -> Rule:
+        words, befores = (tuple((self.names[i],) for i in side) for side in (cross.words, cross.befores))
+        return Rule(Pattern("words", words), cross.strength, (Before(Pattern("words", befores)),))
 
 
 class PatternExplainer:
@@ -152,9 +238,18 @@ class PatternExplainer:
 
     def explain(self, evidence: Evidence, latents: Sequence[int]) -> Iterator[Explanation]:
         """A sentence for each latent; one that is never active on the evidence never fires."""
-        pooled = pool(evidence)
+        positions = np.flatnonzero(evidence.text.counted())
+        cells = _pool(read_features(evidence.text), positions)
+        book = _Book(cells)
+        member = csr_array(
+            (np.ones(len(positions), np.float32), (cells.of, positions)),
+            shape=(len(cells.count), evidence.activations.shape[0]),
+        )
+        sums = csc_array(member @ csr_array(evidence.activations))
+        selector = Selector(book.catalogue, sums, self.settings.prior, self.settings.candidates)
         for latent in latents:
-            yield Explanation(latent, write(choose_rules(pooled, latent, self.settings)))
+            choice = selector.choose(latent, self.settings.max_words or UNLIMITED)
+            yield Explanation(latent, write(book.rules_of(choice)))
 
 
 def build(settings: Settings) -> PatternExplainer:

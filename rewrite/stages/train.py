@@ -37,7 +37,7 @@ from rewrite.corpus import Document, cut_windows, pad_windows, read_documents, s
 from rewrite.store import Run, write_json
 from rewrite.subject import Subject, load_subject
 
-Windows = Sequence[Int[np.ndarray, " position"]]
+Windows = Sequence[Int[np.ndarray, " _"]]
 
 
 def run(config: Config, run: Run) -> None:
@@ -89,7 +89,7 @@ def copy_files(config: Config, place: Path) -> None:
 def training_windows(documents: Sequence[Document], subject: Subject, config: Config) -> Windows:
     """Windows of the train split's documents, in an order drawn by the coder's seed, up to `coder.tokens`."""
     generator = torch.Generator().manual_seed(config.coder.seed)
-    windows: list[Int[np.ndarray, " position"]] = []
+    windows: list[Int[np.ndarray, " _"]] = []
     tokens = 0
     for i in torch.randperm(len(documents), generator=generator).tolist():
         cut = _cut(documents[i], subject, config)
@@ -102,7 +102,7 @@ def training_windows(documents: Sequence[Document], subject: Subject, config: Co
 
 def held_out_windows(documents: Sequence[Document], subject: Subject, config: Config) -> Windows:
     """Windows of the calibrate split's documents, at most `corpus.max_windows` of each where that is not 0."""
-    windows: list[Int[np.ndarray, " position"]] = []
+    windows: list[Int[np.ndarray, " _"]] = []
     for document in documents:
         cut = _cut(document, subject, config)
         windows += [cut[i] for i in spread_windows(len(cut), config.corpus.max_windows)]

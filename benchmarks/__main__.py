@@ -1,0 +1,17 @@
+"""`make bench`: how fast the hot loops are, beside the naive way and the peer.
+
+    python -m benchmarks [simulate evaluate train memory]
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import evaluate, memory, simulate, train
+
+BENCHMARKS = {"simulate": simulate.bench, "evaluate": evaluate.bench, "train": train.bench, "memory": memory.bench}
+
+for name in sys.argv[1:] or BENCHMARKS:
+    print(f"— {name}", flush=True)
+    for line in BENCHMARKS[name]():
+        print(f"  {line}", flush=True)

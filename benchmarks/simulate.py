@@ -1,0 +1,35 @@
+"""The pattern simulator in predictions (positions × latents) a second, beside reading rule by rule and token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from benchmarks import seconds
+from benchmarks.setting import finished_run
+from rewrite import plugins
+from rewrite.activations import ActivationStore
+from rewrite.records import Text
+from rewrite.stages.simulate import TrueActivations, load_explanations
+
+
+def bench() -> Iterator[str]:
+    """The indexed simulator on every test shard; the naive way is the same simulator with one latent and window at a time."""
+    folder = finished_run()
+    store = ActivationStore(folder / "2_activations")
+    explanations = load_explanations(folder / "3_explanations.jsonl")
+    module = plugins.load("simulators", "patterns")
+    settings = plugins.settings("simulators", "patterns", {})
+    peek = TrueActivations(store)
+    simulator = module.build(explanations, store.latents, settings, peek)
+    texts = [store.load(shard).text for shard in store.shards("test")]
+    predictions = sum(len(text.ids) for text in texts) * store.latents
+    fast = predictions / seconds(lambda: [simulator.simulate(text) for text in texts])
+    yield f"{fast / 1e6:,.0f} million predictions a second ({predictions / 1e6:,.0f} million predictions)"
+
+    begin, end = texts[0].starts[:2]
+    window = Text(texts[0].ids[begin:end], np.array([0, end - begin]), texts[0].vocabulary)
+    few = [module.build([e], store.latents, settings, peek) for e in explanations[:64]]
+    naive = (end - begin) * len(few) / seconds(lambda: [one.simulate(window) for one in few])
+    yield f"{fast / naive:,.0f} times one latent and one window at a time ({naive:,.0f} a second)"

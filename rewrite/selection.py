@@ -1,0 +1,336 @@
+"""Which things to say of a latent, when words are scarce.
+
+Cells and candidates are those of `rewrite.candidates`. One latent's candidates are chosen so:
+
+1. Every cell starts with the prediction 0 and precedence -1. A chosen candidate gives its strength, a multiple of a
+   ninth of the largest mean, to those of its cells where nothing of its own or a higher precedence speaks yet.
+2. A candidate's gain is the squared error it removes from the activations, its mean shrunk toward what is predicted
+   already by `prior` positions. Its cost is its price in words, and the glue of a new rule if no rule of its group and
+   strength is there to join. The best gain per word is taken, again and again, until the budget is spent.
+3. Pairs of a word and the word before it may also be taken as a *cross*, some words after some words: a star (one word
+   after several, or several after one) that takes over pairs chosen singly, then grown by one word on either side.
+4. What has been said is revised once (`rewrite.revision`), and the words that this gives back are spent as before.
+
+Sums over a candidate's cells are kept up to date, not summed again: a choice touches only the candidates that share
+cells with it. The sums are of activation (`total`) and of positions (`count`) where the candidate would speak, and
+there of `settled` = Σ n(2mc - c²) and `predicted` = Σ nc, with n positions, mean m and prediction c in a cell; taking it
+at strength v then removes 2v·total - v²·count - settled. The greedy rule is the knapsack's; the rest is our own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csc_array, csr_array
+
+from rewrite.candidates import TOP, Catalogue, Cells, Choice, Cross, Single, ragged
+from rewrite.revision import revise
+
+TINY = 1e-9
+
+
+@dataclass
+class _Move:
+    """The best step found so far, and its gain per word."""
+
+    ratio: float = TINY
+    cost: int = 0
+    strength: int = 0
+    index: int = -1
+    cross: Cross | None = None
+    side: int = 0
+    word: int = -1
+    indices: Int[np.ndarray, " pair"] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+
+class Selector:
+    """Chooses for latent after latent; the catalogue is indexed once, the scratch arrays are used again."""
+
+    def __init__(self, catalogue: Catalogue, sums: csc_array, prior: float, keep: int) -> None:
+        """`sums` holds each latent's activation summed over each cell, cells × latents; of a latent's candidates
+        the `keep` with most to explain are looked at."""
+        self.catalogue, self.sums, self.prior, self.keep = catalogue, sums, prior, keep
+        self.covers = catalogue.covers
+        self.covered_by = csr_array(catalogue.covers.T)
+        self.totals = csc_array(catalogue.covers @ sums)
+        self.counts = catalogue.covers @ catalogue.count
+        cells, candidates = len(catalogue.count), len(catalogue.price)
+        self.sides = (catalogue.word, catalogue.before)
+        self.activation = np.zeros(cells)
+        self.prediction = np.zeros(cells)
+        self.precedence = np.full(cells, -1)
+        self.place_of = np.full(candidates, -1)
+
+    def choose(self, latent: int, budget: int) -> Choice:
+        """What to say of a latent in at most `budget` words; nothing for one that is never active."""
+        span = slice(self.totals.indptr[latent], self.totals.indptr[latent + 1])
+        candidates, totals = self.totals.indices[span], self.totals.data[span].astype(float)
+        if not len(candidates):
+            return Choice([], 0)
+        potential = totals**2 / (self.counts[candidates] + self.prior) / np.maximum(self.catalogue.price[candidates], 1)
+        best = np.argsort(-potential, kind="stable")[: self.keep]
+        cells = slice(self.sums.indptr[latent], self.sums.indptr[latent + 1])
+        self.activation[self.sums.indices[cells]] = self.sums.data[cells]
+        known = self._with_exceptions(candidates[best])
+        first = _Draft(self, known, budget, []).fill()
+        said = revise(self.catalogue, first.said, self.activation, first.levels, first.last_ratio)
+        final = _Draft(self, known, budget, said).fill()
+        self.activation[self.sums.indices[cells]] = 0
+        return Choice(final.said, final.spent)
+
+    def _with_exceptions(self, candidates: Int[np.ndarray, " some"]) -> Int[np.ndarray, " more"]:
+        """Also the frequent pairs of the foremost words: where a word does not fire may be worth saying."""
+        c = self.catalogue
+        words = [i for i in candidates.tolist() if c.group[i] == 0 and c.pair[i, 0] < 0][:40]
+        near = np.unique(self.covered_by.indices[ragged(self.covered_by.indptr, self.covers[words].indices)])
+        pairs = near[(c.pair[near, 0] >= 0) & (self.counts[near] >= 4)]
+        return np.union1d(candidates, pairs)
+
+
+class _Draft:
+    """The choice for one latent while it is made, starting from what is said already."""
+
+    def __init__(
+        self, selector: Selector, candidates: Int[np.ndarray, " candidate"], budget: int, said: list[Single | Cross]
+    ) -> None:
+        self.s, self.c = selector, selector.catalogue
+        self.candidates, self.budget = candidates, budget
+        self.spent = self.c.opening
+        self.last_ratio = 0.0
+        self.singles: list[Single] = []
+        self.crosses: list[Cross] = []
+        self.touched: list[Cells] = []
+        selector.place_of[candidates] = np.arange(len(candidates))
+        self.count = selector.counts[candidates].copy()
+        self.total = selector.covers[candidates] @ selector.activation
+        self.settled = np.zeros(len(candidates))
+        self.predicted = np.zeros(len(candidates))
+        self.precedence = self.c.precedence[candidates]
+        self.price = self.c.price[candidates]
+        self.group = self.c.group[candidates]
+        self.levels = np.arange(TOP + 1) * (self.total / (self.count + selector.prior)).max() / TOP
+        self.open = np.zeros((len(self.c.glue), TOP + 1), dtype=bool)
+        self.done = np.zeros(len(candidates), dtype=bool)
+        self.pairs = np.flatnonzero(self.c.pair[candidates, 0] >= 0)
+        self.pair_words = self.c.pair[candidates[self.pairs]]
+        for one in sorted(said, key=lambda one: -one.strength):
+            self._say_again(one)
+
+    @property
+    def said(self) -> list[Single | Cross]:
+        """All that has been chosen."""
+        return [*self.singles, *self.crosses]
+
+    def fill(self) -> _Draft:
+        """Take steps until the budget is spent, and leave the shared scratch arrays as they were found."""
+        while self.step():
+            pass
+        self.s.place_of[self.candidates] = -1
+        for cells in self.touched:
+            self.s.prediction[cells] = 0
+            self.s.precedence[cells] = -1
+        return self
+
+    def _say_again(self, one: Single | Cross) -> None:
+        """Take over what was said before, the strongest first, for at equal precedence the first to speak is heard."""
+        self.spent += self.c.words_of(one)
+        if isinstance(one, Cross):
+            self.crosses.append(one)
+            self._settle(self.c.cells_at(one), self.c.pair_precedence, one.strength)
+            return
+        group = self.c.group[one.candidate]
+        if not self.open[group, one.strength]:
+            self.spent += int(self.c.glue[group])
+        self.open[group, one.strength] = True
+        self.done[self.s.place_of[one.candidate]] = True
+        self.singles.append(one)
+        self._settle(self.c.cells_of(one.candidate), int(self.c.precedence[one.candidate]), one.strength)
+
+    def gains(self) -> Float[np.ndarray, "candidate strength"]:
+        """Squared error that each candidate would remove at each strength."""
+        return _gains(self.total, self.count, self.settled, self.predicted, self.levels, self.s.prior)
+
+    def step(self) -> bool:
+        """Take the best step; False when none is left that helps and fits."""
+        gains = self.gains()
+        gains[self.done | (self.count <= 0)] = 0
+        move = self._best_single(gains)
+        self._grow(move)
+        self._star(gains, move)
+        if move.ratio <= TINY:
+            return False
+        self.spent += move.cost
+        self.last_ratio = move.ratio
+        if move.cross:
+            self._take_growth(move)
+        elif len(move.indices):
+            self._take_star(move)
+        else:
+            self._take_single(move)
+        return True
+
+    # --- one candidate ---
+
+    def _best_single(self, gains: Float[np.ndarray, "candidate strength"]) -> _Move:
+        cost = self.price[:, None] + np.where(self.open[self.group], 0, self.c.glue[self.group][:, None])
+        ratio = gains / np.maximum(cost, 1)
+        ratio[cost > self.budget - self.spent] = 0
+        ratio[self.precedence < self.c.pair_precedence, 0] = 0
+        index, strength = np.unravel_index(int(ratio.argmax()), ratio.shape)
+        best = float(ratio[index, strength])
+        return _Move(best, int(cost[index, strength]), int(strength), int(index)) if best > TINY else _Move()
+
+    def _take_single(self, move: _Move) -> None:
+        self.open[self.group[move.index], move.strength] = True
+        self.done[move.index] = True
+        self.singles.append(Single(int(self.candidates[move.index]), move.strength))
+        cells = self.c.cells_of(int(self.candidates[move.index]))
+        self._settle(cells, int(self.precedence[move.index]), move.strength)
+
+    # --- crosses ---
+
+    def _grow(self, move: _Move) -> None:
+        """Whether a word more in a cross is better than `move`."""
+        if self.spent >= self.budget:
+            return
+        for cross in self.crosses:
+            for side in (0, 1):
+                cells = self.c.beside[1 - side].having(cross.befores if side == 0 else cross.words)
+                cells = cells[self.s.precedence[cells] < self.c.pair_precedence]
+                if len(cells):
+                    self._grow_by(move, cross, side, cells)
+
+    def _grow_by(self, move: _Move, cross: Cross, side: int, cells: Cells) -> None:
+        words, of = np.unique(self.s.sides[side][cells], return_inverse=True)
+        n, total, c = self.c.count[cells], self.s.activation[cells], self.s.prediction[cells]
+        sums = [np.bincount(of, x, len(words)) for x in (total, n, 2 * total * c - n * c * c, n * c)]
+        level = self.levels[cross.strength : cross.strength + 1]
+        gains = _gains(sums[0], sums[1], sums[2], sums[3], level, self.s.prior)[:, 0]
+        gains[sums[1] < 2] = 0
+        index = int(gains.argmax())
+        if gains[index] > move.ratio:
+            move.ratio, move.cost, move.strength = float(gains[index]), 1, cross.strength
+            move.cross, move.side, move.word = cross, side, int(words[index])
+
+    def _take_growth(self, move: _Move) -> None:
+        assert move.cross is not None
+        across = move.cross.befores if move.side == 0 else move.cross.words
+        cells = self.c.beside[1 - move.side].having(across)
+        (move.cross.words if move.side == 0 else move.cross.befores).append(move.word)
+        self._settle(cells[self.s.sides[move.side][cells] == move.word], self.c.pair_precedence, move.strength)
+
+    def _star(self, gains: Float[np.ndarray, "candidate strength"], move: _Move) -> None:
+        """Whether one word after several, or several words after one, is better than `move`.
+
+        Pairs chosen singly that belong to a star move into it and give their words back, so that each of its further
+        words costs 1. No star is better than its best pair at a cost of 1: strengths without such a pair are skipped.
+        """
+        among = gains[self.pairs]
+        for strength in np.flatnonzero(among.max(axis=0, initial=0) > move.ratio).tolist():
+            useful = np.flatnonzero(among[:, strength] > 0)
+            for side in (0, 1):
+                centre = self.pair_words[useful, side]
+                order = np.lexsort((-among[useful, strength], centre))
+                self._best_star(move, among[useful[order], strength], centre[order], useful[order], strength, side)
+
+    def _best_star(
+        self,
+        move: _Move,
+        gain: Float[np.ndarray, " pair"],
+        centre: Int[np.ndarray, " pair"],
+        pairs: Int[np.ndarray, " pair"],
+        strength: int,
+        side: int,
+    ) -> None:
+        """Among stars that take the best few pairs of a centre; pairs are sorted by centre, then by falling gain."""
+        first = np.flatnonzero(np.append(True, centre[1:] != centre[:-1]))
+        size = np.diff(np.append(first, len(centre)))
+        rank = np.arange(len(centre)) - np.repeat(first, size) + 1
+        running = np.cumsum(gain)
+        running -= np.repeat(running[first] - gain[first], size)
+        taken_over = np.array([len(self._singles_of(c, strength, side)) for c in centre[first].tolist()])
+        cost = rank + np.repeat(self.c.cross_glue + 1 - taken_over, size)
+        ratio = np.where(cost <= self.budget - self.spent, running / np.maximum(cost, rank), 0)
+        index = int(ratio.argmax())
+        if ratio[index] > move.ratio:
+            begin = index - rank[index] + 1
+            move.ratio, move.cost, move.strength, move.cross = float(ratio[index]), int(cost[index]), strength, None
+            move.side, move.word, move.indices = side, int(centre[index]), self.pairs[pairs[begin : index + 1]]
+
+    def _singles_of(self, centre: int, strength: int, side: int) -> list[Single]:
+        """Pairs chosen singly that a star would take over."""
+        pair = self.c.pair
+        return [s for s in self.singles if s.strength == strength and pair[s.candidate, side] == centre]
+
+    def _take_star(self, move: _Move) -> None:
+        over = self._singles_of(move.word, move.strength, move.side)
+        self.singles = [single for single in self.singles if single not in over]
+        members = [single.candidate for single in over] + self.candidates[move.indices].tolist()
+        others = self.c.pair[members, 1 - move.side].tolist()
+        words, befores = ([move.word], others) if move.side == 0 else (others, [move.word])
+        self.crosses.append(Cross(words, befores, move.strength))
+        self.done[move.indices] = True
+        self._count_words()
+        cells = self.s.covers.indices[ragged(self.s.covers.indptr, self.candidates[move.indices])]
+        self._settle(cells, self.c.pair_precedence, move.strength)
+
+    def _count_words(self) -> None:
+        """Count afresh, for a list of a strength whose last item has moved into a star is not written any more."""
+        self.open[:] = False
+        for single in self.singles:
+            self.open[self.c.group[single.candidate], single.strength] = True
+        self.spent = self.c.opening + sum(map(self.c.words_of, self.said)) + int(self.c.glue @ self.open.sum(axis=1))
+
+    # --- what a choice changes ---
+
+    def _settle(self, cells: Cells, precedence: int, strength: int) -> None:
+        """Let these cells be predicted so, where nothing of this precedence speaks yet, and mend all sums."""
+        s, value = self.s, self.levels[strength]
+        cells = cells[s.precedence[cells] < precedence]
+        self.touched.append(cells)
+        links = ragged(s.covered_by.indptr, cells)
+        place = s.place_of[s.covered_by.indices[links]]
+        of = np.repeat(cells, np.diff(s.covered_by.indptr)[cells])
+        place, of = place[place >= 0], of[place >= 0]
+        own = self.precedence[place]
+        spoke = s.precedence[of] < own
+        n, total, old = self.c.count[of], s.activation[of], s.prediction[of]
+        settled = 2 * total * old - n * old * old
+        self._lose(place, spoke & (own <= precedence), total, n, settled, n * old)
+        still = spoke & (own > precedence)
+        more = 2 * total * value - n * value * value - settled
+        size = len(self.candidates)
+        self.settled += np.bincount(place[still], more[still], size)
+        self.predicted += np.bincount(place[still], (n * (value - old))[still], size)
+        s.prediction[cells], s.precedence[cells] = value, precedence
+
+    def _lose(
+        self,
+        place: Int[np.ndarray, " link"],
+        lost: Bool[np.ndarray, " link"],
+        *parts: Float[np.ndarray, " link"],
+    ) -> None:
+        """Cells where these candidates no longer speak leave their sums."""
+        size = len(self.candidates)
+        for total, part in zip((self.total, self.count, self.settled, self.predicted), parts, strict=True):
+            total -= np.bincount(place[lost], part[lost], size)
+
+
+def _gains(
+    total: Float[np.ndarray, " row"],
+    count: Float[np.ndarray, " row"],
+    settled: Float[np.ndarray, " row"],
+    predicted: Float[np.ndarray, " row"],
+    levels: Float[np.ndarray, " strength"],
+    prior: float,
+) -> Float[np.ndarray, "row strength"]:
+    """Squared error removed at each level, the activations pulled toward what is predicted by `prior` positions."""
+    count = np.maximum(count, TINY)
+    pull = (total - predicted) * (count / (count + prior) - 1)
+    settled = settled + 2 * predicted / count * pull
+    gains: Float[np.ndarray, "row strength"] = (
+        2 * (total + pull)[:, None] * levels - count[:, None] * levels**2 - settled[:, None]
+    )
+    return gains
