@@ -1,6 +1,6 @@
 """`make bench`: how fast the hot loops are, beside the naive way and the peer.
 
-    python -m benchmarks [simulate evaluate train memory]
+python -m benchmarks [simulate evaluate train memory]
 """
 
 from __future__ import annotations

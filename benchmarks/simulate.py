@@ -1,4 +1,4 @@
-"""The pattern simulator in predictions (positions × latents) a second, beside reading rule by rule and token by token."""
+"""The pattern simulator in predictions (positions × latents) a second, beside reading one latent at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rewrite.stages.simulate import TrueActivations, load_explanations
 
 
 def bench() -> Iterator[str]:
-    """The indexed simulator on every test shard; the naive way is the same simulator with one latent and window at a time."""
+    """All latents on every test shard; the naive way gives the same simulator one latent and one window at a time."""
     folder = finished_run()
     store = ActivationStore(folder / "2_activations")
     explanations = load_explanations(folder / "3_explanations.jsonl")

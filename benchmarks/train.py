@@ -35,7 +35,8 @@ def bench() -> Iterator[str]:
     direct_seconds = seconds(lambda: direct(subject, whole, settings.coder.batch), repeats=2)
     ours_rate = settings.coder.tokens / seconds(ours, repeats=2)
     direct_rate = len(whole) * settings.corpus.window / direct_seconds
-    yield f"{ours_rate:,.0f} tokens a second, {ours_rate / direct_rate:.2f} times sparsify called directly ({direct_rate:,.0f})"
+    ratio = ours_rate / direct_rate
+    yield f"{ours_rate:,.0f} tokens a second, {ratio:.2f} times sparsify called directly ({direct_rate:,.0f})"
 
 
 def direct(subject: Subject, windows: list[list[int]], batch: int) -> None:

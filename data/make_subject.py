@@ -190,9 +190,9 @@ def card(facts: dict[str, object]) -> str:
     """The model card: what it was trained on, how long, and how good it is."""
     lines = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return (
-        "# The bundled subject\n\nA small Llama trained from nothing by `make subject` (`data/make_subject.py`) on the "
-        "source and docstrings of Python's\nstandard library, so that the whole pipeline runs without a download. It is an "
-        "object of study, not a code assistant.\n\n| | |\n|---|---|\n" + lines + "\n"
+        "# The bundled subject\n\nA small Llama that `make subject` (`data/make_subject.py`) trains from nothing on\n"
+        "the source and docstrings of Python's standard library, so that the whole pipeline runs without a download.\n"
+        "It is an object of study, not a code assistant.\n\n| | |\n|---|---|\n" + lines + "\n"
     )
 
 

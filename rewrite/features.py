@@ -2,10 +2,11 @@
 
 Only the text to the left of a position, and its own token, are used, for that is all the subject itself can see.
 
-1. A token begins a new word if it starts with white space, or if it and the piece before it are not both made of
-   letters, digits and underscores; so a word is the pieces joined ("un" "happ" "y"), and every other sign is a word
-   of its own. An apostrophe inside a word belongs to it (don't) unless the word itself follows one ('quoted').
-2. The word *so far* is what has been read of it up to and including the current token, without spaces around it.
+1. A word is a run of letters, digits and underscores, its pieces joined ("un" "happ" "y"); a run of other signs in one
+   token is a word too, and white space ends one. An apostrophe inside a word belongs to it (don't) unless the word
+   itself follows one ('quoted').
+2. The word *so far* is what has been read of it up to and including the current token, without spaces around it; of
+   a token that spans several words it is the last.
 3. The word *before* is the last complete word; spaces and tabs alone are skipped, newlines are not. It is empty at
    the start of a window.
 4. Places are kept while reading: the first word of a line or of a sentence, inside double quotes (which a newline
@@ -14,6 +15,7 @@ Only the text to the left of a position, and its own token, are used, for that i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +26,17 @@ from rewrite.records import Text
 PLACES = ("line", "sentence", "quotes", "brackets", "piece")
 """First word of a line, first word of a sentence, inside quotes, inside brackets, the token continues its word."""
 
+PLACE_VALUES = {
+    "starting a line": (0, True),
+    "starting a sentence": (1, True),
+    "inside quotes": (2, True),
+    "inside brackets": (3, True),
+    "inside a word": (4, True),
+    "starting a word": (4, False),
+}
+"""What `rewrite.grammar` calls them: the column of `Features.places`, and what it must be."""
+
+UNIT = re.compile(r"[\w\ufffd]+|\s+|[^\w\s\ufffd]+")
 APART = 1000
 SENTENCE_ENDS = frozenset(".!?\n")
 CLOSERS = frozenset("\"'”’)]}")
@@ -49,14 +62,12 @@ class Features:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A vocabulary entry, looked at once."""
+class _Unit:
+    """A run of one sort of characters in a token."""
 
-    body: str
+    text: str
     blank: bool
-    breaks: bool
-    opens_wordlike: bool
-    closes_wordlike: bool
+    wordlike: bool
 
 
 def is_wordlike(character: str) -> bool:
@@ -77,16 +88,11 @@ def has_kind(word: str, kind: str) -> bool:
     raise ValueError(kind)
 
 
-def _look_at(token: str) -> _Piece:
-    body = token.strip(" ")
-    blank = not token.strip(" \t") and token != ""
-    return _Piece(
-        body=token if blank else body,
-        blank=blank,
-        breaks=token == "" or token[0].isspace(),
-        opens_wordlike=is_wordlike(body[:1]) if body else False,
-        closes_wordlike=is_wordlike(token[-1:]) if token else False,
-    )
+def _look_at(token: str) -> list[_Unit]:
+    """A token in units; its outer spaces are cut off, but where there is nothing else they are its word."""
+    body = token.strip(" ") or token
+    runs = UNIT.findall(body) or [""]
+    return [_Unit(run, bool(run) and not run.strip(" \t"), is_wordlike(run[:1])) for run in runs]
 
 
 class _Reader:
@@ -102,21 +108,22 @@ class _Reader:
         self.quotes, self.depth = False, 0
         self.inside = False
 
-    def read(self, piece: _Piece) -> None:
-        """Take in one token."""
-        apostrophe = piece.body in APOSTROPHES and not self.quoted_word
-        joins = not piece.breaks and self.tail and (piece.opens_wordlike or apostrophe)
-        self.inside = joins
-        if joins:
-            self.word += piece.body
-        else:
-            self._begin(piece)
-        self.tail = piece.closes_wordlike or (joins and apostrophe)
+    def read(self, units: list[_Unit], breaks: bool) -> None:
+        """Take in one token; `breaks` if it cannot go on with the word before it."""
+        for unit in units:
+            apostrophe = unit.text in APOSTROPHES and not self.quoted_word
+            self.inside = self.tail and not breaks and (unit.wordlike or apostrophe)
+            if self.inside:
+                self.word += unit.text
+            else:
+                self._begin(unit, breaks)
+            self.tail = unit.wordlike or (self.inside and apostrophe)
+            breaks = False
 
-    def _begin(self, piece: _Piece) -> None:
+    def _begin(self, unit: _Unit, breaks: bool) -> None:
         self._leave()
-        self.quoted_word = not piece.breaks and self.word[-1:] in APOSTROPHES and not self.tail
-        self.word, self.blank = piece.body, piece.blank
+        self.quoted_word = not breaks and self.word[-1:] in APOSTROPHES and not self.tail
+        self.word, self.blank = unit.text, unit.blank
 
     def _leave(self) -> None:
         """Complete the current word: it becomes the word before, and moves the places."""
@@ -153,7 +160,8 @@ class _Ids:
 
 def read_features(text: Text) -> Features:
     """Read every window of `text` from left to right; windows do not see each other."""
-    pieces = [_look_at(token) for token in text.vocabulary]
+    units = [_look_at(token) for token in text.vocabulary]
+    breaks = [token == "" or token[0].isspace() for token in text.vocabulary]
     words, columns = _Ids(), []
     number = 0
     ids = text.ids.tolist()
@@ -161,7 +169,7 @@ def read_features(text: Text) -> Features:
         reader = _Reader()
         reader.number = number
         for i in ids[begin:end]:
-            reader.read(pieces[i])
+            reader.read(units[i], breaks[i])
             columns.append(
                 (
                     words.of(reader.word),
@@ -178,7 +186,7 @@ def read_features(text: Text) -> Features:
         number = reader.number + APART
     table = np.array(columns, dtype=np.int64).reshape(len(ids), 9)
     bodies = _Ids()
-    token_of = np.array([bodies.of(piece.body) for piece in pieces], dtype=np.int64)
+    token_of = np.array([bodies.of(token.strip(" ") or token) for token in text.vocabulary], dtype=np.int64)
     return Features(
         words=tuple(words.known),
         tokens=tuple(bodies.known),

@@ -10,15 +10,17 @@ current word, then *conditions* on what came before it, then a strength from 0 t
 | `"king", "in the"` | is one of these; earlier words in the same quotes stand directly before it |
 | `words ending "al", "ful"`, `words starting "th"` | ends or starts so |
 | `tokens "ing"` | was last continued by one of these pieces |
-| `numbers`, `capitalised words`, `capitals`, `symbols` | is of digits; a capital and small letters; two or more capitals; signs only |
+| `numbers`, `symbols` | is of digits; is of signs only |
+| `capitalised words`, `capitals` | has a capital first and no other; is of two capitals or more |
 | `anything` | is any word |
 
 | condition | |
 |---|---|
-| `after PATTERN` | the word directly before matches PATTERN |
+| `after PATTERN` | the word directly before matches PATTERN (single words only) |
 | `within 5 words after PATTERN` | one of the 5 words before matches PATTERN |
-| `starting a line`, `starting a sentence`, `starting a word` | it is the first word of its line or sentence; the token begins it |
-| `inside quotes`, `inside brackets`, `inside a word` | it is there; the token continues a word |
+| `starting a line`, `starting a sentence` | it is the first word there |
+| `starting a word`, `inside a word` | the token begins its word; continues it |
+| `inside quotes`, `inside brackets` | it stands there |
 
 Where several rules match, the one that says most about the current word wins (a whole word, then a token, a longer
 ending or start, a kind of word, anything), among those the one with most conditions, then the strongest.
@@ -41,7 +43,7 @@ Form = Literal["words", "ending", "starting", "tokens", "numbers", "capitalised"
 Place = Literal[
     "starting a line", "starting a sentence", "starting a word", "inside quotes", "inside brackets", "inside a word"
 ]
-PLACES: Final = get_args(Place)
+PLACES: Final[tuple[Place, ...]] = get_args(Place)
 
 # How each form is written; those that hold a quoted list come first.
 PHRASES: Final[dict[Form, str]] = {
@@ -108,6 +110,9 @@ class Rule:
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 9:
             raise ValueError(f"strength {self.strength} is not in 0..9")
+        runs = any(len(item) > 1 for item in self.pattern.items)
+        if runs and any(condition.within == 1 for condition in self.before):
+            raise ValueError("runs of words say themselves what they come directly after")
 
 
 def words(*items: str) -> Pattern:
@@ -116,7 +121,7 @@ def words(*items: str) -> Pattern:
 
 
 def precedence(rule: Rule, item: tuple[str, ...] = ()) -> int:
-    """Rank of a rule where it matches by this item of its pattern; the highest rank wins, see the module's docstring."""
+    """Rank of a rule where it matches by this item of its pattern; the highest wins, see the module's docstring."""
     form, conditions = rule.pattern.form, len(rule.before) + len(rule.places)
     if form == "words":
         about_word, conditions = 100, conditions + len(item) - 1
@@ -226,11 +231,9 @@ class _Parser:
     def take(self, *texts: str) -> bool:
         """Step over these lexemes if they come next."""
         ahead = self.lexemes[self.next : self.next + len(texts)]
-        if all(l.text == t and l.kind in ("name", "sign") for l, t in zip(ahead, texts, strict=False)):
-            if len(ahead) == len(texts):
-                self.next += len(texts)
-                return True
-        return False
+        found = tuple(lexeme.text for lexeme in ahead if lexeme.kind in ("name", "sign")) == texts
+        self.next += len(texts) if found else 0
+        return found
 
     def take_phrase(self, phrase: str) -> bool:
         return self.take(*phrase.split(" "))
@@ -270,7 +273,10 @@ class _Parser:
         strength = self.number()
         if strength > 9 or not self.take(")"):
             raise self.fail("a strength from 0 to 9 and ')'")
-        return Rule(pattern, strength, tuple(before), tuple(places))
+        try:
+            return Rule(pattern, strength, tuple(before), tuple(places))
+        except ValueError:
+            raise self.fail("single words, not runs of words with a condition 'after', before this,") from None
 
     def before(self) -> Before | None:
         within = 1

@@ -12,13 +12,14 @@ Cells and candidates are those of `rewrite.candidates`. One latent's candidates 
 4. What has been said is revised once (`rewrite.revision`), and the words that this gives back are spent as before.
 
 Sums over a candidate's cells are kept up to date, not summed again: a choice touches only the candidates that share
-cells with it. The sums are of activation (`total`) and of positions (`count`) where the candidate would speak, and
-there of `settled` = Σ n(2mc - c²) and `predicted` = Σ nc, with n positions, mean m and prediction c in a cell; taking it
-at strength v then removes 2v·total - v²·count - settled. The greedy rule is the knapsack's; the rest is our own.
+cells with it. They are sums of activation (`total`) and of positions (`count`) where the candidate would speak, and
+there of `settled` = Σ n(2mc - c²) and `predicted` = Σ nc, with n positions, mean m and prediction c in a cell; taking
+it at value v then removes 2v·total - v²·count - settled. The greedy rule is the knapsack's; the rest is our own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,8 @@ from rewrite.candidates import TOP, Catalogue, Cells, Choice, Cross, Single, rag
 from rewrite.revision import revise
 
 TINY = 1e-9
+NEGLIGIBLE = 3e-4
+"""A word that removes less than this share of what the first word did is not worth reading, however long the budget."""
 
 
 @dataclass
@@ -98,9 +101,10 @@ class _Draft:
         self.s, self.c = selector, selector.catalogue
         self.candidates, self.budget = candidates, budget
         self.spent = self.c.opening
-        self.last_ratio = 0.0
+        self.first_ratio = self.last_ratio = 0.0
         self.singles: list[Single] = []
         self.crosses: list[Cross] = []
+        self.promise: dict[tuple[int, int], float] = {}
         self.touched: list[Cells] = []
         selector.place_of[candidates] = np.arange(len(candidates))
         self.count = selector.counts[candidates].copy()
@@ -159,10 +163,11 @@ class _Draft:
         move = self._best_single(gains)
         self._grow(move)
         self._star(gains, move)
-        if move.ratio <= TINY:
+        if move.ratio <= max(TINY, NEGLIGIBLE * self.first_ratio):
             return False
         self.spent += move.cost
         self.last_ratio = move.ratio
+        self.first_ratio = self.first_ratio or move.ratio
         if move.cross:
             self._take_growth(move)
         elif len(move.indices):
@@ -192,17 +197,24 @@ class _Draft:
     # --- crosses ---
 
     def _grow(self, move: _Move) -> None:
-        """Whether a word more in a cross is better than `move`."""
+        """Whether a word more in a cross is better than `move`.
+
+        What a word would gain seldom rises as more is said, so a cross is looked at again only if what it promised
+        when last looked at would win (lazy greedy, Minoux 1978).
+        """
         if self.spent >= self.budget:
             return
-        for cross in self.crosses:
+        for number, cross in enumerate(self.crosses):
             for side in (0, 1):
-                cells = self.c.beside[1 - side].having(cross.befores if side == 0 else cross.words)
-                cells = cells[self.s.precedence[cells] < self.c.pair_precedence]
-                if len(cells):
-                    self._grow_by(move, cross, side, cells)
+                if self.promise.get((number, side), np.inf) > move.ratio:
+                    self.promise[number, side] = self._grow_by(move, cross, side)
 
-    def _grow_by(self, move: _Move, cross: Cross, side: int, cells: Cells) -> None:
+    def _grow_by(self, move: _Move, cross: Cross, side: int) -> float:
+        """The gain of the best word more on one side of a cross, which becomes the move if it is better."""
+        cells = self.c.beside[1 - side].having(cross.befores if side == 0 else cross.words)
+        cells = cells[self.s.precedence[cells] < self.c.pair_precedence]
+        if not len(cells):
+            return 0.0
         words, of = np.unique(self.s.sides[side][cells], return_inverse=True)
         n, total, c = self.c.count[cells], self.s.activation[cells], self.s.prediction[cells]
         sums = [np.bincount(of, x, len(words)) for x in (total, n, 2 * total * c - n * c * c, n * c)]
@@ -213,12 +225,16 @@ class _Draft:
         if gains[index] > move.ratio:
             move.ratio, move.cost, move.strength = float(gains[index]), 1, cross.strength
             move.cross, move.side, move.word = cross, side, int(words[index])
+        return float(gains[index])
 
     def _take_growth(self, move: _Move) -> None:
         assert move.cross is not None
         across = move.cross.befores if move.side == 0 else move.cross.words
         cells = self.c.beside[1 - move.side].having(across)
         (move.cross.words if move.side == 0 else move.cross.befores).append(move.word)
+        number = next(i for i, cross in enumerate(self.crosses) if cross is move.cross)
+        for side in (0, 1):
+            self.promise.pop((number, side), None)
         self._settle(cells[self.s.sides[move.side][cells] == move.word], self.c.pair_precedence, move.strength)
 
     def _star(self, gains: Float[np.ndarray, "candidate strength"], move: _Move) -> None:
@@ -250,7 +266,8 @@ class _Draft:
         rank = np.arange(len(centre)) - np.repeat(first, size) + 1
         running = np.cumsum(gain)
         running -= np.repeat(running[first] - gain[first], size)
-        taken_over = np.array([len(self._singles_of(c, strength, side)) for c in centre[first].tolist()])
+        centres = Counter(int(self.c.pair[s.candidate, side]) for s in self.singles if s.strength == strength)
+        taken_over = np.array([centres[c] for c in centre[first].tolist()])
         cost = rank + np.repeat(self.c.cross_glue + 1 - taken_over, size)
         ratio = np.where(cost <= self.budget - self.spent, running / np.maximum(cost, rank), 0)
         index = int(ratio.argmax())

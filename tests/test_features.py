@@ -66,8 +66,8 @@ def test_windows_do_not_see_each_other() -> None:
 
 @pytest.mark.parametrize(
     ("word", "kinds"),
-    [("King", {"capitalised"}), ("NASA", {"capitals"}), ("12", {"numbers"}), ("...", {"symbols"}), ("I", {"capitalised"}),
-     ("\n", set()), ("", set()), ("iPod", set()), ("_x", set())],
+    [("King", {"capitalised"}), ("NASA", {"capitals"}), ("12", {"numbers"}), ("...", {"symbols"}),
+     ("I", {"capitalised"}), ("\n", set()), ("", set()), ("iPod", set()), ("_x", set())],
 )  # fmt: skip
 def test_kinds_of_word(word: str, kinds: set[str]) -> None:
     assert {k for k in ("numbers", "capitalised", "capitals", "symbols") if has_kind(word, k)} == kinds

@@ -1,5 +1,7 @@
 """The language of rules: what is written is read back, whatever the tokens hold."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from rewrite.grammar import (
     Before,
     GrammarError,
     Pattern,
+    Place,
     Rule,
     count_words,
     parse,
@@ -19,7 +22,9 @@ from rewrite.grammar import (
 )
 
 HOSTILE = ['"', "\n", "\t", "\\", "\\n", "🙂", "\ufffd", "␣", "\\0", "", " ", "  ", "(9)", ";", ".", "after", "words",
-           "ending", "Fires", "on", "or", ",", "\u200b", "\x00", "\r\n", "\u2028", "\xa0", "\\x41", "\U0010ffff", "é"]  # fmt: skip
+           "ending", "Fires", "on", "or", ",", "\u200b", "\x00", "\r\n", "\u2028", "\xa0", "\\x41",
+           "\U0010ffff",
+           "é"]  # fmt: skip
 WORDS = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=6))
 
 
@@ -35,11 +40,21 @@ def patterns(longest: int, forms: list[str]) -> st.SearchStrategy[Pattern]:
 
 
 QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+
+
+def rule_of(pattern: Pattern, strength: int, before: tuple[Before, ...], places: tuple[Place, ...]) -> Rule:
+    runs = any(len(item) > 1 for item in pattern.items)
+    return Rule(pattern, strength, tuple(b for b in before if b.within > 1 or not runs), places)
+
+
 RULES = st.builds(
-    Rule,
+    rule_of,
     pattern=patterns(3, list(PHRASES)),
     strength=st.integers(0, 9),
-    before=st.lists(st.builds(Before, pattern=patterns(1, [f for f in PHRASES if f != "tokens"]), within=st.integers(1, 9)), max_size=2).map(tuple),
+    before=st.lists(
+        st.builds(Before, pattern=patterns(1, [f for f in PHRASES if f != "tokens"]), within=st.integers(1, 9)),
+        max_size=2,
+    ).map(tuple),
     places=st.lists(st.sampled_from(PLACES), max_size=2).map(tuple),
 )
 
@@ -86,7 +101,8 @@ def test_a_hand_edited_sentence_is_read(edited: str) -> None:
     ["", "This latent likes kings.", 'Fires on "a"', 'Fires on "a (9).', 'Fires on "a" (12).', 'Fires on (3).',
      'Fires on "a" (9) "b" (3).', 'Fires on words ending "a b" (3).', 'Fires on "a" after (3).', 'Fires on "\\q" (3).',
      'Fires on "a" within 0 words after "b" (3).', "Never fires. Mostly.",
-     'Fires on "a b c d" (3).', 'Fires on "a" after "b c" (3).', 'Fires on "a" after tokens "b" (3).',
+     'Fires on "a b c d" (3).', 'Fires on "a b" after "c" (3).', 'Fires on "a" after "b c" (3).',
+     'Fires on "a" after tokens "b" (3).',
      'Fires on "a" within 2 words of "b" (3).', 'Fires on "a" (9); é† (2).'],
 )  # fmt: skip
 def test_a_sentence_outside_the_language_is_quoted(broken: str) -> None:
@@ -100,8 +116,16 @@ def test_words_cannot_be_glued_to_save_any() -> None:
     assert count_words('"once upon a", "\\0", ""') == 5
 
 
-@pytest.mark.parametrize("bad", [lambda: Pattern("words"), lambda: Pattern("numbers", (("a",),)),
-                                 lambda: Rule(words("a"), 10), lambda: Before(words("a"), 0)])  # fmt: skip
-def test_rules_that_cannot_be_said_are_refused(bad) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda: Pattern("words"),
+        lambda: Pattern("numbers", (("a",),)),
+        lambda: Rule(words("a"), 10),
+        lambda: Rule(words("a b"), 1, (Before(words("c")),)),
+        lambda: Before(words("a"), 0),
+    ],
+)
+def test_rules_that_cannot_be_said_are_refused(bad: Callable[[], object]) -> None:
     with pytest.raises(ValueError):
         bad()

@@ -17,8 +17,9 @@ from rewrite.calibrate import Pair, identity, tally
 from rewrite.coder import load_coder
 from rewrite.config import Config
 from rewrite.pipeline import go
+from rewrite.scoring import next_tokens, window_losses
 from rewrite.splice import Arm, Splicer
-from rewrite.stages.evaluate import Planned, Scorer, Simulations, next_tokens, window_losses
+from rewrite.stages.evaluate import Planned, Scorer, Simulations
 from rewrite.store import Run, read_json
 from rewrite.subject import load_subject
 

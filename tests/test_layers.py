@@ -12,7 +12,22 @@ import rewrite
 ROOT = Path(rewrite.__file__).parent
 FLOORS = {
     0: {"config"},
-    1: {"records", "stats", "subject", "coder", "corpus", "plugins", "grammar", "features", "figures", "saelens"},
+    1: {
+        "records",
+        "stats",
+        "subject",
+        "coder",
+        "corpus",
+        "plugins",
+        "grammar",
+        "features",
+        "figures",
+        "saelens",
+        "scoring",
+        "selection",
+        "candidates",
+        "revision",
+    },
     2: {"store", "activations", "splice", "calibrate", "explainers", "simulators", "engines"},
     3: {"stages"},
     4: {"pipeline"},

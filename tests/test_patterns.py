@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csc_array, csr_array
 
 from rewrite.explainers import patterns as explainer
-from rewrite.grammar import count_words
+from rewrite.grammar import count_words, parse, words
 from rewrite.records import Evidence, Explanation, Text
 from rewrite.simulators import patterns as simulator
 
@@ -16,14 +16,17 @@ def text_of(*windows: list[str]) -> Text:
     return Text(np.array(ids), np.cumsum([0, *map(len, windows)]), vocabulary)
 
 
-def no_peeking(text: Text) -> csr_array:
-    raise AssertionError("only the oracle may look")
+class NoPeeking:
+    maximum = np.ones(0, dtype=np.float32)
+
+    def __call__(self, text: Text) -> csr_array:
+        raise AssertionError("only the oracle may look")
 
 
 def simulate(sentences: list[str | None], *windows: list[str]) -> np.ndarray:
     """Strengths, latents × positions."""
     explanations = [Explanation(i, sentence) for i, sentence in enumerate(sentences)]
-    built = simulator.build(explanations, len(sentences), simulator.Settings(), no_peeking)
+    built = simulator.build(explanations, len(sentences), simulator.Settings(), NoPeeking())
     return built.simulate(text_of(*windows)).values.toarray().T
 
 
@@ -43,12 +46,12 @@ WINDOW = ["", " In", " the", " un", "happ", "y", " king", " saw", " the", " king
         ('Fires on words ending "y" (5); words ending "ppy" (2).', {5: 2}),
         ('Fires on words starting "unh" (5).', {4: 5, 5: 5}),
         ('Fires on tokens "y", "king" (5); "king" (6).', {5: 5, 6: 6, 9: 6}),
-        ('Fires on numbers (5); symbols (3); capitalised words (1).', {1: 1, 10: 3, 13: 5, 14: 5, 15: 3}),
+        ("Fires on numbers (5); symbols (3); capitalised words (1).", {1: 1, 10: 3, 13: 5, 14: 5, 15: 3}),
         ('Fires on "king" within 2 words after "In" (5).', {}),
         ('Fires on "king" within 4 words after "the" (5).', {6: 5, 9: 5}),
         ('Fires on "the" within 2 words after "In", "king" (5).', {2: 5, 8: 5}),
         ('Fires on "the" within 3 words after "king" (5).', {8: 5, 12: 5}),
-        ('Fires on anything inside a word (1).', {4: 1, 5: 1, 14: 1}),
+        ("Fires on anything inside a word (1).", {4: 1, 5: 1, 14: 1}),
         ('Fires on "12" starting a word (1); "1" starting a word (2).', {13: 2}),
         ('Fires on "king" (3); "king" (7).', {6: 7, 9: 7}),
         ("Never fires.", {}),
@@ -70,8 +73,12 @@ def test_the_first_position_of_a_window_is_never_predicted() -> None:
 
 
 def test_what_cannot_be_read_is_missing_with_the_sentence_quoted() -> None:
-    sentences = [Explanation(2, "A latent for kings."), Explanation(0, None, "no reply"), Explanation(1, "Never fires.")]
-    strengths = simulator.build(sentences, 5, simulator.Settings(), no_peeking).simulate(text_of(WINDOW))
+    sentences = [
+        Explanation(2, "A latent for kings."),
+        Explanation(0, None, "no reply"),
+        Explanation(1, "Never fires."),
+    ]
+    strengths = simulator.build(sentences, 5, simulator.Settings(), NoPeeking()).simulate(text_of(WINDOW))
     assert set(strengths.missing) == {0, 2, 3, 4}
     assert strengths.missing[0] == "no reply" and "A latent for kings." in strengths.missing[2]
     assert strengths.values.shape == (len(WINDOW), 5) and strengths.values.nnz == 0
@@ -112,7 +119,7 @@ def test_the_rules_that_made_the_activations_are_found() -> None:
     assert sentences[0] == "Never fires."
     assert sentences[1] == 'Fires on "king" (9).'
     assert '"the queen" (9)' in sentences[2] and '"queen" (2)' in sentences[2]
-    built = simulator.build([Explanation(i, s) for i, s in enumerate(sentences)], 4, simulator.Settings(), no_peeking)
+    built = simulator.build([Explanation(i, s) for i, s in enumerate(sentences)], 4, simulator.Settings(), NoPeeking())
     strengths = built.simulate(source.text).values.toarray()
     for latent in (1, 2, 3):
         assert np.corrcoef(strengths[:, latent], active[:, latent])[0, 1] > 0.9
@@ -130,6 +137,22 @@ def test_rules_are_sound_on_text_that_was_not_seen() -> None:
     """Noise is not explained at length: rules found on one half must not do worse than nothing on the other."""
     rng = np.random.default_rng(1)
     source, active = evidence(rng)
-    noise = csc_array((active * 0 + rng.exponential(size=active.shape) * (rng.random(active.shape) < 0.02)).astype("f4"))
+    noise = csc_array(
+        (active * 0 + rng.exponential(size=active.shape) * (rng.random(active.shape) < 0.02)).astype("f4")
+    )
     sentences = explain(Evidence(source.text, noise), max_words=10)
     assert all(count_words(sentence) <= 10 for sentence in sentences)
+
+
+def test_words_after_words_are_said_as_one_rule() -> None:
+    source, _ = evidence(np.random.default_rng(2))
+    tokens = [token for window in source.text.windows() for token in window]
+    after = [" the", " a", " said", " king"]
+    fires = np.array([[token == " queen" and tokens[i - 1] in after] for i, token in enumerate(tokens)])
+    (sentence,) = explain(Evidence(source.text, csc_array(3 * fires.astype(np.float32))))
+    (rule,) = [rule for rule in parse(sentence) if rule.before]
+    assert rule.pattern == words("queen") and rule.strength == 9
+    assert {item[0] for item in rule.before[0].pattern.items} == {"the", "a", "said", "king"}
+    built = simulator.build([Explanation(0, sentence)], 1, simulator.Settings(), NoPeeking())
+    found = built.simulate(source.text).values.toarray() > 0
+    assert (found == fires).all()

@@ -6,11 +6,12 @@ A backend is one module here with `class Settings(Section)` and `build(settings)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rewrite.records import Evidence, Explanation
 
 
+@runtime_checkable
 class Explainer(Protocol):
     """Writes explanations; a latent that it fails on gets text None and the reason, never a made-up sentence."""
 

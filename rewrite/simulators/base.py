@@ -6,27 +6,25 @@ A backend is one module here with `class Settings(Section)` and
 
 - `explanations`: those there are, in any order; a latent without one, or whose text is None, is missing.
 - `latents`: how many there are, the width of the matrices.
-- `peek`: gives the true activations of a text. Only the oracle may call it: every other simulator sees the
-  explanations and the text, nothing else.
+- `peek`: shows the true activations (`rewrite.records.Peek`). Only controls such as the oracle may look: every other
+  simulator sees the explanations and the text, nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
-from scipy.sparse import csr_array
+from typing import Protocol, runtime_checkable
 
 from rewrite.records import Strengths, Text
 
-Peek = Callable[[Text], csr_array]
 
-
+@runtime_checkable
 class Simulator(Protocol):
     """Predicts strengths; the same for a window whatever other windows stand beside it."""
 
-    scale: float
-    """Top of the scale of strengths, which starts at 0."""
+    @property
+    def scale(self) -> float:
+        """Top of the scale of strengths, which starts at 0."""
+        ...
 
     def simulate(self, text: Text) -> Strengths:
         """Strengths at the counted positions of `text`, positions × latents; what failed is named as missing."""

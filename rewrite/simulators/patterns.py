@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from scipy.sparse import csr_array, vstack
 
 from rewrite.config import Section
-from rewrite.features import APART, Features, has_kind, read_features
-from rewrite.grammar import PLACES, Before, GrammarError, Pattern, Rule, parse, precedence
-from rewrite.records import Explanation, Strengths, Text
-from rewrite.simulators.base import Peek
+from rewrite.features import APART, PLACE_VALUES, Features, has_kind, read_features
+from rewrite.grammar import Before, GrammarError, Pattern, Rule, parse, precedence
+from rewrite.records import Explanation, Peek, Strengths, Text
 
 CHUNK = 1 << 16
 Rows = Int[np.ndarray, " row"]
+Flags = Bool[np.ndarray, " row"]
 
 
 class Settings(Section):
@@ -105,7 +105,8 @@ class _Matches:
     def matrix(self) -> csr_array:
         """Rows × latents, the largest code of each pair."""
         if not self.keys:
-            return csr_array(self.shape, dtype=np.int32)
+            empty = np.zeros(0, dtype=np.int32)
+            return csr_array((empty, empty, np.zeros(self.shape[0] + 1, np.int32)), shape=self.shape)
         keys, codes = np.concatenate(self.keys), np.concatenate(self.codes)
         order = np.lexsort((codes, keys))
         keys, codes = keys[order], codes[order]
@@ -155,7 +156,8 @@ class _Page:
 
     def _match_runs(self, rule: Rule) -> Rows:
         rows = self.by_run.having(self.vocabulary.match(rule.pattern))
-        return rows[self._holds(rule, self.first[rows])]
+        held: Rows = rows[self._holds(rule, self.first[rows])]
+        return held
 
     def _match_positions(self, rule: Rule) -> Rows:
         if rule.pattern.form == "tokens":
@@ -163,9 +165,10 @@ class _Page:
             rows = self.by_token.having(np.array([i for i, t in enumerate(self.features.tokens) if t in wanted], int))
         else:
             rows = self.by_word.having(self.vocabulary.match(rule.pattern))
-        return rows[self._holds(rule, rows)]
+        held: Rows = rows[self._holds(rule, rows)]
+        return held
 
-    def _holds(self, rule: Rule, positions: Rows) -> np.ndarray:
+    def _holds(self, rule: Rule, positions: Rows) -> Flags:
         """Whether all that the rule asks beside its pattern holds at these positions."""
         f = self.features
         holds = np.ones(len(positions), dtype=bool)
@@ -176,30 +179,22 @@ class _Page:
         for condition in rule.before:
             holds &= self._comes_after(condition, positions)
         for place in rule.places:
-            holds &= f.places[positions, PLACE_COLUMNS[place][0]] == PLACE_COLUMNS[place][1]
+            column, value = PLACE_VALUES[place]
+            holds &= f.places[positions, column] == value
         return holds
 
-    def _comes_after(self, condition: Before, positions: Rows) -> np.ndarray:
+    def _comes_after(self, condition: Before, positions: Rows) -> Flags:
         f = self.features
         matching = np.zeros(len(f.words), dtype=bool)
         matching[self.vocabulary.match(condition.pattern)] = True
         if condition.within == 1:
-            return matching[f.before[positions]]
+            direct: Flags = matching[f.before[positions]]
+            return direct
         numbers = np.unique(f.number[matching[f.before]])
         here = f.number[positions]
         nearest = np.append(-APART, numbers)[np.searchsorted(numbers, here, side="right")]
-        return here - nearest < min(condition.within, APART)
-
-
-# Column of `Features.places`, and what it must be.
-PLACE_COLUMNS = {
-    "starting a line": (0, True),
-    "starting a sentence": (1, True),
-    "inside quotes": (2, True),
-    "inside brackets": (3, True),
-    "inside a word": (4, True),
-    "starting a word": (4, False),
-}
+        near: Flags = here - nearest < min(condition.within, APART)
+        return near
 
 
 def _split(rule: Rule) -> list[Rule]:
@@ -240,7 +235,7 @@ class PatternSimulator:
 
     def simulate(self, text: Text) -> Strengths:
         """Strengths 0 to 9 at the counted positions; the work goes through the text in chunks of whole windows."""
-        parts = [csr_array((0, self.latents), dtype=np.float32)]
+        parts: list[csr_array] = []
         starts = text.starts
         begin = 0
         while begin < len(starts) - 1:
@@ -249,6 +244,7 @@ class PatternSimulator:
             chunk = Text(ids, starts[begin : end + 1] - starts[begin], text.vocabulary)
             parts.append(self._simulate(chunk))
             begin = end
+        parts = parts or [self._simulate(text)]
         return Strengths(vstack(parts, format="csr", dtype=np.float32), dict(self.missing))
 
     def _simulate(self, text: Text) -> csr_array:

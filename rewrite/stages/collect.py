@@ -27,8 +27,8 @@ from rewrite.corpus import (
     hash_documents,
     pad_windows,
     read_documents,
-    spread_windows,
     split_documents,
+    spread_windows,
     token_strings,
 )
 from rewrite.records import Text

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
-from torch import Tensor
 from tqdm import tqdm
 
 from rewrite.activations import ActivationStore, Shard, unpack_sparse
@@ -27,6 +26,7 @@ from rewrite.calibrate import CALIBRATORS, Pair, Tally, tally
 from rewrite.coder import Coder, load_coder
 from rewrite.config import Config, UserError
 from rewrite.corpus import pad_windows
+from rewrite.scoring import next_tokens, window_losses
 from rewrite.splice import FIXED_ARMS, Arm, Splicer
 from rewrite.store import Run, load_arrays, read_json
 from rewrite.subject import Subject, load_subject
@@ -205,17 +205,3 @@ class Scorer:
                 "tokens": pa.array(np.tile(tokens[kept], len(arms)), pa.int64()),
             }
         )
-
-
-def next_tokens(ids: Tensor, counted: Bool[Tensor, "window position"]) -> Tensor:
-    """The token after each counted position, -100 where there is none or the position does not count."""
-    targets = torch.full_like(ids, -100)
-    following = counted[:, :-1] & counted[:, 1:]
-    targets[:, :-1][following] = ids[:, 1:][following]
-    return targets
-
-
-def window_losses(logits: Float[Tensor, "window position token"], targets: Tensor) -> Float[np.ndarray, " window"]:
-    """Cross-entropy in nats, summed over each window in float64."""
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return loss.view(targets.shape).double().sum(1).cpu().numpy()

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from rewrite.coder import Coder, check_fit, find_coder, load_coder
 from rewrite.config import CoderConfig, Config, UserError
 from rewrite.corpus import Document, cut_windows, pad_windows, read_documents, split_documents, spread_windows
+from rewrite.scoring import NONE, next_tokens, window_losses
 from rewrite.store import Run, write_json
 from rewrite.subject import Subject, load_subject
 
@@ -328,14 +329,10 @@ def _measure(
     tally.add(prefix.output[counted], written["coder"])
     tally.active += activations.nnz
     tally.fired[activations.indices] = True
-    targets = torch.full_like(ids, -100)
-    scored = counted[:, :-1] & counted[:, 1:]
-    targets[:, :-1][scored] = ids[:, 1:][scored]
-    tally.tokens += int(scored.sum())
+    targets = next_tokens(ids, counted)
+    tally.tokens += int((targets != NONE).sum())
     for arm in tally.losses:
         vectors = prefix.output.clone()
         if arm in written:
             vectors[counted] = written[arm].to(vectors.dtype)
-        logits = subject.run_from(prefix, vectors)
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        tally.losses[arm] += float(loss.double().sum())
+        tally.losses[arm] += float(window_losses(subject.run_from(prefix, vectors), targets).sum())
