@@ -67,14 +67,21 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rewrite: stopped; the same command goes on from what is finished", file=sys.stderr)
         return 130
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _is_full_disk(error):
             raise
         print(
             f"rewrite: {options.run}: no space left on the disk; free some and run again, nothing finished is lost",
             file=sys.stderr,
         )
         return 2
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether a disk or quota is full; safetensors and torch raise errors of their own, known by what they say."""
+    number = error.errno if isinstance(error, OSError) else None
+    signs = ("No space left on device", "os error 28", "inline_container.cc")
+    return number in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error) for sign in signs)
 
 
 if __name__ == "__main__":

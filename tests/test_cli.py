@@ -93,11 +93,18 @@ def test_a_truncated_artefact_is_named(small_run: Path, tmp_path: Path, capsys: 
     assert cli.main(["run", "--run", str(tmp_path / "r"), *SETTINGS]) == 0
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 102016 vs 101904"),
+    ],
+)
 def test_a_full_disk_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr(cli, "go", full)
     assert cli.main(["run", "--run", str(tmp_path / "r")]) == 2
