@@ -1,6 +1,6 @@
 """Train the bundled subject: a small Llama on the standard library's own source.
 
-    python data/make_subject.py --out data/subject --minutes 50
+    python data/make_subject.py --out data/subject --steps 3800
 
 1. The documents are the modules of the running Python's standard library (`rewrite.corpus`); a module's
    split is a hash of its name, so the calibrate and test modules are held out of this training too.
@@ -79,22 +79,18 @@ def learning_rate_factor(progress: float) -> float:
     return warm_up * min(1.0, 2.0 * (1.0 - progress))
 
 
-def train(model: LlamaForCausalLM, tokens: torch.Tensor, minutes: float, steps: int, seed: int) -> int:
-    """Train for `steps` steps, or for `minutes` where `steps` is 0; returns the steps taken."""
+def train(model: LlamaForCausalLM, tokens: torch.Tensor, steps: int, seed: int) -> None:
+    """Train on `steps` batches of random windows."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
     muon = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, adjust_lr_fn="original")
     adam = torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0)
     base = {id(o): o.param_groups[0]["lr"] for o in (muon, adam)}
     draws = torch.Generator().manual_seed(seed)
-    began, step, shown = time.monotonic(), 0, 0.0
-    while True:
-        elapsed = (time.monotonic() - began) / 60
-        progress = step / steps if steps else elapsed / minutes
-        if progress >= 1:
-            return step
+    began, shown = time.monotonic(), 0.0
+    for step in range(steps):
         for optimizer in (muon, adam):
-            optimizer.param_groups[0]["lr"] = base[id(optimizer)] * learning_rate_factor(progress)
+            optimizer.param_groups[0]["lr"] = base[id(optimizer)] * learning_rate_factor(step / steps)
         starts = torch.randint(0, len(tokens) - WINDOW, (BATCH,), generator=draws)
         batch = torch.stack([tokens[s : s + WINDOW] for s in starts.tolist()])
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -106,11 +102,10 @@ def train(model: LlamaForCausalLM, tokens: torch.Tensor, minutes: float, steps: 
         adam.step()
         muon.zero_grad()
         adam.zero_grad()
-        step += 1
-        shown = loss.item() if step == 1 else 0.95 * shown + 0.05 * loss.item()
-        if step % 100 == 0:
-            rate = step * BATCH * WINDOW / (elapsed * 60 + 1e-9)
-            print(f"step {step}  {elapsed:5.1f} min  loss {shown:.3f}  {rate:,.0f} tokens/s", flush=True)
+        shown = loss.item() if step == 0 else 0.95 * shown + 0.05 * loss.item()
+        if (step + 1) % 100 == 0:
+            rate = (step + 1) * BATCH * WINDOW / (time.monotonic() - began)
+            print(f"step {step + 1} of {steps}  loss {shown:.3f}  {rate:,.0f} tokens/s", flush=True)
 
 
 @torch.no_grad()
@@ -199,8 +194,7 @@ def card(facts: dict[str, object]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("data/subject"))
-    parser.add_argument("--minutes", type=float, default=50.0, help="wall-clock budget of the training [min]")
-    parser.add_argument("--steps", type=int, default=0, help="optimizer steps; overrides --minutes [steps]")
+    parser.add_argument("--steps", type=int, default=3800, help="length of the training [steps]")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
@@ -215,7 +209,7 @@ def main() -> None:
     model = build_model(tokenizer)
     size = sum(p.numel() for p in model.parameters())
     print(f"{len(packed):,} train tokens, {sum(map(len, held_out)):,} held out, {size:,} parameters", flush=True)
-    steps = train(model, packed, options.minutes, options.steps, options.seed)
+    train(model, packed, options.steps, options.seed)
     ours = held_out_loss(model, held_out)
     theirs = KneserNey(ids["train"], 5, VOCABULARY).loss(held_out)
     facts: dict[str, object] = {
@@ -223,7 +217,7 @@ def main() -> None:
         f"MLP {model.config.intermediate_size}, {size:,} parameters",
         "training text": f"Python {platform.python_version()} standard library, {len(texts['train'])} modules, "
         f"{len(packed):,} tokens",
-        "training": f"{steps:,} steps of {BATCH} × {WINDOW} tokens ({steps * BATCH * WINDOW:,} tokens seen)",
+        "training": f"{options.steps:,} steps of {BATCH} × {WINDOW} tokens",
         "seed": options.seed,
         "held out": f"{len(held_out)} modules (the calibrate and test splits), {sum(map(len, held_out)):,} tokens",
         "held-out loss": f"{ours:.3f} nats a token",
