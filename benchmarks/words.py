@@ -60,6 +60,10 @@ def draw(points: list[Point], title: str, target: Path) -> None:
         label = f"{p.budget} words" if p.budget else "no limit"
         axes.annotate(label, (p.words, 100 * p.recovered), xytext=(6, -12), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
+    axes.set_xlim(4, 500)
+    ticks = [5, 10, 20, 40, 80, 160, 320]
+    axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("words of an explanation, mean over latents")
     axes.set_ylabel("share of the gap recovered [%]")
     axes.set_ylim(0, 100)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -64,9 +65,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"rewrite: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("rewrite: stopped; the same command goes on from what is finished", file=sys.stderr)
-        return 130
     except Exception as error:
         if not _is_full_disk(error):
             raise
@@ -84,5 +82,17 @@ def _is_full_disk(error: Exception) -> bool:
     return number in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error) for sign in signs)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The console script: `main` as a process of its own, which Ctrl-C ends at once."""
+    signal.signal(signal.SIGINT, _stop)
     sys.exit(main())
+
+
+def _stop(*_: object) -> None:
+    """End here: a run folder survives a kill, and an exception may be swallowed by a library that is being imported."""
+    os.write(2, b"\nrewrite: stopped; the same command goes on from what is finished\n")
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    command()

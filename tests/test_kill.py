@@ -49,10 +49,13 @@ def test_a_killed_run_goes_on_to_the_same_statistics(small_run: Path, tmp_path: 
     assert left == []
 
 
-def test_ctrl_c_says_so_in_one_line_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("delay", [0.0, 0.7, 2.5])
+def test_ctrl_c_says_so_in_one_line_and_loses_nothing(tmp_path: Path, delay: float) -> None:
+    """Early ones strike while libraries are imported, some of which swallow a KeyboardInterrupt."""
     process = start(tmp_path / "r")
     assert process.stderr is not None
     said = [next(process.stderr)]
+    time.sleep(delay)
     process.send_signal(signal.SIGINT)
     said += process.stderr.readlines()
     assert process.wait() == 130
