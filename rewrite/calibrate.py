@@ -15,11 +15,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import isotonic_regression
 from scipy.sparse import csr_array
 
@@ -98,6 +98,13 @@ def tally(pairs: Iterable[Pair], latents: int, scale: float) -> Tally:
         correlation=_pearson(positions - unknown[0], moments, truth_sums[:2] - unknown[1:]),
         firings=_join(firings, latents),
     )
+
+
+def forget(tally: Tally, absent: Bool[np.ndarray, " latent"]) -> Tally:
+    """The tally without the strengths of latents that have no prediction: nothing was said of them, which is not 0."""
+    known = ~absent[:, None]
+    correlation = np.where(absent, np.nan, tally.correlation)
+    return replace(tally, count=tally.count * known, total=tally.total * known, correlation=correlation)
 
 
 def _within(indptr: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from rewrite.calibrate import (
     Pair,
     Tally,
     conditional_mean,
+    forget,
     identity,
     linear,
     quantile,
@@ -151,6 +152,18 @@ def test_missing_values_are_left_out_and_stay_missing() -> None:
     assert with_holes.mean[2] == pytest.approx(truth[:, 2].mean())
     for function in CALIBRATORS.values():
         assert np.isnan(function(with_holes).apply(np.float32([np.nan]), np.array([2]))).all()
+
+
+def test_latents_without_a_prediction_do_not_teach_the_others_what_0_means() -> None:
+    """A latent that is always active but was never predicted would raise what strength 0 is worth for all."""
+    truth, strengths = planted(latents=4)
+    truth[:, 3], strengths[:, 3] = 5.0, 0.0
+    absent = np.arange(4) == 3
+    alone = conditional_mean(fit(truth[:, :3], strengths[:, :3])).values  # type: ignore[attr-defined]
+    polluted = conditional_mean(fit(truth, strengths)).values[:3]  # type: ignore[attr-defined]
+    mended = conditional_mean(forget(fit(truth, strengths), absent)).values[:3]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(mended, alone, rtol=1e-6)
+    assert not np.allclose(polluted, alone, rtol=1e-6)
 
 
 def test_latents_that_never_fire_stay_silent() -> None:

@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from rewrite.activations import ActivationStore, Shard, unpack_sparse
-from rewrite.calibrate import CALIBRATORS, Pair, Tally, tally
+from rewrite.calibrate import CALIBRATORS, Pair, Tally, forget, tally
 from rewrite.coder import Coder, load_coder
 from rewrite.config import Config, UserError
 from rewrite.corpus import pad_windows
@@ -60,8 +60,9 @@ def run(config: Config, run: Run) -> None:
     """Write `5_latents.parquet` and `5_losses.parquet`."""
     store = ActivationStore(run.path("2_activations"))
     simulations = Simulations(run.path("4_simulations"), store.latents)
-    fitted = tally(_pairs(store, simulations), store.latents, simulations.scale)
     missing = simulations.missing(store.shards("calibrate") + store.shards("test"))
+    absent = np.isin(np.arange(store.latents), list(missing))
+    fitted = forget(tally(_pairs(store, simulations), store.latents, simulations.scale), absent)
     with run.writing("5_latents.parquet") as path:
         pq.write_table(latent_table(fitted, missing), path)
 
@@ -69,7 +70,6 @@ def run(config: Config, run: Run) -> None:
     device = torch.device(config.device)
     coder = load_coder(run.path("1_coder"), config.hookpoint).to(device)
     splicer = Splicer(coder, CALIBRATORS[config.calibrator](fitted), fitted, store.mean_output())
-    absent = np.isin(np.arange(store.latents), list(missing))
     splicer.replace_missing(absent)
     left_out = absent if config.simulate.missing == "leave_out" else np.zeros_like(absent)
     arms = plan_arms(config, coder, order_latents(fitted, absent), left_out)
