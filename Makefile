@@ -1,17 +1,21 @@
-# make explain simulate evaluate CONFIG=data/configs/default.toml RUN=runs/default SIMULATOR=patterns SET="key=value ..."
+# make explain simulate evaluate CONFIG=data/configs/default.toml RUN=runs/default SIMULATOR=patterns ENGINE=transformers
+# SET="key=value ..."; add DRY=1 to be told what language models would be asked, and its price, and ask nothing.
 CONFIG ?= data/configs/default.toml
 RUN ?= runs/default
 PYTHON ?= python3
 VENV ?= .venv
+VENV_VLLM ?= .venv-vllm
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALLED_VLLM := $(VENV_VLLM)/.installed
 REWRITE := $(BIN)/rewrite
 OPTIONS = --config $(CONFIG) --run $(RUN) \
 	$(if $(EXPLAINER),--set explainer=$(EXPLAINER)) $(if $(SIMULATOR),--set simulator=$(SIMULATOR)) \
-	$(if $(CALIBRATOR),--set calibrator=$(CALIBRATOR)) $(foreach pair,$(SET),--set '$(pair)')
+	$(if $(CALIBRATOR),--set calibrator=$(CALIBRATOR)) $(if $(ENGINE),--set engine=$(ENGINE)) \
+	$(foreach pair,$(SET),--set '$(pair)') $(if $(DRY),--dry-run)
 
-.PHONY: setup train explain simulate evaluate report run test check bench subject clean
+.PHONY: setup train explain simulate score evaluate report run test test-vllm check bench subject paper-small clean
 
 setup: $(INSTALLED)
 
@@ -22,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-train explain simulate: $(INSTALLED)
+train explain simulate score: $(INSTALLED)
 	$(REWRITE) $@ $(OPTIONS)
 
 # The verdict needs the analysis and the report, so evaluating ends with both.
@@ -31,6 +35,18 @@ evaluate report run: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# vLLM wants an older transformers and the CPU build of torch, so it lives apart.
+$(INSTALLED_VLLM): pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VENV_VLLM)
+	torch="$$(grep '^torch==' constraints-vllm.txt)"; pip="$(VENV_VLLM)/bin/pip install --quiet --no-deps $$torch"; \
+		$$pip || $$pip --index-url https://download.pytorch.org/whl/cpu
+	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-vllm.txt
+	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+test-vllm: $(INSTALLED_VLLM)
+	$(VENV_VLLM)/bin/python -m pytest tests/test_engines.py tests/test_vllm.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -43,5 +59,12 @@ bench: $(INSTALLED)
 subject: $(INSTALLED)
 	$(BIN)/python data/make_subject.py --out data/subject
 
+# The paper's protocol at a size that runs here, with a small model of random weights as explainer and simulator.
+paper-small: $(INSTALLED) small-model
+	$(REWRITE) report --config data/configs/paper-small.toml --run runs/paper-small
+
+small-model: $(INSTALLED)
+	test -d $@ || $(BIN)/python tests/tiny.py $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV_VLLM) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,15 +1,21 @@
 """`make bench`: how fast the hot loops are, beside the naive way and the peer.
 
-python -m benchmarks [simulate evaluate train memory]
+python -m benchmarks [simulate predictions evaluate train memory]
 """
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import evaluate, memory, simulate, train
+from benchmarks import evaluate, memory, predictions, simulate, train
 
-BENCHMARKS = {"simulate": simulate.bench, "evaluate": evaluate.bench, "train": train.bench, "memory": memory.bench}
+BENCHMARKS = {
+    "simulate": simulate.bench,
+    "predictions": predictions.bench,
+    "evaluate": evaluate.bench,
+    "train": train.bench,
+    "memory": memory.bench,
+}
 
 for name in sys.argv[1:] or BENCHMARKS:
     print(f"— {name}", flush=True)

@@ -10,8 +10,9 @@ from benchmarks import seconds
 from benchmarks.setting import finished_run
 from rewrite import plugins
 from rewrite.activations import ActivationStore
+from rewrite.explanations import load_explanations
 from rewrite.records import Text
-from rewrite.stages.simulate import TrueActivations, load_explanations
+from rewrite.stages.simulate import TrueActivations
 
 
 def bench() -> Iterator[str]:

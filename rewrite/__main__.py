@@ -16,8 +16,10 @@ import textwrap
 from pathlib import Path
 
 from rewrite import __version__
+from rewrite.calls import Planned, cost
 from rewrite.config import Config, UserError, list_keys, load_config
-from rewrite.pipeline import STAGES, backend_keys, go, verdict
+from rewrite.fresh import backend_keys
+from rewrite.pipeline import STAGES, go, plan, verdict
 from rewrite.store import Run
 
 
@@ -30,6 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     shared.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key; may be repeated"
+    )
+    shared.add_argument(
+        "--dry-run", action="store_true", help="say what language models would be asked, and its price; ask nothing"
     )
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="rewrite", description=__doc__, epilog=_key_help(), formatter_class=layout)
@@ -59,8 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = load_config(options.config, options.set)
         with Run(options.run, options.command) as run:
-            go(config, run, last, lambda line: print(line, file=sys.stderr, flush=True))
-            print(verdict(run) if last == STAGES[-1].name else f"{last}: done, in {options.run}")
+            if options.dry_run:
+                print(_describe_plan(plan(config, run, last, _say), config))
+            else:
+                go(config, run, last, _say)
+                print(verdict(run) if last == STAGES[-1].name else f"{last}: done, in {options.run}")
         return 0
     except UserError as error:
         print(f"rewrite: {error}", file=sys.stderr)
@@ -73,6 +81,24 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _describe_plan(planned: dict[str, Planned], config: Config) -> str:
+    """What asking would come to, a line a stage."""
+    lines = []
+    for stage, met in planned.items():
+        spent, prices = met.planned, config.calls
+        priced = prices.price_in or prices.price_out
+        price = f"at most ${cost(spent, prices):,.2f}" if priced else "no price: set calls.price_in and calls.price_out"
+        lines.append(
+            f"{stage}: {spent.calls:,} calls, {spent.tokens_in:,} prompt tokens, at most {spent.tokens_out:,} answer "
+            f"tokens, {price}; {met.cached:,} requests are in the cache"
+        )
+    return "\n".join(lines or ["no language model would be asked"])
 
 
 def _is_full_disk(error: Exception) -> bool:

@@ -3,7 +3,7 @@
 A TOML file and `key=value` overrides become one `Config`. The docstring under a field is its help text and names its
 unit. Relative paths in a file are relative to that file; those in an override are relative to the working folder.
 Settings that belong to one backend live in that backend's own `Settings` (see `rewrite.plugins`); here they are
-carried as plain tables under `explainers.<name>`, `simulators.<name>` and `calibrators.<name>`.
+carried as plain tables under `explainers.<name>`, `simulators.<name>` and `engines.<name>`.
 """
 
 from __future__ import annotations
@@ -94,13 +94,67 @@ class ExplainConfig(Section):
     """Explanations to use instead of writing them: a JSONL file with `latent` and `text`, maybe edited by hand."""
 
 
-class SimulateConfig(Section):
-    missing: Literal["mean", "leave_out"] = "mean"
-    """What stands for a latent whose prediction is missing: its mean on the calibrate split, or it leaves the
-    comparison and keeps its true activation."""
+class SampleConfig(Section):
+    """What is explained and simulated where not everything can be paid for. What is left out keeps its true activations
+    (latents) or is not written and not scored (documents, windows, positions) in every arm alike."""
+
+    latents: int = Field(0, ge=0)
+    """Latents that are rewritten, drawn from all of the coder's [latents]; 0 takes all."""
+    documents: int = Field(0, ge=0)
+    """Documents of the calibrate split, and as many of the test split, that are simulated [documents]; 0 takes all."""
+    windows: int = Field(0, ge=0)
+    """Windows of a document that are simulated [windows]; 0 takes all."""
+    positions: Literal["all", "last"] | Annotated[int, Field(ge=1)] = "all"
+    """Positions of a window that are simulated: `all`, `last` (the last that has a next token to score), or a number
+    drawn from it [positions]."""
+    seed: int = 0
+    """Names the draws of latents, documents, windows and positions."""
+
+
+class CallsConfig(Section):
+    """Calls of language models: the cache, what they cost and how much may be spent."""
+
+    cache: str | None = None
+    """The cache of all calls, a SQLite file that several runs may share; where none is named, `calls.sqlite` beside the
+    run folder."""
+    max_calls: int = Field(0, ge=0)
+    """Stop the run before it has made more calls than this [calls]; 0 is no limit."""
+    max_tokens: int = Field(0, ge=0)
+    """Stop the run before it has used more prompt and answer tokens than this [tokens]; 0 is no limit."""
+    max_cost: float = Field(0, ge=0)
+    """Stop the run before it has spent more than this [dollars, by the prices below]; 0 is no limit."""
+    price_in: float = Field(0, ge=0)
+    """Price of prompt tokens [dollars a million tokens]."""
+    price_out: float = Field(0, ge=0)
+    """Price of answer tokens [dollars a million tokens]."""
+
+
+class ScoreConfig(Section):
+    scorers: tuple[Literal["detection", "fuzz"], ...] = ()
+    """Scores that a language model gives each explanation on held-out windows, beside the correlation of the
+    simulation, which costs nothing."""
+    model: str = ""
+    """The language model that judges: a folder or a hub name."""
+    windows: int = Field(100, ge=1)
+    """Windows shown in which the latent is active, and as many others [windows]."""
+    window: int = Field(32, ge=4)
+    """Length of a window that is judged [tokens]."""
+    together: int = Field(5, ge=1)
+    """Windows judged in one prompt [windows]."""
+    max_tokens: int = Field(100, ge=8)
+    """Longest answer [tokens]."""
+    temperature: float = Field(0.0, ge=0)
+    """Temperature of the judge."""
+    seed: int = 0
+    """Names the draw of the windows."""
 
 
 class EvaluateConfig(Section):
+    missing: Literal["mean", "leave_out"] = "mean"
+    """What stands for a latent whose prediction is missing: its mean on the calibrate split, or it leaves the
+    comparison and keeps its true activation."""
+    order_by: Literal["simulation", "detection", "fuzz"] = "simulation"
+    """The score that orders the latents from best to worst explained."""
     fractions: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
     """Shares of the latents that are simulated, the others keeping their true activations."""
     random_seeds: int = Field(5, ge=0)
@@ -110,6 +164,8 @@ class EvaluateConfig(Section):
 
 
 class AnalyseConfig(Section):
+    max_missing: float = Field(0.05, ge=0, le=1)
+    """Largest share of the predictions that may be missing; beyond it there is no verdict."""
     margin: float = Field(0.05, gt=0)
     """Half-width of the equivalence region, as a share of the gap."""
     alpha: float = Field(0.05, gt=0, lt=0.5)
@@ -137,22 +193,39 @@ class Config(Section):
     """Who writes the explanations: a file of `rewrite/explainers/`."""
     simulator: str = "patterns"
     """Who reads them: a file of `rewrite/simulators/`."""
+    engine: str = "transformers"
+    """Where language models run: a file of `rewrite/engines/`. Only the `llm` explainer and simulator and the scorers
+    need one."""
     calibrator: str = "conditional_mean"
     """How strengths become activations: a function of `rewrite/calibrate.py`."""
     corpus: CorpusConfig = CorpusConfig()
     coder: CoderConfig = CoderConfig()
     collect: CollectConfig = CollectConfig()
     explain: ExplainConfig = ExplainConfig()
-    simulate: SimulateConfig = SimulateConfig()
+    sample: SampleConfig = SampleConfig()
+    calls: CallsConfig = CallsConfig()
+    score: ScoreConfig = ScoreConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     analyse: AnalyseConfig = AnalyseConfig()
     explainers: dict[str, dict[str, Scalar]] = {}
     """Settings of the explainers, a table each: `explainers.patterns.max_words = 40`."""
     simulators: dict[str, dict[str, Scalar]] = {}
     """Settings of the simulators, a table each: `simulators.oracle.levels = 10`."""
+    engines: dict[str, dict[str, Scalar]] = {}
+    """Settings of the engines, a table each: `engines.openai.base_url = "http://127.0.0.1:8000/v1"`."""
 
 
-PATHS = ("subject", "corpus.source", "coder.path", "explain.file")
+PATHS = (
+    "subject",
+    "corpus.source",
+    "coder.path",
+    "explain.file",
+    "calls.cache",
+    "score.model",
+    "explainers.llm.model",
+    "simulators.llm.model",
+    "engines.openai.tokenizer",
+)
 
 
 def data_folder() -> Path:

@@ -1,126 +1,120 @@
 """The stages in order: what each reads, what it writes, and which part of the config it depends on.
 
-    train → collect → explain → simulate → evaluate → analyse → report
+    train → collect → explain → simulate → score → evaluate → analyse → report
 
-`go` runs every stage up to the one asked for, skipping what is fresh. A stage's module is imported only when it runs,
-so that a run with nothing to do does not wait for torch.
+`go` runs every stage up to the one asked for, skipping what is fresh (`rewrite.fresh`). A stage's module is imported
+only when it runs, so that a run with nothing to do does not wait for torch.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from rewrite import __version__, plugins
-from rewrite.calibrate import CALIBRATORS
-from rewrite.config import Config, UserError, list_keys
-from rewrite.corpus import fingerprint_corpus
-from rewrite.store import Run, hash_path, hash_value, read_json
+from rewrite.calls import Planned
+from rewrite.config import Config
+from rewrite.fresh import Stage, asked_model, check, hash_outside, stage_key
+from rewrite.store import Run, read_json
 
 SUBJECT = ("hookpoint", "dtype", "device")
-NOT_KEYED = {"corpus": {"source"}, "coder": {"path"}}  # paths: what they hold counts, by hash
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage; `version` rises when its code gives other results for the same input."""
-
-    name: str
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    keys: tuple[str, ...]
-    outside: tuple[str, ...] = ()
-    version: int = 1
-
 
 STAGES = (
     Stage("train", (), ("1_coder",), (*SUBJECT, "corpus", "coder"), ("subject", "corpus", "coder.path")),
     Stage("collect", ("1_coder",), ("2_activations",), (*SUBJECT, "corpus", "collect"), ("subject", "corpus")),
-    Stage("explain", ("2_activations",), ("3_explanations.jsonl",), ("explainer", "explainers"), ("explain.file",)),
+    Stage(
+        "explain",
+        ("2_activations",),
+        ("3_explanations.jsonl",),
+        ("explainer", "explainers", "sample.latents", "sample.seed"),
+        ("explain.file",),
+        asks="explainer",
+    ),
     Stage(
         "simulate",
         ("2_activations", "3_explanations.jsonl"),
         ("4_simulations",),
-        ("simulator", "simulators"),
+        ("simulator", "simulators", "sample"),
+        asks="simulator",
+        version=2,
+    ),
+    Stage(
+        "score",
+        ("2_activations", "3_explanations.jsonl", "4_simulations"),
+        ("4_scores.parquet",),
+        ("score", "analyse.alpha"),
+        asks="score",
     ),
     Stage(
         "evaluate",
-        ("1_coder", "2_activations", "4_simulations"),
+        ("1_coder", "2_activations", "4_simulations", "4_scores.parquet"),
         ("5_latents.parquet", "5_losses.parquet"),
-        (*SUBJECT, "calibrator", "evaluate", "simulate"),
+        (*SUBJECT, "calibrator", "evaluate"),
         ("subject",),
+        version=2,
     ),
-    Stage("analyse", ("5_latents.parquet", "5_losses.parquet"), ("6_stats.json",), ("analyse",)),
+    Stage("analyse", ("5_latents.parquet", "5_losses.parquet"), ("6_stats.json",), ("analyse",), version=2),
     Stage(
         "report",
-        ("1_coder", "3_explanations.jsonl", "5_latents.parquet", "6_stats.json"),
+        ("1_coder", "3_explanations.jsonl", "4_simulations", "4_scores.parquet", "5_latents.parquet", "6_stats.json"),
         ("7_report",),
-        ("hookpoint", "explainer", "simulator", "calibrator"),
+        ("hookpoint", "explainer", "simulator", "calibrator", "engine"),
+        version=2,
     ),
 )
 
 
 def go(config: Config, run: Run, last: str, say: Callable[[str], None]) -> None:
     """Run the stages up to `last`, skipping those whose artefacts are fresh; `say` hears what is done and why."""
-    check(config)
+    check(STAGES, config)
     run.describe(config)
-    outside = {
-        "subject": _hash_source(config.subject, config.revision),
-        "corpus": fingerprint_corpus(config.corpus),
-        "coder.path": _hash_source(config.coder.path),
-        "explain.file": _hash_source(config.explain.file),
-    }
-    for stage in STAGES:
+    outside = hash_outside(config)
+    for stage in _up_to(last):
+        _make(stage, config, run, stage_key(stage, config, outside), say)
+
+
+def plan(config: Config, run: Run, last: str, say: Callable[[str], None]) -> dict[str, Planned]:
+    """What the stages up to `last` would ask of language models, by stage; nothing is asked and nothing is spent.
+
+    Stages that ask nothing are run, as far as they do not wait for an answer: what is asked about is theirs.
+    """
+    check(STAGES, config)
+    run.describe(config)
+    outside = hash_outside(config)
+    planned: dict[str, Planned] = {}
+    explained = True
+    for stage in _up_to(last):
         key = stage_key(stage, config, outside)
-        reasons = [run.stale(artefact, key, stage.reads) for artefact in stage.writes]
-        reason = next((r for r in reasons if r), None)
-        if reason:
-            say(f"{stage.name}: {reason}")
-            run.begin(key, stage.reads)
-            importlib.import_module(f"rewrite.stages.{stage.name}").run(config, run)
-        if stage.name == last:
-            return
+        asks = asked_model(stage.asks, config) is not None
+        if asks and (planned or _stale(run, stage, key)):
+            planned[stage.name] = _module(stage).plan(config, run, explained)
+            explained = explained and stage.asks != "explainer"
+        elif not planned:
+            _make(stage, config, run, key, say)
+    return planned
 
 
-def check(config: Config) -> None:
-    """Refuse what does not exist before any work is done: backends and their settings, calibrators, files."""
-    plugins.settings("explainers", config.explainer, config.explainers.get(config.explainer, {}))
-    plugins.settings("simulators", config.simulator, config.simulators.get(config.simulator, {}))
-    if config.calibrator not in CALIBRATORS:
-        raise UserError(f"calibrator = {config.calibrator}: no such calibrator; there are: {', '.join(CALIBRATORS)}")
-    for key, path in (("coder.path", config.coder.path), ("explain.file", config.explain.file)):
-        if path and not Path(path).exists():
-            raise UserError(f"{key} = {path}: not there; name a file or folder that is")
+def _up_to(last: str) -> tuple[Stage, ...]:
+    return STAGES[: [stage.name for stage in STAGES].index(last) + 1]
 
 
-def stage_key(stage: Stage, config: Config, outside: dict[str, str]) -> str:
-    """Hash of everything but artefacts that a stage's result depends on."""
-    resolved = config.model_dump(mode="json")
-    part = {k: _without(resolved[k], NOT_KEYED.get(k, set())) for k in stage.keys}
-    return hash_value([__version__, stage.version, part, [outside[name] for name in stage.outside]])
+def _make(stage: Stage, config: Config, run: Run, key: str, say: Callable[[str], None]) -> None:
+    """Run a stage unless all that it writes is fresh."""
+    reason = _stale(run, stage, key)
+    if reason:
+        say(f"{stage.name}: {reason}")
+        run.begin(key, stage.reads)
+        _module(stage).run(config, run)
 
 
-def _without(value: object, names: set[str]) -> object:
-    return {k: v for k, v in value.items() if k not in names} if isinstance(value, dict) else value
+def _module(stage: Stage) -> Any:
+    return importlib.import_module(f"rewrite.stages.{stage.name}")
 
 
-def _hash_source(source: str | None, revision: str = "") -> str:
-    """The content's hash where the source is on disk, else the hub's name and revision."""
-    if not source:
-        return ""
-    return hash_path(Path(source)) if Path(source).exists() else f"{source}@{revision}"
-
-
-def backend_keys() -> dict[str, tuple[str, str]]:
-    """The settings of every explainer and simulator, as `rewrite.config.list_keys` gives the others."""
-    keys: dict[str, tuple[str, str]] = {}
-    kinds: tuple[plugins.Kind, ...] = ("explainers", "simulators")
-    for kind in kinds:
-        for name in plugins.names(kind):
-            keys |= list_keys(plugins.load(kind, name).Settings, f"{kind}.{name}.")
-    return keys
+def _stale(run: Run, stage: Stage, key: str) -> str | None:
+    """Why a stage must run, or None where all that it writes is fresh."""
+    reasons = [run.stale(artefact, key, stage.reads) for artefact in stage.writes]
+    return next((reason for reason in reasons if reason), None)
 
 
 def verdict(run: Run) -> str:

@@ -20,12 +20,14 @@ class Text:
     """Token windows and nothing else: all that a simulator may know of a text.
 
     `vocabulary[ids[p]]` is the text of position p's token, its leading space included. Window w holds the positions
-    `starts[w]` to `starts[w + 1]`. The first position of a window is context only: it is never simulated.
+    `starts[w]` to `starts[w + 1]`. The first position of a window is context only: it is never simulated. Where not all
+    of the others are simulated either, `asked` says which are (`rewrite.sampling`).
     """
 
     ids: Int[np.ndarray, " position"]
     starts: Int[np.ndarray, " window_and_end"]
     vocabulary: tuple[str, ...]
+    asked: Bool[np.ndarray, " position"] | None = None
 
     def windows(self) -> Iterator[list[str]]:
         """The token strings of each window."""
@@ -33,8 +35,8 @@ class Text:
             yield [self.vocabulary[i] for i in self.ids[begin:end]]
 
     def counted(self) -> Bool[np.ndarray, " position"]:
-        """True at every position that is simulated: all but the first of each window."""
-        mask = np.ones(len(self.ids), dtype=bool)
+        """True at every position that is simulated: of those that are asked, all but the first of each window."""
+        mask = np.ones(len(self.ids), dtype=bool) if self.asked is None else self.asked.copy()
         mask[self.starts[:-1]] = False
         return mask
 
@@ -53,11 +55,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The text that stands for one latent; `text` is None where the explainer failed, and `why` says how."""
+    """The text that stands for one latent; `text` is None where the explainer failed, and `why` says how.
+
+    `answer` is what a language model said where `text` is not all of it: for the reader, never for a simulator.
+    """
 
     latent: int
     text: str | None
     why: str = ""
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,19 @@ class Strengths:
     """A simulator's raw output for a `Text`: positions × latents on its own scale, 0 where nothing is stored.
 
     `missing` names the latents that could not be predicted anywhere, with the reason: their columns are empty and mean
-    "not known", never zero. A value that is missing at one position only is stored as NaN.
+    "not known", never zero. A value that is missing at one position only is stored as NaN, and `faults` counts such
+    values by the kind of failure.
+
+    A simulator that reads probabilities stores every prediction, zeros too, and beside each entry of `values` what a
+    calibrator may want to know of it: `zero`, the probability of strength 0, and `outside`, the probability of an
+    answer that is no strength at all.
     """
 
     values: csr_array
     missing: dict[int, str] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+    zero: Float[np.ndarray, " entry"] | None = None
+    outside: Float[np.ndarray, " entry"] | None = None
 
 
 @runtime_checkable

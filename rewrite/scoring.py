@@ -1,7 +1,7 @@
 """What is scored: the loss of the token after each counted position, the same for every arm.
 
-A position counts where an arm writes (`rewrite.records.Text.counted`), so the first token of a window is neither
-predicted nor predicted from, and the last position, after which nothing stands, has no loss.
+A position counts where an arm writes (`rewrite.records.Text.counted`), so the first position of a window, which none
+writes, has no loss, and neither has the last, after which nothing stands.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ NONE = -100
 
 
 def next_tokens(
-    ids: Int[Tensor, "window position"], counted: Bool[Tensor, "window position"]
+    ids: Int[Tensor, "window position"],
+    counted: Bool[Tensor, "window position"],
+    real: Bool[Tensor, "window position"],
 ) -> Int[Tensor, "window position"]:
-    """The token after each counted position, `NONE` where there is none or the position does not count."""
+    """The token after each counted position, `NONE` where there is none but padding or the position does not count."""
     targets = torch.full_like(ids, NONE)
-    following = counted[:, :-1] & counted[:, 1:]
+    following = counted[:, :-1] & real[:, 1:]
     targets[:, :-1][following] = ids[:, 1:][following]
     return targets
 

@@ -8,9 +8,12 @@ with every latent 0 (decoder bias and skip path):
     mean        base + Σ E[a] W                   mean_layer the module's mean output
     simulated   base + Σ_{l∉S} a W + Σ_{l∈S} â W  simulated_topk  the same after keeping the k largest at each position
 
-The first position of each window is nobody's: every arm leaves it as it is (`rewrite.records.Text.counted`). At
-strength 0 a calibrator may give a latent a small activation everywhere, so â is kept as that constant and a sparse
-difference from it.
+Where only some latents are rewritten (`sample.latents`), the others keep their true activations in every arm that goes
+through the coder: base(x) then stands for the coder's output with every *rewritten* latent 0.
+
+Positions that are not simulated, the first of each window among them, are nobody's: every arm leaves them as they are
+(`rewrite.records.Text.counted`). At strength 0 a calibrator may give a latent a small activation everywhere, so â is
+kept as that constant and a sparse difference from it.
 """
 
 from __future__ import annotations
@@ -84,14 +87,24 @@ class Written:
 class Splicer:
     """Computes the vectors of every arm for a run's coder, calibrator and order of latents."""
 
-    def __init__(self, coder: Coder, calibrator: Calibrator, tally: Tally, mean_output: Float[np.ndarray, " d"]):
+    def __init__(
+        self,
+        coder: Coder,
+        calibrator: Calibrator,
+        tally: Tally,
+        mean_output: Float[np.ndarray, " d"],
+        rewritten: Bool[np.ndarray, " latent"],
+    ):
         device = coder.W_dec.device
         latents = np.arange(len(tally.mean))
         self.coder, self.calibrator, self.means = coder, calibrator, tally.mean
         self.at_zero = calibrator.apply(np.zeros(len(latents), dtype=np.float32), latents)
         self.every = torch.ones(len(latents), dtype=torch.bool, device=device)
+        self.rewritten = torch.as_tensor(rewritten, device=device)
+        self.all_rewritten = bool(rewritten.all())
         self.resting = torch.as_tensor(self.at_zero, device=device)
-        self.mean_latents = torch.as_tensor(tally.mean.astype(np.float32), device=device) @ coder.W_dec
+        means = torch.as_tensor((tally.mean * rewritten).astype(np.float32), device=device)
+        self.mean_latents = means @ coder.W_dec
         self.mean_output = torch.as_tensor(mean_output, device=device)
 
     def replace_missing(self, missing: Bool[np.ndarray, " latent"]) -> None:
@@ -128,11 +141,11 @@ class Splicer:
             case "coder":
                 return written.base + written.truth.decode(self.coder.W_dec, self.every)
             case "zero":
-                return written.base
+                return self._without(written)
             case "zero_layer":
                 return torch.zeros_like(written.base)
             case "mean":
-                return written.base + self.mean_latents
+                return self._without(written) + self.mean_latents
             case "mean_layer":
                 return self.mean_output.expand_as(written.base)
         if simulated is None:
@@ -143,6 +156,12 @@ class Splicer:
         true_part = written.truth.decode(decoder, ~simulated)
         resting = (self.resting * simulated) @ decoder
         return written.base + true_part + resting + written.simulated.decode(decoder, simulated)
+
+    def _without(self, written: Written) -> Float[Tensor, "position d"]:
+        """The coder's output with every rewritten latent 0."""
+        if self.all_rewritten:
+            return written.base
+        return written.base + written.truth.decode(self.coder.W_dec, ~self.rewritten)
 
     def _mixed(self, written: Written, simulated: Bool[Tensor, " latent"]) -> Float[Tensor, "position latent"]:
         """Every latent's activation at each position: simulated or true."""

@@ -283,10 +283,17 @@ def verdict_sentence(result: dict[str, Any]) -> str:
     row = find_headline(result)
     same = [arm for arm in result["arms"] if all(arm[key] == row[key] for key in ("arm", "fraction", "order"))]
     share, interval, gap = same[0]["recovered"], same[0]["recovered_ci"], result["gap"]
+    lost = result["missing"]
+    if row["verdict"] is None:
+        return (
+            f"No verdict: {100 * lost['share']:.3g}% of the predictions are missing, at most {100 * lost['most']:.3g}% "
+            "may be (analyse.max_missing); the report says why they are missing."
+        )
+    whole = "all" if result["rewritten"] == result["latents"] else f"{result['rewritten']:,} of"
     if row["fraction"] == 1:
-        subject = f"Simulating all {result['latents']:,} latents"
+        subject = f"Simulating {whole} {result['latents']:,} latents"
     else:
-        subject = f"Simulating {100 * row['fraction']:.3g}% of {result['latents']:,} latents"
+        subject = f"Simulating {100 * row['fraction']:.3g}% of {result['rewritten']:,} latents"
     size = f"{result['documents']:,} documents, {result['tokens']:,} tokens"
     if interval is None:
         return (

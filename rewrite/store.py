@@ -28,6 +28,7 @@ import numpy as np
 
 from rewrite import __version__
 from rewrite.config import Config, UserError
+from rewrite.prompting import prompts_folder
 
 PACKAGES = ("torch", "transformers", "eai-sparsify", "datasets", "numpy", "scipy", "tokenizers")
 
@@ -135,7 +136,7 @@ class Run:
             "versions": {"python": platform.python_version(), "rewrite": __version__}
             | {name: _version(name) for name in PACKAGES},
             "commit": _commit(),
-            "prompts": {p.name: hash_path(p) for p in sorted(_prompts().glob("*")) if p.is_file()},
+            "prompts": {p.name: hash_path(p) for p in sorted(prompts_folder().glob("*.jinja"))},
         }
         if any(self.manifest.get(name) != value for name, value in facts.items()):
             self.manifest.update(facts)
@@ -241,10 +242,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "absent"
-
-
-def _prompts() -> Path:
-    return Path(__file__).parent / "prompts"
 
 
 def _commit() -> str:

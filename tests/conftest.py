@@ -58,3 +58,11 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Run(folder, "test") as run:
         go(small_config(), run, "report", lambda line: None)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small chat model with random weights (tests/tiny.py)."""
+    from tiny import make_tiny
+
+    return make_tiny(tmp_path_factory.mktemp("models") / "tiny")

@@ -61,9 +61,12 @@ def write_losses(path: Path, rows: list[Row]) -> Path:
     return path
 
 
-def analyse_rows(folder: Path, rows: list[Row], config: AnalyseConfig = QUICK) -> Row:
+ALL = analyse.Latents(every=1024, rewritten=1024, missing=0.0)
+
+
+def analyse_rows(folder: Path, rows: list[Row], config: AnalyseConfig = QUICK, latents: analyse.Latents = ALL) -> Row:
     path = write_losses(folder / "5_losses.parquet", rows)
-    return analyse.analyse(analyse.read_losses(path), config, 1024, path)
+    return analyse.analyse(analyse.read_losses(path), config, latents, path)
 
 
 def find_arm(result: Row, arm: str, fraction: float | None = None, order: str = "") -> Row:
@@ -233,11 +236,28 @@ def test_the_same_losses_in_any_order_give_the_same_bytes(tmp_path: Path) -> Non
             with run.writing("5_losses.parquet") as path:
                 write_losses(path, given)
             with run.writing("5_latents.parquet") as path:
-                pq.write_table(pa.table({"latent": pa.array(range(7), pa.int32())}), path)
+                table = pa.table({"latent": pa.array(range(7), pa.int32()), "missing_share": np.zeros(7)})
+                pq.write_table(table.replace_schema_metadata({"latents": "9"}), path)
             analyse.run(Config(analyse=QUICK), run)
             written.append(run.path("6_stats.json").read_bytes())
     assert written[0] == written[1]
-    assert json.loads(written[0])["latents"] == 7
+    assert json.loads(written[0])["latents"] == 9
+    assert json.loads(written[0])["rewritten"] == 7
+
+
+def test_too_much_that_is_missing_leaves_no_verdict(tmp_path: Path) -> None:
+    found = analyse_rows(tmp_path, make_rows(), latents=analyse.Latents(1024, 1024, 0.0501))
+    assert found["verdict"]["verdict"] is None
+    assert found["verdict"]["sentence"].startswith("No verdict: 5.01% of the predictions are missing")
+    assert all(row["verdict"] is None for row in found["comparisons"])
+    whole = analyse_rows(tmp_path, make_rows(), latents=analyse.Latents(1024, 1024, 0.05))
+    assert whole["verdict"]["verdict"] == "better"
+    assert [row["delta"] for row in found["comparisons"]] == [row["delta"] for row in whole["comparisons"]]
+
+
+def test_a_sample_of_the_latents_is_named(tmp_path: Path) -> None:
+    found = analyse_rows(tmp_path, make_rows(), latents=analyse.Latents(1024, 64, 0.0))
+    assert found["verdict"]["sentence"].startswith("Simulating 64 of 1,024 latents recovers")
 
 
 def test_documents_without_scored_tokens_count_for_nothing(tmp_path: Path) -> None:

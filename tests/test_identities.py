@@ -18,8 +18,9 @@ from rewrite.coder import load_coder
 from rewrite.config import Config
 from rewrite.pipeline import go
 from rewrite.scoring import next_tokens, window_losses
+from rewrite.simulations import Simulations
 from rewrite.splice import Arm, Splicer
-from rewrite.stages.evaluate import Planned, Scorer, Simulations
+from rewrite.stages.evaluate import Planned, Scorer
 from rewrite.store import Run, read_json
 from rewrite.subject import load_subject
 
@@ -96,7 +97,7 @@ def test_the_clean_arm_is_the_model_itself_bit_for_bit(small_run: Path) -> None:
     counted = torch.as_tensor(shard.text.counted()[None, begin:end])
     prefix = subject.run_to(ids)
     assert torch.equal(subject.run_from(prefix, prefix.output), subject.logits(ids))
-    plain = window_losses(subject.logits(ids), next_tokens(ids, counted))[0]
+    plain = window_losses(subject.logits(ids), next_tokens(ids, counted, torch.ones_like(counted)))[0]
     assert scorer(small_run, config, [Planned(Arm("clean"))], batch=1)[0, 0] == plain
 
 
@@ -108,7 +109,7 @@ def scorer(folder: Path, config: Config, arms: list[Planned], batch: int) -> np.
     shard = store.load(store.shards("test")[0])
     strengths = simulations.strengths(store.shards("test")[0], len(shard.text.ids))
     fitted = tally([Pair(shard.activations, strengths)], store.latents, simulations.scale)
-    splicer = Splicer(coder, identity(fitted), fitted, store.mean_output())
+    splicer = Splicer(coder, identity(fitted), fitted, store.mean_output(), simulations.rewritten)
     score = Scorer(config, load_subject(config), coder, splicer, arms)
     return score._score_batch(shard, strengths, np.arange(batch))[0]
 

@@ -15,6 +15,7 @@ import pytest
 
 from rewrite import figures
 from rewrite.config import AnalyseConfig, Config, UserError
+from rewrite.explanations import load_explanations
 from rewrite.stages import analyse, report
 from rewrite.store import Run
 
@@ -54,7 +55,7 @@ def write_losses(path: Path, topk: bool) -> None:
     pq.write_table(pa.table(columns, names=list(analyse.COLUMNS)), path)
 
 
-def write_latents(path: Path) -> None:
+def write_latents(path: Path, scores: Path) -> None:
     """Correlations fall from 0.9 with the latent's number; 3 is silent and 4 and 5 were not understood."""
     correlation = np.linspace(0.9, 0.1, LATENTS)
     correlation[3] = NAN
@@ -62,8 +63,13 @@ def write_latents(path: Path) -> None:
         "cannot parse: “gibberish of 4”" if i == 4 else "cannot parse: “5”" if i == 5 else "" for i in range(LATENTS)
     ]
     density = np.where(np.arange(LATENTS) == 3, 0.0, 0.0123)
-    columns = {"latent": pa.array(range(LATENTS), pa.int32()), "density": density, "correlation": correlation}
-    pq.write_table(pa.table(columns | {"maximum": pa.array([1.0] * LATENTS, pa.float32()), "missing": missing}), path)
+    numbers = pa.array(range(LATENTS), pa.int32())
+    columns = {"latent": numbers, "density": density, "maximum": pa.array([1.0] * LATENTS, pa.float32())}
+    shares = [float(bool(why)) for why in missing]
+    table = pa.table(columns | {"missing": missing, "missing_share": shares})
+    pq.write_table(table.replace_schema_metadata({"latents": str(LATENTS)}), path)
+    columns = {"latent": numbers, "simulation": correlation, "r2": correlation**2}
+    pq.write_table(pa.table(columns), scores)
 
 
 def write_explanations(path: Path) -> None:
@@ -73,7 +79,7 @@ def write_explanations(path: Path) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def make_run(run: Run, topk: bool = False, metrics: Row | None = None) -> Path:
+def make_run(run: Run, topk: bool = False, metrics: Row | None = None, faults: dict[str, int] | None = None) -> Path:
     """Everything before the report, and the report; returns its folder."""
     run.begin("k", ())
     with run.writing("1_coder") as folder:
@@ -81,8 +87,11 @@ def make_run(run: Run, topk: bool = False, metrics: Row | None = None) -> Path:
         (folder / "metrics.json").write_text(json.dumps(metrics or {"fvu": 0.13125, "dead": 12, "curve": [1, 2]}))
     with run.writing("3_explanations.jsonl") as path:
         write_explanations(path)
-    with run.writing("5_latents.parquet") as path:
-        write_latents(path)
+    with run.writing("4_simulations") as folder:
+        folder.mkdir()
+        (folder / "test-00000.json").write_text(json.dumps({"missing": {}, "faults": faults or {}}))
+    with run.writing("5_latents.parquet") as path, run.writing("4_scores.parquet") as scores:
+        write_latents(path, scores)
     with run.writing("5_losses.parquet") as path:
         write_losses(path, topk)
     analyse.run(CONFIG, run)
@@ -173,13 +182,14 @@ def test_best_and_worst_latents_with_their_explanations(page: str) -> None:
     best, worst = table_under(page, "### Best"), table_under(page, "### Worst")
     assert [row[0] for row in best] == ["0", "1", "2", "6", "7", "8", "9", "10", "11", "12"]
     assert [row[0] for row in worst] == [str(i) for i in range(39, 29, -1)]
-    assert best[1][1:] == [f"{0.9 - 0.8 / 39:.3f}", "1.23%", "fires on the word w1"]
+    correlation = 0.9 - 0.8 / 39
+    assert best[1][1:] == [f"{correlation:.3f}", f"{correlation**2:.3f}", "1.23%", "fires on the word w1"]
     assert "37 of 40 latents have one; 1 never fire there" in page
 
 
 def test_hostile_explanations_stay_in_their_cell(page: str) -> None:
     markdown = pytest.importorskip("markdown_it", reason="a Markdown reader to see the page as a browser does")
-    cell = table_under(page, "### Best")[0][3]
+    cell = table_under(page, "### Best")[0][4]
     assert "|" not in cell.replace("\\|", "")
     html = markdown.MarkdownIt("commonmark").enable("table").render("| a |\n|---|\n| " + cell + " |\n")
     text = re.search(r"<td>(.*)</td>", html)
@@ -199,7 +209,16 @@ def test_missing_predictions_are_counted_by_reason(page: str) -> None:
 def test_cost_and_metrics(page: str, finished: Run) -> None:
     assert table_under(page, "## The coder") == [["fvu", "0.1313"], ["dead", "12"]]
     rows = table_under(page, "## Cost")
-    names = ["1_coder", "3_explanations.jsonl", "5_latents.parquet", "5_losses.parquet", "6_stats.json", "all"]
+    names = [
+        "1_coder",
+        "3_explanations.jsonl",
+        "4_scores.parquet",
+        "4_simulations",
+        "5_latents.parquet",
+        "5_losses.parquet",
+        "6_stats.json",
+        "all",
+    ]
     assert [row[0].replace("\\", "") for row in rows] == names
     seconds = sum(finished.manifest["artefacts"][name]["seconds"] for name in names[:-1])
     assert float(rows[-1][1]) == pytest.approx(seconds, abs=0.05001)
@@ -227,9 +246,43 @@ def test_with_topk_there_are_four_curves(tmp_path: Path) -> None:
     assert "simulated\\_topk, 100%" in [row[0] for row in table_under(page, "## The ladder of arms")]
 
 
+def test_what_was_asked_and_what_failed_is_told(tmp_path: Path) -> None:
+    ledger = {
+        "calls": 1200,
+        "tokens_in": 34000,
+        "tokens_out": 560,
+        "cached": 7,
+        "retried": 3,
+        "failed": {"timeout": {"requests": 2, "example": "after 3 s"}},
+        "seconds": 12.5,
+        "cost": 0.25,
+        "cost_per_latent": 0.00625,
+    }
+    with Run(tmp_path) as run:
+        run.note("calls", {"simulate": ledger})
+        page = (make_run(run, faults={"timeout": 20, "malformed": 3}) / "report.md").read_text(encoding="utf-8")
+    missing = page.split("\n## Missing\n")[1]
+    assert "| timeout | 20 |\n| malformed | 3 |" in missing
+    assert "5% of the\npredictions on the test split are missing; beyond 5% there is no verdict" in missing
+    calls = page.split("\nCalls of language models")[1]
+    row = "| simulate | 1,200 | 34,000 | 560 | 7 | 3 | timeout: 2 | 12.5 | 0.2500 | 0.006250 |"
+    assert row in calls
+
+
 def bare_page(stats: Row, latents: list[report.Latent]) -> str:
     setting = report.describe_setting(CONFIG, stats)
-    return report.render(stats=stats, setting=setting, metrics={}, latents=latents, unexplained=[], seconds={})
+    return report.render(
+        stats=stats,
+        setting=setting,
+        scorers=[],
+        faults={},
+        unjudged={},
+        calls={},
+        metrics={},
+        latents=latents,
+        unexplained=[],
+        seconds={},
+    )
 
 
 def test_a_page_without_metrics_latents_or_gap(stats: Row) -> None:
@@ -275,7 +328,7 @@ def test_an_explanations_line_that_is_not_one_is_named(tmp_path: Path) -> None:
     path = tmp_path / "3_explanations.jsonl"
     path.write_text('{"latent": 0, "text": "a"}\n{"latent": 1}\n')
     with pytest.raises(UserError, match=r"3_explanations.jsonl:2: not an explanation"):
-        report.read_explanations(path)
+        load_explanations(path)
 
 
 def test_no_minus_zero_and_no_overlong_cells() -> None:

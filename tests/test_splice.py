@@ -12,6 +12,7 @@ from rewrite.coder import Coder
 from rewrite.splice import Arm, Splicer, Written
 
 POSITIONS, LATENTS, WIDTH = 50, 12, 6
+EVERY = np.ones(LATENTS, dtype=bool)
 
 
 def make_coder(kind: str) -> Coder:
@@ -49,7 +50,7 @@ class Case:
         fit = {"identity": identity, "conditional_mean": conditional_mean}[calibrator]
         self.calibrator = fit(self.fitted)
         self.mean_output = np.arange(WIDTH, dtype=np.float32)
-        self.splicer = Splicer(self.coder, self.calibrator, self.fitted, self.mean_output)
+        self.splicer = Splicer(self.coder, self.calibrator, self.fitted, self.mean_output, EVERY)
         self.simulated = torch.as_tensor(draws.random(LATENTS) < 0.5)
 
     def prepare(self) -> Written:
@@ -87,6 +88,26 @@ def test_arms_are_their_definitions(kind: str, calibrator: str) -> None:
     }
     for name, vectors in expected.items():
         np.testing.assert_allclose(case.vectors(name), vectors, atol=2e-5, err_msg=name)
+
+
+def test_latents_that_are_not_rewritten_keep_their_true_activations() -> None:
+    case = Case("transcoder", "conditional_mean")
+    rewritten = np.arange(LATENTS) < 5
+    splicer = Splicer(case.coder, case.calibrator, case.fitted, case.mean_output, rewritten)
+    truth, decoder = case.truth.toarray(), case.coder.W_dec.numpy()
+    kept = case.coder.base(case.x).numpy() + (truth * ~rewritten) @ decoder
+    written = case.prepare()
+    simulated = torch.as_tensor(rewritten)
+    np.testing.assert_allclose(splicer.vectors(Arm("zero"), written).numpy(), kept, atol=1e-5)
+    means = (case.fitted.mean * rewritten) @ decoder
+    np.testing.assert_allclose(splicer.vectors(Arm("mean"), written).numpy(), kept + means, atol=1e-5)
+    whole = case.splicer.vectors(Arm("coder"), written).numpy()
+    np.testing.assert_allclose(splicer.vectors(Arm("coder"), written).numpy(), whole, atol=1e-5)
+    np.testing.assert_allclose(
+        splicer.vectors(Arm("simulated"), written, simulated).numpy(),
+        case.splicer.vectors(Arm("simulated"), written, simulated).numpy(),
+        atol=1e-5,
+    )
 
 
 def test_topk_keeps_the_k_largest_of_the_mixture() -> None:

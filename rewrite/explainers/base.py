@@ -1,6 +1,7 @@
 """What an explainer is: from true activations on the train split it writes one text for each latent.
 
-A backend is one module here with `class Settings(Section)` and `build(settings) -> Explainer`.
+A backend is one module here with `class Settings(Section)` and `build(settings, open_engine) -> Explainer`, where
+`open_engine(model)` gives a language model to those that need one (`rewrite.engines.base.Engine`).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from scipy.sparse import csc_array, csr_array
 
 from rewrite.candidates import Catalogue, Choice, Cross, Single
 from rewrite.config import Section
+from rewrite.engines.base import OpenEngine
 from rewrite.features import PLACE_VALUES, Features, has_kind, read_features
 from rewrite.grammar import LEAD, LISTED, PLACES, Before, Form, Pattern, Place, Rule, count_words, precedence, write
 from rewrite.records import Evidence, Explanation
@@ -246,6 +247,6 @@ class PatternExplainer:
             yield Explanation(latent, write(book.rules_of(choice)))
 
 
-def build(settings: Settings) -> PatternExplainer:
-    """The explainer with these settings."""
+def build(settings: Settings, open_engine: OpenEngine) -> PatternExplainer:
+    """The explainer with these settings; no language model is asked."""
     return PatternExplainer(settings)

@@ -2,12 +2,13 @@
 
 A backend is one module here with `class Settings(Section)` and
 
-    build(explanations, latents, settings, peek) -> Simulator
+    build(explanations, latents, settings, peek, open_engine) -> Simulator
 
 - `explanations`: those there are, in any order; a latent without one, or whose text is None, is missing.
 - `latents`: how many there are, the width of the matrices.
 - `peek`: shows the true activations (`rewrite.records.Peek`). Only controls such as the oracle may look: every other
   simulator sees the explanations and the text, nothing else.
+- `open_engine`: `open_engine(model)` gives a language model to those that need one (`rewrite.engines.base.Engine`).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from rewrite.config import Section
+from rewrite.engines.base import OpenEngine
 from rewrite.records import Explanation, Peek, Strengths, Text
 from rewrite.simulators.base import Simulator
 
@@ -36,6 +37,8 @@ class Constant:
         return Strengths(csr_array(values))
 
 
-def build(explanations: Sequence[Explanation], latents: int, settings: Settings, peek: Peek) -> Simulator:
+def build(
+    explanations: Sequence[Explanation], latents: int, settings: Settings, peek: Peek, open_engine: OpenEngine
+) -> Simulator:
     """See `rewrite.simulators.base`; neither the explanations nor the truth is looked at."""
     return Constant(settings.strength, latents)

@@ -14,6 +14,7 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from rewrite.config import Section
+from rewrite.engines.base import OpenEngine
 from rewrite.records import Explanation, Peek, Strengths, Text
 from rewrite.simulators.base import Simulator
 
@@ -48,6 +49,8 @@ class Oracle:
         return Strengths(csr_array((rounded.astype(np.float32), truth.indices, truth.indptr), shape=truth.shape))
 
 
-def build(explanations: Sequence[Explanation], latents: int, settings: Settings, peek: Peek) -> Simulator:
+def build(
+    explanations: Sequence[Explanation], latents: int, settings: Settings, peek: Peek, open_engine: OpenEngine
+) -> Simulator:
     """See `rewrite.simulators.base`; the explanations are not looked at."""
     return Oracle(peek, settings.levels)

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int
 from scipy.sparse import csr_array, vstack
 
 from rewrite.config import Section
+from rewrite.engines.base import OpenEngine
 from rewrite.features import APART, PLACE_VALUES, Features, has_kind, read_features
 from rewrite.grammar import Before, GrammarError, Pattern, Rule, parse, precedence
 from rewrite.records import Explanation, Peek, Strengths, Text
@@ -241,7 +242,8 @@ class PatternSimulator:
         while begin < len(starts) - 1:
             end = max(begin + 1, int(np.searchsorted(starts, starts[begin] + CHUNK, side="right")) - 1)
             ids = text.ids[starts[begin] : starts[end]]
-            chunk = Text(ids, starts[begin : end + 1] - starts[begin], text.vocabulary)
+            asked = None if text.asked is None else text.asked[starts[begin] : starts[end]]
+            chunk = Text(ids, starts[begin : end + 1] - starts[begin], text.vocabulary, asked)
             parts.append(self._simulate(chunk))
             begin = end
         parts = parts or [self._simulate(text)]
@@ -256,6 +258,8 @@ class PatternSimulator:
         return result
 
 
-def build(explanations: Sequence[Explanation], latents: int, settings: Settings, peek: Peek) -> PatternSimulator:
+def build(
+    explanations: Sequence[Explanation], latents: int, settings: Settings, peek: Peek, open_engine: OpenEngine
+) -> PatternSimulator:
     """The simulator of these sentences; `peek` stays unused."""
     return PatternSimulator(explanations, latents)

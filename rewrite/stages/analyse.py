@@ -5,7 +5,8 @@
 3. Estimate each arm's loss, its increase over the clean model and its share of the gap (`rewrite.stats`).
 4. Compare. Primary family, adjusted together by Holm: every simulated arm against `zero`. Secondary family, adjusted
    by itself: simulated arms at the largest fraction, best first, against `coder` and the other baselines.
-5. The verdict is the primary comparison of `simulated` at the largest fraction, best first.
+5. The verdict is the primary comparison of `simulated` at the largest fraction, best first. Where more predictions are
+   missing than `analyse.max_missing` allows there is no verdict, of this comparison or any other.
 
 The equivalence margin is a share of the gap, set in the config; where the gap's interval reaches 0 the margin is 0 and
 nothing is called equivalent. Everything is sorted and every draw is named, so the same losses give the same bytes.
@@ -81,10 +82,25 @@ class Losses:
 def run(config: Config, run: Run) -> None:
     """Read 5_losses.parquet and write 6_stats.json. Raises UserError where the losses allow no analysis."""
     source = run.path("5_losses.parquet")
-    latents = pq.read_metadata(run.path("5_latents.parquet")).num_rows
-    result = analyse(read_losses(source), config.analyse, latents, source)
+    result = analyse(read_losses(source), config.analyse, read_latents(run.path("5_latents.parquet")), source)
     with run.writing("6_stats.json") as path:
         write_json(path, result)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """How many latents the coder has, how many of them are rewritten, and the share of predictions that are missing."""
+
+    every: int
+    rewritten: int
+    missing: float
+
+
+def read_latents(path: Path) -> Latents:
+    """What the analysis needs to know of the latents."""
+    table = pq.read_table(path)
+    shares = table.column("missing_share").to_numpy()
+    return Latents(int(table.schema.metadata[b"latents"]), len(shares), float(shares.mean()))
 
 
 def read_losses(path: Path) -> Losses:
@@ -164,25 +180,30 @@ def _average_seeds(single: dict[Key, stats.Documents]) -> dict[Key, stats.Docume
     return {key: np.mean(group, axis=0) for key, group in groups.items()}
 
 
-def analyse(losses: Losses, config: AnalyseConfig, latents: int, source: Path) -> dict[str, Any]:
+def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Path) -> dict[str, Any]:
     """The content of 6_stats.json. Raises UserError, naming `source`, where there is too little to judge by."""
     with _naming(str(source)):
         with _naming("arm zero against coder"):
             gap = stats.difference(losses.find("zero"), losses.find("coder"), losses.tokens)
         interval = gap.interval(config.alpha)
         margin = config.margin * gap.value if interval.low > 0 else 0.0
-        result = {
+        result: dict[str, Any] = {
             "schema": 1,
             "unit": "document",
             "documents": len(losses.documents),
             "tokens": int(losses.tokens.sum()),
-            "latents": latents,
+            "latents": latents.every,
+            "rewritten": latents.rewritten,
+            "missing": {"share": latents.missing, "most": config.max_missing},
             "alpha": config.alpha,
             "gap": {"nats": gap.value, "ci": [interval.low, interval.high], "se": gap.se},
             "arms": [_describe(key, nats, losses, config.alpha) for key, nats in losses.single.items()],
             "averages": [_describe_average(key, losses, config.alpha) for key in losses.averaged],
             "comparisons": _compare_primary(losses, config, margin) + _compare_secondary(losses, config, margin),
         }
+    if latents.missing > config.max_missing:
+        for row in result["comparisons"]:
+            row["verdict"] = None
     chosen = stats.find_headline(result)
     result["verdict"] = {"verdict": chosen["verdict"], "sentence": stats.verdict_sentence(result)} | {
         name: chosen[name] for name in ("arm", "reference", "fraction", "order", "delta", "ci", "p_holm")

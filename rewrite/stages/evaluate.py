@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,91 +21,100 @@ from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from rewrite.activations import ActivationStore, Shard, unpack_sparse
+from rewrite.activations import ActivationStore, Shard
 from rewrite.calibrate import CALIBRATORS, Pair, Tally, forget, tally
 from rewrite.coder import Coder, load_coder
 from rewrite.config import Config, UserError
 from rewrite.corpus import pad_windows
 from rewrite.scoring import next_tokens, window_losses
+from rewrite.simulations import Simulations
 from rewrite.splice import FIXED_ARMS, Arm, Splicer
-from rewrite.store import Run, load_arrays, read_json
+from rewrite.store import Run
 from rewrite.subject import Subject, load_subject
-
-
-@dataclass(frozen=True)
-class Simulations:
-    """Reads the shards of a finished `4_simulations`."""
-
-    folder: Path
-    latents: int
-
-    @property
-    def scale(self) -> float:
-        """The top of the simulator's scale."""
-        return float(read_json(self.folder / "simulator.json")["scale"])
-
-    def strengths(self, shard: str, positions: int) -> csr_array:
-        """The strengths of one shard, positions × latents."""
-        return unpack_sparse(load_arrays(self.folder / f"{shard}.safetensors"), (positions, self.latents))
-
-    def missing(self, shards: list[str]) -> dict[int, str]:
-        """Latents without any prediction in some shard, and why."""
-        found: dict[int, str] = {}
-        for shard in shards:
-            found |= {int(k): v for k, v in read_json(self.folder / f"{shard}.json")["missing"].items()}
-        return found
 
 
 def run(config: Config, run: Run) -> None:
     """Write `5_latents.parquet` and `5_losses.parquet`."""
     store = ActivationStore(run.path("2_activations"))
     simulations = Simulations(run.path("4_simulations"), store.latents)
+    rewritten = simulations.rewritten
     missing = simulations.missing(store.shards("calibrate") + store.shards("test"))
     absent = np.isin(np.arange(store.latents), list(missing))
-    fitted = forget(tally(_pairs(store, simulations), store.latents, simulations.scale), absent)
+    fitted = forget(tally(_pairs(store, simulations), store.latents, simulations.scale), absent | ~rewritten)
     with run.writing("5_latents.parquet") as path:
-        pq.write_table(latent_table(fitted, missing), path)
+        shares = missing_shares(store, simulations, absent)
+        pq.write_table(latent_table(fitted, rewritten, missing, shares), path)
 
     subject = load_subject(config)
     device = torch.device(config.device)
     coder = load_coder(run.path("1_coder"), config.hookpoint).to(device)
-    splicer = Splicer(coder, CALIBRATORS[config.calibrator](fitted), fitted, store.mean_output())
+    splicer = Splicer(coder, CALIBRATORS[config.calibrator](fitted), fitted, store.mean_output(), rewritten)
     splicer.replace_missing(absent)
-    left_out = absent if config.simulate.missing == "leave_out" else np.zeros_like(absent)
-    arms = plan_arms(config, coder, order_latents(fitted, absent), left_out)
+    left_out = absent if config.evaluate.missing == "leave_out" else np.zeros_like(absent)
+    chosen = np.flatnonzero(rewritten)
+    scores = read_scores(run.path("4_scores.parquet"), config.evaluate.order_by)
+    best = chosen[order_latents(scores[chosen], ~absent[chosen])]
+    arms = plan_arms(config, coder, best, left_out)
     with run.writing("5_losses.parquet") as path:
         scorer = Scorer(config, subject, coder, splicer, arms)
         pq.write_table(scorer.score(store, simulations), path)
 
 
 def _pairs(store: ActivationStore, simulations: Simulations) -> Iterator[Pair]:
-    """Truth and strengths on the counted positions of the calibrate split."""
+    """Truth and strengths on the simulated positions of the calibrate split."""
     for name in store.shards("calibrate"):
         shard = store.load(name)
-        counted = shard.text.counted()
+        counted = simulations.show(name, shard.text).counted()
         strengths = simulations.strengths(name, len(counted))
         yield Pair(shard.activations[counted], strengths[counted])
 
 
-def latent_table(fitted: Tally, missing: dict[int, str]) -> pa.Table:
-    """What the calibrate split says of each latent, a row each."""
-    latents = range(len(fitted.mean))
-    return pa.table(
+def missing_shares(
+    store: ActivationStore, simulations: Simulations, absent: Bool[np.ndarray, " latent"]
+) -> Float[np.ndarray, " latent"]:
+    """The share of each latent's predictions on the test split that are missing."""
+    positions, lost = 0, np.zeros(store.latents)
+    for name in store.shards("test"):
+        text = store.load(name).text
+        strengths = simulations.strengths(name, len(text.ids))
+        positions += int(simulations.show(name, text).counted().sum())
+        lost += np.bincount(strengths.indices, np.isnan(strengths.data), store.latents)
+    return np.where(absent, 1.0, lost / max(positions, 1))
+
+
+def latent_table(
+    fitted: Tally,
+    rewritten: Bool[np.ndarray, " latent"],
+    missing: dict[int, str],
+    shares: Float[np.ndarray, " latent"],
+) -> pa.Table:
+    """What the calibrate split says of each rewritten latent, a row each; the coder's width is in the metadata."""
+    latents = np.flatnonzero(rewritten)
+    table = pa.table(
         {
             "latent": pa.array(latents, pa.int32()),
-            "density": pa.array(fitted.density, pa.float64()),
-            "maximum": pa.array(fitted.maximum, pa.float32()),
-            "mean": pa.array(fitted.mean, pa.float64()),
-            "correlation": pa.array(fitted.correlation, pa.float64()),
-            "missing": pa.array([missing.get(i, "") for i in latents], pa.string()),
+            "density": pa.array(fitted.density[latents], pa.float64()),
+            "maximum": pa.array(fitted.maximum[latents], pa.float32()),
+            "mean": pa.array(fitted.mean[latents], pa.float64()),
+            "missing": pa.array([missing.get(int(i), "") for i in latents], pa.string()),
+            "missing_share": pa.array(shares[latents], pa.float64()),
         }
     )
+    return table.replace_schema_metadata({"latents": str(len(rewritten))})
 
 
-def order_latents(fitted: Tally, absent: Bool[np.ndarray, " latent"]) -> np.ndarray:
-    """Latents from best to worst explained, by correlation on the calibrate split; unknown ones last."""
-    score = np.where(np.isnan(fitted.correlation) | absent, -np.inf, fitted.correlation)
-    return np.argsort(-score, kind="stable")
+def read_scores(path: Path, column: str) -> Float[np.ndarray, " latent"]:
+    """One score of every latent, NaN where it has none. Raises UserError for a score that was not taken."""
+    table = pq.read_table(path)
+    if column not in table.column_names:
+        raise UserError(f"evaluate.order_by = {column}: not scored; add it to score.scorers")
+    scores: np.ndarray = table.column(column).to_numpy(zero_copy_only=False).astype(np.float64)
+    return scores
+
+
+def order_latents(score: Float[np.ndarray, " latent"], known: Bool[np.ndarray, " latent"]) -> np.ndarray:
+    """Latents from best to worst explained, those without a score last, those that are not known after all others."""
+    return np.argsort(-np.where(np.isnan(score) | ~known, -np.inf, score), kind="stable")
 
 
 @dataclass(frozen=True)
@@ -125,18 +134,24 @@ def plan_arms(config: Config, coder: Coder, best: np.ndarray, left_out: np.ndarr
         names.append("simulated_topk")
     orders = [("best", 0, best)]
     for seed in range(config.evaluate.random_seeds):
-        orders.append(("random", seed, np.random.default_rng([seed, 1]).permutation(len(best))))
+        orders.append(("random", seed, np.random.default_rng([seed, 1]).permutation(np.sort(best))))
     arms = [Planned(Arm(name)) for name in FIXED_ARMS]
     for order, seed, latents in orders:
         for fraction in sorted(set(config.evaluate.fractions)):
             if fraction == 1 and order != "best":
                 continue
             count = max(round(fraction * len(latents)), int(fraction > 0))
-            simulated = np.zeros(len(latents), dtype=bool)
+            simulated = np.zeros(coder.latents, dtype=bool)
             simulated[latents[:count]] = True
             simulated &= ~left_out
             arms += [Planned(Arm(name, fraction, order, seed), simulated) for name in names]
     return arms
+
+
+def _simulated_windows(shard: Shard) -> np.ndarray:
+    """Windows with a simulated position."""
+    simulated = np.concatenate([[0], np.cumsum(shard.text.counted())])
+    return np.flatnonzero(np.diff(simulated[shard.text.starts]))
 
 
 class Scorer:
@@ -154,13 +169,17 @@ class Scorer:
         """The rows of `5_losses.parquet`."""
         documents = sum(len(names) for names in store.names("test"))
         nats, tokens = np.zeros((len(self.arms), documents)), np.zeros(documents, dtype=np.int64)
-        shards = [(name, store.load(name)) for name in store.shards("test")]
-        windows = sum(len(shard.documents) for _, shard in shards)
+        shards = []
+        for name in store.shards("test"):
+            shard = store.load(name)
+            shards.append((name, replace(shard, text=simulations.show(name, shard.text))))
+        windows = sum(len(_simulated_windows(shard)) for _, shard in shards)
         with tqdm(total=windows, desc="evaluate", unit=" windows", disable=None) as progress:
             for name, shard in shards:
                 strengths = simulations.strengths(name, len(shard.text.ids))
-                for begin in range(0, len(shard.documents), self.config.batch):
-                    chosen = np.arange(begin, min(begin + self.config.batch, len(shard.documents)))
+                simulated = _simulated_windows(shard)
+                for begin in range(0, len(simulated), self.config.batch):
+                    chosen = simulated[begin : begin + self.config.batch]
                     losses, counts = self._score_batch(shard, strengths, chosen)
                     for window, document in enumerate(shard.documents[chosen]):
                         nats[:, document] += losses[:, window]
@@ -173,20 +192,23 @@ class Scorer:
         self, shard: Shard, strengths: csr_array, chosen: np.ndarray
     ) -> tuple[Float[np.ndarray, "arm window"], np.ndarray]:
         """Loss of every arm summed over each chosen window, and the tokens that count in it."""
-        starts = shard.text.starts
+        starts, simulated = shard.text.starts, shard.text.counted()
         padded = pad_windows([shard.text.ids[starts[w] : starts[w + 1]] for w in chosen])
-        rows = np.arange(starts[chosen[0]], starts[chosen[-1] + 1])[padded.counted[padded.real]]
+        rows = np.concatenate([np.arange(starts[w], starts[w + 1]) for w in chosen])
+        asked = np.zeros_like(padded.real)
+        asked[padded.real] = simulated[rows]
+        rows = rows[simulated[rows]]
         ids = torch.as_tensor(padded.ids, device=self.device)
-        counted = torch.as_tensor(padded.counted, device=self.device)
+        counted = torch.as_tensor(asked, device=self.device)
         prefix = self.subject.run_to(ids)
         own = prefix.output[counted].float()
         x = self.coder.read(prefix.input[counted], own)
         written = self.splicer.prepare(x, own, shard.activations[rows], strengths[rows])
-        targets = next_tokens(ids, counted)
+        targets = next_tokens(ids, counted, torch.as_tensor(padded.real, device=self.device))
         losses = np.empty((len(self.arms), len(chosen)))
-        for number, (planned, simulated) in enumerate(zip(self.arms, self.simulated, strict=True)):
+        for number, (planned, latents) in enumerate(zip(self.arms, self.simulated, strict=True)):
             vectors = prefix.output.clone()
-            vectors[counted] = self.splicer.vectors(planned.arm, written, simulated).to(vectors.dtype)
+            vectors[counted] = self.splicer.vectors(planned.arm, written, latents).to(vectors.dtype)
             losses[number] = window_losses(self.subject.run_from(prefix, vectors), targets)
         return losses, (targets >= 0).sum(1).cpu().numpy()
 

@@ -11,12 +11,16 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rewrite import figures
-from rewrite.config import Config, UserError
+from rewrite.config import Config
+from rewrite.explanations import load_explanations
+from rewrite.fresh import Asks, asked_model
+from rewrite.records import Explanation
 from rewrite.stats import find_headline, format_p
 from rewrite.store import Run, read_json
 
@@ -34,7 +38,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Latent:
-    """A latent's explanation and its score on the calibrate split; `correlation` is None where it is undefined."""
+    """A latent's explanation and its scores on the calibrate split; `correlation` is None where it is undefined, and
+    `scores` are those that a language model gave, in the words of their cells."""
 
     number: int
     text: str
@@ -42,6 +47,8 @@ class Latent:
     density: float
     maximum: float
     missing: str
+    r2: float | None = None
+    scores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,14 +63,18 @@ class Kind:
 def run(config: Config, run: Run) -> None:
     """Write 7_report."""
     stats: Row = read_json(run.path("6_stats.json"))
-    explanations = read_explanations(run.path("3_explanations.jsonl"))
-    latents = read_latents(run.path("5_latents.parquet"), explanations)
+    explanations = load_explanations(run.path("3_explanations.jsonl"))
+    latents = read_latents(run.path("5_latents.parquet"), run.path("4_scores.parquet"), explanations, config)
     page = render(
         stats=stats,
         setting=describe_setting(config, stats),
+        scorers=config.score.scorers,
+        faults=read_faults(run.path("4_simulations")),
+        unjudged=read_unjudged(run.path("4_scores.parquet"), config.score.scorers),
+        calls=run.manifest.get("calls", {}),
         metrics=read_metrics(run.path("1_coder")),
         latents=latents,
-        unexplained=group_reasons([row["why"] for row in explanations.values() if row["text"] is None]),
+        unexplained=group_reasons([e.why for e in explanations if e.text is None]),
         seconds=read_seconds(run.manifest),
     )
     with run.writing("7_report") as folder:
@@ -77,6 +88,10 @@ def render(
     *,
     stats: Row,
     setting: dict[str, str],
+    scorers: Sequence[str],
+    faults: dict[str, int],
+    unjudged: dict[str, int],
+    calls: dict[str, Row],
     metrics: dict[str, str],
     latents: list[Latent],
     unexplained: list[Kind],
@@ -107,6 +122,10 @@ def render(
         stats=stats,
         headline=find_headline(stats),
         setting=setting,
+        scorers=scorers,
+        faults=faults,
+        unjudged=unjudged,
+        calls=calls,
         ladder=figures.select_ladder(stats),
         curves=[
             (label, figures.select_curve(stats, arm, order)) for (arm, order), (*_, label) in figures.CURVES.items()
@@ -141,20 +160,49 @@ def describe_setting(config: Config, stats: Row) -> dict[str, str]:
     """What was run, in the config's words; folders by their last name, so that a page says nothing of a home."""
     coder = config.coder
     trained = f"{coder.kind}, k = {coder.k}, {coder.tokens:,} training tokens"
-    return {
-        "subject": _last_name(config.subject),
-        "hookpoint": config.hookpoint,
-        "coder": f"{stats['latents']:,} latents; " + (f"from {_last_name(coder.path)}" if coder.path else trained),
-        "corpus": f"{_last_name(config.corpus.source)}, windows of {config.corpus.window} tokens",
-        "explainer": config.explainer if not config.explain.file else f"file {_last_name(config.explain.file)}",
-        "simulator": config.simulator,
-        "calibrator": config.calibrator,
-        "missing predictions": {
-            "mean": "the latent keeps its mean",
-            "leave_out": "the latent keeps its true activation",
-        }[config.simulate.missing],
-        "scored": f"{stats['documents']:,} test documents, {stats['tokens']:,} tokens",
-    }
+    return (
+        {
+            "subject": _last_name(config.subject),
+            "hookpoint": config.hookpoint,
+            "coder": f"{stats['latents']:,} latents; " + (f"from {_last_name(coder.path)}" if coder.path else trained),
+            "corpus": f"{_last_name(config.corpus.source)}, windows of {config.corpus.window} tokens",
+            "rewritten": describe_sample(config, stats),
+            "explainer": config.explainer if not config.explain.file else f"file {_last_name(config.explain.file)}",
+            "simulator": config.simulator,
+        }
+        | describe_models(config)
+        | {
+            "calibrator": config.calibrator,
+            "missing predictions": {
+                "mean": "the latent keeps its mean",
+                "leave_out": "the latent keeps its true activation",
+            }[config.evaluate.missing],
+            "scored": f"{stats['documents']:,} test documents, {stats['tokens']:,} tokens",
+        }
+    )
+
+
+def describe_sample(config: Config, stats: Row) -> str:
+    """How much of what could be rewritten is."""
+    sample, rewritten = config.sample, stats["rewritten"]
+    parts = [
+        f"{rewritten:,} latents" + ("" if rewritten == stats["latents"] else ", the others keep their true values")
+    ]
+    if sample.documents:
+        parts.append(f"at most {sample.documents:,} documents of a split")
+    if sample.windows:
+        parts.append(f"{sample.windows:,} windows of a document")
+    if sample.positions != "all":
+        parts.append("the last position of a window" if sample.positions == "last" else f"{sample.positions} positions")
+    return "; ".join(parts)
+
+
+def describe_models(config: Config) -> dict[str, str]:
+    """The language models that were asked, and where they ran."""
+    roles: dict[str, Asks] = {"explains": "explainer", "simulates": "simulator", "judges explanations": "score"}
+    models = {verb: asked_model(asks, config) for verb, asks in roles.items()}
+    told = {f"model that {verb}": _last_name(model) for verb, model in models.items() if model}
+    return told | ({"engine": config.engine} if told else {})
 
 
 def _last_name(source: str) -> str:
@@ -174,32 +222,49 @@ def _format_scalar(value: int | float | str) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def read_explanations(path: Path) -> dict[int, Row]:
-    """Each latent's line of 3_explanations.jsonl. Raises UserError naming the line that is not one."""
-    found: dict[int, Row] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                found[int(row["latent"])] = {"text": row["text"], "why": row.get("why", "")}
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}:{number}: not an explanation ({error}); explain again") from None
-    return found
-
-
-def read_latents(path: Path, explanations: dict[int, Row]) -> list[Latent]:
-    """Each latent's score with its explanation, by number."""
+def read_latents(path: Path, scores: Path, explanations: Sequence[Explanation], config: Config) -> list[Latent]:
+    """Each latent's scores with its explanation, by number."""
     import pyarrow.parquet as pq
 
+    texts = {e.latent: e.text or "" for e in explanations}
+    scored = {row["latent"]: row for row in pq.read_table(scores).to_pylist()}
     latents = []
     for row in sorted(pq.read_table(path).to_pylist(), key=lambda row: int(row["latent"])):
-        score = row["correlation"]
-        text = explanations.get(row["latent"], {}).get("text") or ""
-        known = score is not None and math.isfinite(score)
+        own = scored[row["latent"]]
         latents.append(
-            Latent(row["latent"], text, score if known else None, row["density"], row["maximum"], row["missing"])
+            Latent(
+                number=row["latent"],
+                text=texts.get(row["latent"], ""),
+                correlation=_finite(own["simulation"]),
+                density=row["density"],
+                maximum=row["maximum"],
+                missing=row["missing"],
+                r2=_finite(own["r2"]),
+                scores=tuple(describe_score(own, name) for name in config.score.scorers),
+            )
         )
     return latents
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def describe_score(row: Row, name: str) -> str:
+    """A language model's score with its interval and the precision at the true base rate, or why there is none."""
+    value, low, high, precision = (_finite(row[name + end]) for end in ("", "_low", "_high", "_precision"))
+    if value is None:
+        return str(row[f"{name}_why"] or "none")
+    interval = f" [{low:.2f}, {high:.2f}]" if low is not None and high is not None else ""
+    return f"{value:.2f}{interval}" + (f", precision {precision:.2f}" if precision is not None else "")
+
+
+def read_faults(folder: Path) -> dict[str, int]:
+    """Single predictions that failed, by kind, over all shards."""
+    found: Counter[str] = Counter()
+    for file in sorted(folder.glob("*-*.json")):
+        found.update(read_json(file)["faults"])
+    return dict(found.most_common())
 
 
 def group_reasons(reasons: list[str]) -> list[Kind]:
@@ -220,6 +285,18 @@ def read_seconds(manifest: Row) -> dict[str, float]:
     """Seconds that each artefact before the report took, in the order of the stages."""
     entries = manifest.get("artefacts", {})
     return {name: float(entries[name].get("seconds", 0.0)) for name in sorted(entries) if not name.startswith("7")}
+
+
+def read_unjudged(path: Path, scorers: Sequence[str]) -> dict[str, int]:
+    """Windows that a scorer's language model did not judge, by scorer and kind of failure."""
+    import pyarrow.parquet as pq
+
+    found: Counter[str] = Counter()
+    table = pq.read_table(path)
+    for scorer in scorers:
+        for faults in table.column(f"{scorer}_faults").to_pylist():
+            found.update({f"{scorer}, {kind}": number for kind, number in json.loads(faults or "{}").items()})
+    return dict(found.most_common())
 
 
 # --- how numbers and foreign text are written -------------------------------------------------------------------------

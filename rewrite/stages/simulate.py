@@ -1,26 +1,34 @@
 """Simulate: read the explanations, predict a strength for every latent at every counted position.
 
-`4_simulations/` holds, for each shard of the calibrate and test splits, `<split>-<shard>.safetensors` (the strengths'
-CSR arrays) and `<split>-<shard>.json` (what is missing, and why), and `simulator.json` (the scale). An interrupted run
-goes on from its last finished shard.
+1. The latents that are rewritten, and the positions that are asked for, are drawn (`rewrite.sampling`; all by default).
+2. The simulator sees the explanations and one shard of text at a time; its strengths are written as
+   `rewrite.simulations` says. An interrupted run goes on from its last finished shard.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from rewrite import plugins
-from rewrite.activations import ActivationStore, pack_sparse
+from rewrite.activations import ActivationStore
+from rewrite.calls import Calls, Planned
 from rewrite.config import Config
-from rewrite.records import Explanation, Text
-from rewrite.store import Run, save_arrays, write_json
+from rewrite.explanations import load_explanations
+from rewrite.records import Explanation, Strengths, Text
+from rewrite.sampling import ask, draw_latents
+from rewrite.simulations import save_simulator, save_strengths
+from rewrite.simulators.base import Simulator
+from rewrite.store import Run
+
+WORDS = 40
+"""Length of an explanation that a dry run supposes [words]."""
 
 
 class TrueActivations:
@@ -50,25 +58,60 @@ class TrueActivations:
 def run(config: Config, run: Run) -> None:
     """Write `4_simulations`."""
     store = ActivationStore(run.path("2_activations"))
+    chosen = draw_latents(config.sample, store.latents)
     explanations = load_explanations(run.path("3_explanations.jsonl"))
-    name = config.simulator
-    settings = plugins.settings("simulators", name, config.simulators.get(name, {}))
     truth = TrueActivations(store)
-    simulator = plugins.load("simulators", name).build(explanations, store.latents, settings, truth)
-    shards = [shard for split in ("calibrate", "test") for shard in store.shards(split)]
-    with run.writing("4_simulations", resumable=True) as folder:
-        for shard in tqdm(shards, desc="simulate", unit=" shards", disable=None):
-            if (folder / f"{shard}.json").exists():
-                continue
-            truth.show(shard)
-            strengths = simulator.simulate(store.load(shard).text)
-            save_arrays(folder / f"{shard}.safetensors", pack_sparse(strengths.values))
-            # The list of what is missing comes last: where it stands, the shard is whole.
-            write_json(folder / f"{shard}.json", {"missing": {str(k): v for k, v in strengths.missing.items()}})
-        write_json(folder / "simulator.json", {"name": name, "scale": simulator.scale})
+    with Calls(config, run, "simulate") as calls, run.writing("4_simulations", resumable=True) as folder:
+        calls.latents = len(chosen)
+        simulator = open_simulator(config, store, explanations, truth, calls)
+        for split, shard in tqdm(_shards(store), desc="simulate", unit=" shards", disable=None):
+            if not (folder / f"{shard}.json").exists():
+                truth.show(shard)
+                text = asked_text(config, store, split, shard)
+                save_strengths(folder, shard, _only(simulator.simulate(text), chosen), text)
+        save_simulator(folder, config.simulator, simulator.scale, chosen if len(chosen) < store.latents else None)
 
 
-def load_explanations(path: Path) -> list[Explanation]:
-    """The explanations as the explain stage wrote them."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    return [Explanation(row["latent"], row["text"], row["why"]) for row in rows]
+def plan(config: Config, run: Run, explained: bool) -> Planned:
+    """What simulating would cost at most. Latents without an explanation yet are taken to get one of `WORDS` words."""
+    store = ActivationStore(run.path("2_activations"))
+    if explained:
+        explanations = load_explanations(run.path("3_explanations.jsonl"))
+    else:
+        text = " ".join(["word"] * WORDS)
+        explanations = [Explanation(latent, text) for latent in draw_latents(config.sample, store.latents).tolist()]
+    with Calls(config, run, "simulate", dry=True) as calls:
+        simulator = open_simulator(config, store, explanations, TrueActivations(store), calls)
+        for split, shard in _shards(store):
+            simulator.simulate(asked_text(config, store, split, shard))
+        return calls.met
+
+
+def open_simulator(
+    config: Config, store: ActivationStore, explanations: Sequence[Explanation], truth: TrueActivations, calls: Calls
+) -> Simulator:
+    """The simulator that the config names, given the explanations of the latents that are rewritten."""
+    chosen = set(draw_latents(config.sample, store.latents).tolist())
+    settings = plugins.settings("simulators", config.simulator, config.simulators.get(config.simulator, {}))
+    simulator: Simulator = plugins.load("simulators", config.simulator).build(
+        [e for e in explanations if e.latent in chosen], store.latents, settings, truth, calls.open
+    )
+    return simulator
+
+
+def asked_text(config: Config, store: ActivationStore, split: str, shard: str) -> Text:
+    """The text of a shard with the positions that are simulated."""
+    loaded = store.load(shard)
+    documents = sum(len(names) for names in store.names(split))
+    return replace(loaded.text, asked=ask(loaded.text, loaded.documents, split, documents, config.sample))
+
+
+def _shards(store: ActivationStore) -> list[tuple[str, str]]:
+    """Every shard with its split."""
+    return [(split, shard) for split in ("calibrate", "test") for shard in store.shards(split)]
+
+
+def _only(strengths: Strengths, chosen: Int[np.ndarray, " chosen"]) -> Strengths:
+    """Without a word about latents that are not rewritten: they are neither missing nor 0."""
+    kept = set(chosen.tolist())
+    return replace(strengths, missing={k: why for k, why in strengths.missing.items() if k in kept})

@@ -329,7 +329,7 @@ def _measure(
     tally.add(prefix.output[counted], written["coder"])
     tally.active += activations.nnz
     tally.fired[activations.indices] = True
-    targets = next_tokens(ids, counted)
+    targets = next_tokens(ids, counted, real=counted)  # All that is real counts here, but for a first position.
     tally.tokens += int((targets != NONE).sum())
     for arm in tally.losses:
         vectors = prefix.output.clone()

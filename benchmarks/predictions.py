@@ -1,0 +1,164 @@
+"""Predictions of a language model a second: how a prompt is laid out, and what is computed once, is worth two digits.
+
+The same explanations, window and small model of random weights throughout, one prediction for each of both:
+
+(a) `last_token`, one call at a time, each prompt computed whole, as the paper's protocol asks it;
+(b) `last_token` in batches, with what prompts begin with computed once;
+(c) `all_at_once`, likewise: one prompt an explanation, all its slots in one pass.
+
+(a) is timed on a sample. The three are timed in turns, the least time of each counting, because a machine has moods.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import seconds
+from rewrite import plugins
+from rewrite.encoding import Encoder
+from rewrite.engines.base import Fault, Slots, Spent
+from rewrite.schemes import AllAtOnce, LastToken, Scheme
+
+EXPLANATIONS, TOKENS, CONTEXT = 100, 64, 32
+SAMPLE = 40
+"""Predictions of (a) that are timed, evenly spread over all."""
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to make predictions, and what it took."""
+
+    name: str
+    work: Callable[[], Spent]
+    predictions: int
+
+    def measure(self) -> Rate:
+        """Do it once."""
+        spent: list[Spent] = []
+        took = seconds(lambda: spent.append(self.work()), repeats=1)
+        return Rate(self.predictions / took, spent[0].processed / self.predictions)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a way is."""
+
+    predictions: float
+    """Predictions a second."""
+    tokens: float
+    """Prompt tokens that go through the model for one prediction."""
+
+
+def bench() -> Iterator[str]:
+    """The transformers engine; and vLLM's where it is installed."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "tiny"
+        recipe = runpy.run_path(str(Path(__file__).parent.parent / "tests" / "tiny.py"))
+        recipe["make_tiny"](model)
+        yield from on_transformers(model)
+        if find_spec("vllm") is not None:
+            yield from on_vllm(model)
+
+
+def on_transformers(model: Path) -> Iterator[str]:
+    """Each way's speed, then its ratio to (a)."""
+    last, at_once = (lay_out(model, scheme) for scheme in (LastToken(True, CONTEXT), AllAtOnce(True)))
+    engine = open_engine("transformers", model)
+    for request in (*last[:8], *at_once[:1]):
+        ask(engine, [request])  # Libraries warm up.
+    total = EXPLANATIONS * TOKENS
+    sample = last[:: total // SAMPLE]
+    ways = [
+        Way(
+            f"(a) last_token one call at a time, {len(sample)} of them",
+            partial(one_by_one, engine, sample),
+            len(sample),
+        ),
+        Way("(b) last_token batched, prefix reuse", partial(afresh, engine, last), total),
+        Way("(c) all_at_once, prefix reuse", partial(afresh, engine, at_once), total),
+    ]
+    rates = [max(turns, key=lambda rate: rate.predictions) for turns in zip(*measure(ways), strict=True)]
+    yield from lines("transformers", ways, rates)
+    speed = [rate.predictions / rates[0].predictions for rate in rates]
+    fewer = [rates[0].tokens / rate.tokens for rate in rates]
+    yield (
+        f"(b)/(a) {speed[1]:,.0f} times, with {fewer[1]:,.0f} times fewer tokens; "
+        f"(c)/(a) {speed[2]:,.0f} times, with {fewer[2]:,.0f} times fewer"
+    )
+
+
+def on_vllm(model: Path) -> Iterator[str]:
+    """One-token requests in lists, with and without the cache of prefixes."""
+    last = lay_out(model, LastToken(True, CONTEXT))
+    rates = []
+    for reuse, requests in ((False, last[:: len(last) // 400]), (True, last)):
+        engine = open_engine("vllm", model, prefix_reuse=reuse, max_model_len=4096)
+        ask(engine, [lay_out(model, AllAtOnce(True))[0]])
+        ways = [Way(f"last_token in lists, prefix reuse {reuse}", partial(ask, engine, requests), len(requests))]
+        rates.append(ways[0].measure())
+        yield from lines("vllm", ways, rates[-1:])
+    yield f"vllm: prefix reuse is worth {rates[1].predictions / rates[0].predictions:.1f} times"
+
+
+def measure(ways: Sequence[Way]) -> list[list[Rate]]:
+    """Every way in turns, several times."""
+    return [[way.measure() for way in ways] for _ in range(ROUNDS)]
+
+
+def lines(engine: str, ways: Sequence[Way], rates: Sequence[Rate]) -> Iterator[str]:
+    """What was measured, a line each."""
+    for way, rate in zip(ways, rates, strict=True):
+        yield f"{engine}: {way.name}: {rate.predictions:,.0f} predictions a second, {rate.tokens:,.1f} tokens for each"
+
+
+def lay_out(model: Path, scheme: Scheme) -> list[Slots]:
+    """The scheme's prompts for all explanations and one window of source code."""
+    tokenizer: Any = Encoder(str(model)).tokenizer
+    source = Path(plugins.__file__).read_text(encoding="utf-8")
+    ids = tokenizer(source, add_special_tokens=False)["input_ids"][200 : 200 + TOKENS]
+    tokens, words = tokenizer.batch_decode([[token] for token in ids]), source.split()
+    asked = np.ones(TOKENS, dtype=bool)
+    requests = []
+    for number in range(EXPLANATIONS):
+        explanation = f"the word {words[2 * number]} in code about {words[2 * number + 1]}, above all before a name"
+        requests += [item.request for item in scheme.ask(explanation, tokens, asked)]
+    return [request for request in requests if isinstance(request, Slots)]
+
+
+def open_engine(name: str, model: Path, **table: Any) -> Any:
+    """An engine without the cache of calls."""
+    return plugins.load("engines", name).build(str(model), plugins.settings("engines", name, table))
+
+
+def ask(engine: Any, requests: Sequence[Slots]) -> Spent:
+    """Read them all; a fault would be a faster answer, so it ends the benchmark."""
+    spent = Spent()
+    for _, reading in engine.read(requests):
+        if isinstance(reading, Fault):
+            sys.exit(f"the benchmark failed: {reading.why}")
+        spent += reading.spent
+    return spent
+
+
+def afresh(engine: Any, requests: Sequence[Slots]) -> Spent:
+    """Read them all, nothing kept from before."""
+    engine.forget()
+    return ask(engine, requests)
+
+
+def one_by_one(engine: Any, requests: Sequence[Slots]) -> Spent:
+    """Every prompt by itself, computed whole."""
+    return sum((afresh(engine, [request]) for request in requests), start=Spent())

@@ -1,0 +1,284 @@
+"""Every call of a language model: one cache, one budget, one ledger.
+
+1. A request's key is a hash of what its answer depends on: the engine's identity and the request itself. What is in the
+   cache is not asked again, by this run or any other that shares the file; equal requests are asked once.
+2. What is not is handed to the engine as far as the budget goes. Each answer is committed as it arrives, together with
+   its line in the ledger, so a kill loses nothing but what was in flight. Failures get a line and are not cached (but
+   for refusals, which are answers), so they are asked again when their stage runs again.
+3. The ledger's sums stand in the manifest under `calls`, for the run folder over all its sessions.
+
+The cache is SQLite in write-ahead mode, which survives a killed process and lets several runs write at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from rewrite import plugins
+from rewrite.config import CallsConfig, Config, UserError
+from rewrite.engines.base import Abilities, Answer, Engine, Fault, Question, Reading, Slots, Spent
+from rewrite.store import Run
+
+R = TypeVar("R", Slots, Question)
+Reply = Reading | Answer | Fault
+
+TABLES = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, kind TEXT, content BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger (run TEXT, stage TEXT, calls INTEGER, tokens_in INTEGER, tokens_out INTEGER,
+    processed INTEGER, retried INTEGER, seconds REAL, fault TEXT, detail TEXT);
+CREATE INDEX IF NOT EXISTS ledger_of_run ON ledger (run, stage);
+"""
+SUMS = """
+SELECT COALESCE(SUM(calls), 0), COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0),
+    COALESCE(SUM(processed), 0), COALESCE(SUM(retried), 0) FROM ledger WHERE run = ?
+"""
+
+
+class Cache:
+    """Answers by key, and the ledger. Raises UserError where the file cannot be a cache."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._data = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self._data.executescript(TABLES)
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(f"{path}: cannot be used as the cache of calls ({error}); set calls.cache") from None
+
+    def close(self) -> None:
+        self._data.close()
+
+    def find(self, key: bytes) -> Reply | None:
+        """The answer kept under a key."""
+        row = self._data.execute("SELECT kind, content FROM answers WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _unpack(*row)
+
+    def keep(self, key: bytes, reply: Reply, run: str, stage: str, seconds: float) -> None:
+        """Commit an answer and its line in the ledger together."""
+        fault, detail = (reply.kind, reply.detail[:300]) if isinstance(reply, Fault) else ("", "")
+        spent = reply.spent
+        line = (run, stage, spent.calls, spent.tokens_in, spent.tokens_out, spent.processed, spent.retried, seconds)
+        self._data.execute("BEGIN IMMEDIATE")
+        if not isinstance(reply, Fault) or reply.kind == "refusal":
+            self._data.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, *_pack(reply)))
+        self._data.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*line, fault, detail))
+        self._data.execute("COMMIT")
+
+    def spent(self, run: str, stage: str = "") -> Spent:
+        """What a run, or one stage of it, has spent so far."""
+        query, values = (SUMS + " AND stage = ?", (run, stage)) if stage else (SUMS, (run,))
+        return Spent(*self._data.execute(query, values).fetchone())
+
+    def faults(self, run: str, stage: str) -> dict[str, dict[str, Any]]:
+        """Requests that failed, by kind, each with an example."""
+        rows = self._data.execute(
+            "SELECT fault, COUNT(*), MIN(detail) FROM ledger WHERE run = ? AND stage = ? AND fault != '' GROUP BY 1",
+            (run, stage),
+        )
+        return {kind: {"requests": number, "example": detail} for kind, number, detail in rows}
+
+    def seconds(self, run: str, stage: str) -> float:
+        """Time spent waiting for answers [s]."""
+        query = "SELECT COALESCE(SUM(seconds), 0) FROM ledger WHERE run = ? AND stage = ?"
+        return float(self._data.execute(query, (run, stage)).fetchone()[0])
+
+
+def _pack(reply: Reply) -> tuple[str, bytes]:
+    match reply:
+        case Reading():
+            return "reading", reply.digits.astype(np.float32).tobytes()
+        case Answer():
+            content: dict[str, Any] = {"text": reply.text, "whole": reply.whole}
+            return "answer", json.dumps(content).encode()
+        case Fault():
+            return "fault", json.dumps({"kind": reply.kind, "detail": reply.detail}).encode()
+
+
+def _unpack(kind: str, content: bytes) -> Reply:
+    if kind == "reading":
+        return Reading(np.frombuffer(content, dtype=np.float32).reshape(-1, 10))
+    fields = json.loads(content)
+    return Answer(**fields) if kind == "answer" else Fault(**fields)
+
+
+def cost(spent: Spent, prices: CallsConfig) -> float:
+    """What tokens cost [dollars]."""
+    return (spent.tokens_in * prices.price_in + spent.tokens_out * prices.price_out) / 1e6
+
+
+@dataclass
+class Planned:
+    """What a session met: answers found in the cache, and, on a dry run, what asking would cost at most."""
+
+    cached: int = 0
+    planned: Spent = field(default_factory=Spent)
+
+
+class Calls:
+    """The calls that one stage of a run makes; a context, at whose end the ledger goes into the manifest.
+
+    With `dry` nothing is asked: requests that are not in the cache are estimated and come back as faults.
+    """
+
+    def __init__(self, config: Config, run: Run, stage: str, dry: bool = False) -> None:
+        self.config, self.run, self.stage, self.dry = config, run, stage, dry
+        self.met = Planned()
+        self.cache: Cache | None = None
+        self.latents = 0
+        """Latents that the stage works on, for the cost of one."""
+
+    def __enter__(self) -> Calls:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.cache is not None:
+            if not self.dry:
+                self.run.note("calls", self.run.manifest.get("calls", {}) | {self.stage: self._ledger(self.cache)})
+            self.cache.close()
+
+    def open(self, model: str) -> Engine:
+        """The run's engine with a model. Raises UserError for an engine, a setting or a model that is not there."""
+        name = self.config.engine
+        settings = plugins.settings("engines", name, self.config.engines.get(name, {}))
+        engine: Engine = plugins.load("engines", name).build(model, settings)
+        if self.cache is None:
+            beside = self.run.folder.parent / "calls.sqlite"
+            self.cache = Cache(Path(self.config.calls.cache) if self.config.calls.cache else beside)
+            if "id" not in self.run.manifest:
+                self.run.note("id", uuid.uuid4().hex)
+        return Caller(engine, self, self.cache)
+
+    def _ledger(self, cache: Cache) -> dict[str, Any]:
+        """This stage's sums over all sessions of the run folder."""
+        run = self.run.manifest["id"]
+        spent = cache.spent(run, self.stage)
+        before = self.run.manifest.get("calls", {}).get(self.stage, {}).get("cached", 0)
+        dollars = cost(spent, self.config.calls)
+        return {
+            **asdict(spent),
+            "cached": before + self.met.cached,
+            "failed": cache.faults(run, self.stage),
+            "seconds": round(cache.seconds(run, self.stage), 2),
+            "cost": round(dollars, 6),
+            "cost_per_latent": round(dollars / self.latents, 9) if self.latents else None,
+        }
+
+
+class Caller:
+    """An engine whose every call is looked up, paid for and kept; an `Engine` like any other."""
+
+    def __init__(self, engine: Engine, calls: Calls, cache: Cache) -> None:
+        self._engine, self._calls, self._cache = engine, calls, cache
+
+    @property
+    def can(self) -> Abilities:
+        """See `Engine.can`."""
+        return self._engine.can
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """See `Engine.identity`."""
+        return self._engine.identity
+
+    def estimate(self, request: Slots | Question) -> Spent:
+        """See `Engine.estimate`."""
+        return self._engine.estimate(request)
+
+    def read(self, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
+        """See `Engine.read`; answers from the cache come first."""
+        for number, reply in self._ask("read", requests, self._engine.read):
+            assert not isinstance(reply, Answer), "a key says which kind of request it is of"
+            yield number, reply
+
+    def generate(self, requests: Sequence[Question]) -> Iterator[tuple[int, Answer | Fault]]:
+        """See `Engine.generate`; answers from the cache come first."""
+        for number, reply in self._ask("generate", requests, self._engine.generate):
+            assert not isinstance(reply, Reading), "a key says which kind of request it is of"
+            yield number, reply
+
+    def _ask(
+        self, kind: str, requests: Sequence[R], engine: Callable[[Sequence[R]], Iterator[tuple[int, Reply]]]
+    ) -> Iterator[tuple[int, Reply]]:
+        identity = json.dumps([kind, dict(self._engine.identity)], sort_keys=True)
+        waiting: dict[bytes, list[int]] = {}
+        for number, request in enumerate(requests):
+            key = _key(identity, request)
+            kept = self._cache.find(key) if key not in waiting else None
+            if kept is None:
+                waiting.setdefault(key, []).append(number)
+            else:
+                self._calls.met.cached += 1
+                yield number, kept
+        if self._calls.dry:
+            yield from self._plan(requests, waiting)
+            return
+        keys = list(waiting)
+        fresh = [requests[waiting[key][0]] for key in keys]
+        affordable = self._afford(fresh)
+        with closing(engine(fresh[:affordable])) as replies:  # type: ignore[type-var]
+            began = time.monotonic()
+            for place, reply in replies:
+                now = time.monotonic()
+                self._cache.keep(keys[place], reply, self._calls.run.manifest["id"], self._calls.stage, now - began)
+                began = now
+                for number in waiting[keys[place]]:
+                    yield number, reply
+        if affordable < len(fresh):
+            raise UserError(self._limit(fresh[affordable]))
+
+    def _plan(self, requests: Sequence[R], waiting: dict[bytes, list[int]]) -> Iterator[tuple[int, Reply]]:
+        for numbers in waiting.values():
+            self._calls.met.planned += self._engine.estimate(requests[numbers[0]])
+            for number in numbers:
+                yield number, Fault("not run", "dry run")
+
+    def _afford(self, requests: Sequence[R]) -> int:
+        """How many of the requests, in order, the budget allows, each taken at the most that it can cost."""
+        limits = self._calls.config.calls
+        if not (limits.max_calls or limits.max_tokens or limits.max_cost):
+            return len(requests)
+        spent = self._cache.spent(self._calls.run.manifest["id"])
+        for number, request in enumerate(requests):
+            spent += self._engine.estimate(request)
+            if _exceeded(spent, limits):
+                return number
+        return len(requests)
+
+    def _limit(self, request: Slots | Question) -> str:
+        spent = self._cache.spent(self._calls.run.manifest["id"])
+        limits = self._calls.config.calls
+        name = _exceeded(spent + self._engine.estimate(request), limits) or "max_calls"
+        return (
+            f"calls.{name} = {getattr(limits, name):,}: the next request would pass it, after {spent.calls:,} calls "
+            f"and {spent.tokens_in + spent.tokens_out:,} tokens; nothing answered is lost: raise it and run again"
+        )
+
+
+def _exceeded(spent: Spent, limits: CallsConfig) -> str:
+    """The name of a limit that this spending would pass, or nothing."""
+    used = {
+        "max_calls": spent.calls,
+        "max_tokens": spent.tokens_in + spent.tokens_out,
+        "max_cost": cost(spent, limits),
+    }
+    return next((name for name, value in used.items() if 0 < getattr(limits, name) < value), "")
+
+
+def _key(identity: str, request: Slots | Question) -> bytes:
+    fields = {k: v for k, v in vars(request).items() if k != "messages"}
+    turns = [(m.role, m.content) for m in request.messages]
+    content = json.dumps([identity, turns, fields], sort_keys=True)
+    return hashlib.sha256(content.encode()).digest()

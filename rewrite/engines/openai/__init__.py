@@ -1,0 +1,301 @@
+"""Any server that speaks OpenAI's language: OpenAI itself, vLLM's server, llama.cpp's, and most others.
+
+With `tokenizer` (the tokenizer of the server's model), prompts go as token ids to /completions:
+
+1. Every slot is a prompt of its own, of which one token is asked and only its log-probabilities are kept. Prompts go in
+   lists, slots of one request side by side, so that a server with a prefix cache computes their common beginning once.
+2. The digits are found exactly where the server can: by their token ids (vLLM), or among the log-probabilities of the
+   whole vocabulary (llama.cpp). Elsewhere they are looked for among the most probable tokens; a digit that is not there
+   counts 0 and its mass stays outside the digits. If there is none at all, that is a fault.
+3. A server whose tokens are not those of our tokenizer is found out by the digits' texts, and refused.
+
+Without it, messages go as text to /chat/completions, and one slot at the beginning of the answer can be read.
+
+Reading asks for temperature 1, so that it does not matter whether a server's log-probabilities heed the temperature.
+How requests are paced and tried again stands in `pacing.py`, the connection in `remote.py`, what
+answers mean in `replies.py`, slots as lists of prompts in `lists.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field
+
+import rewrite.engines.openai.lists as lists
+import rewrite.engines.openai.replies as replies
+from rewrite.config import Section, UserError
+from rewrite.encoding import Encoder, fingerprint_model
+from rewrite.engines.base import VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.openai.lists import Prompt, Read
+from rewrite.engines.openai.pacing import Job, Pace, Trouble, stream
+from rewrite.engines.openai.remote import Remote
+from rewrite.engines.openai.replies import Json
+
+ROWS = 1 << 18
+"""Most log-probabilities asked for in one answer: about 25 MB of JSON."""
+WAYS: Mapping[str, Literal["ids", "all"]] = {"vllm": "ids", "llamacpp": "all"}
+"""How digits are asked for exactly, by who a server says that it is."""
+Found = TypeVar("Found", Reading, Answer)
+T = TypeVar("T")
+
+
+class Settings(Section):
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {"base_url", "key_variable", "list_size", "concurrency", "requests_per_minute", "tokens_per_minute"}
+        | {"timeout", "retries"}
+    )
+
+    base_url: str = ""
+    """Address of the server, with its /v1; empty for OpenAI's own."""
+    key_variable: str = "OPENAI_API_KEY"
+    """NAME of the environment variable that holds the key, which is sent to `base_url`. A server of one's own may do
+    without: the variable need not be set."""
+    model: str = ""
+    """The model's name on the server; empty for the name that the explainer, simulator or scorer gives."""
+    revision: str = ""
+    """A label of the server's model, to be changed when the model is: answers are kept apart by it."""
+    tokenizer: str = ""
+    """The tokenizer of the server's model, a folder or hub name: prompts then go as token ids, and slots within an
+    answer can be read. Empty sends text, for servers that chat only, as OpenAI's."""
+    digits: Literal["auto", "ids", "all", "top"] = "auto"
+    """How the digits are asked for where there is a tokenizer: `ids` by token id, exact (vLLM); `all` by the whole
+    vocabulary, exact but slow where it is large (llama.cpp); `top` among the most probable tokens; `auto` asks the
+    server what it is: ids on vLLM, all on llama.cpp, top elsewhere."""
+    logprobs: int = Field(20, ge=0)
+    """Most probable tokens asked for where digits are not asked for exactly [tokens]; 0 where the server gives none."""
+    json_schema: bool = True
+    """The server holds answers to a JSON schema, as OpenAI, vLLM and llama.cpp do."""
+    list_size: int = Field(64, ge=1)
+    """Prompts of token ids in one request [prompts]."""
+    concurrency: int = Field(16, ge=1)
+    """Requests at work at once [requests]."""
+    requests_per_minute: int = Field(0, ge=0)
+    """Limit of the server, a list counted as one [requests a minute]; 0 is none."""
+    tokens_per_minute: int = Field(0, ge=0)
+    """Limit of the server, prompts and longest answers together [tokens a minute]; 0 is none."""
+    timeout: float = Field(120.0, gt=0)
+    """Longest wait for an answer, from sending to its last byte [s]."""
+    retries: int = Field(6, ge=0)
+    """Further tries of a request that met a busy or broken server, before it counts as failed [tries]."""
+
+
+class OpenAI:
+    """An engine on a server. See `rewrite.engines.base.Engine`."""
+
+    def __init__(self, model: str, settings: Settings) -> None:
+        self.model = settings.model or model
+        self.settings = settings
+        self._remote = Remote(
+            base_url=settings.base_url,
+            key_variable=settings.key_variable,
+            timeout=settings.timeout,
+            retries=settings.retries,
+            pace=Pace(settings.requests_per_minute, settings.tokens_per_minute),
+        )
+        self._server: str | None = None
+
+    @cached_property
+    def _encoder(self) -> Encoder | None:
+        return Encoder(self.settings.tokenizer) if self.settings.tokenizer else None
+
+    @property
+    def can(self) -> Abilities:
+        """What the settings say that the server can do; it is not asked."""
+        exact = self._encoder is not None and self.settings.digits in ("ids", "all")
+        return Abilities(
+            chat=self._encoder is None or self._encoder.chat,
+            logprobs=VOCABULARY if exact else self.settings.logprobs,
+            begun=self._encoder is not None,
+            prompt_logprobs=False,
+            prefix_reuse=True,
+            schema=self.settings.json_schema,
+        )
+
+    @cached_property
+    def identity(self) -> Mapping[str, str]:
+        """What answers depend on, as far as one can know it of a server: hence the label `revision`."""
+        own = {name: str(getattr(self.settings, name)) for name in ("revision", "digits", "logprobs", "json_schema")}
+        tokenizer = self.settings.tokenizer and fingerprint_model(self.settings.tokenizer)
+        return {"engine": "openai", "model": self.model, "tokenizer": tokenizer, **own}
+
+    def estimate(self, request: Slots | Question) -> Spent:
+        """Counted where there is a tokenizer; else a token is taken for 4 characters, and a message for 4 tokens more.
+        English is about that; code and other scripts take more tokens."""
+        out = request.max_tokens if isinstance(request, Question) else 1
+        if self._encoder is None:
+            tokens = sum(math.ceil(len(m.content) / 4) + 4 for m in request.messages)
+            return Spent(1, tokens, out, tokens)
+        if isinstance(request, Slots):
+            ends = self._encoder.slots(request).ends
+            return Spent(len(ends), int(ends.sum()), len(ends), int(ends.sum()))
+        tokens = len(self._encoder.question(request))
+        return Spent(1, tokens, out, tokens)
+
+    def read(self, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
+        """The digits' probabilities at every slot; see `Engine.read`."""
+        if self._encoder is not None:
+            return self._read_slots(self._encoder, requests)
+        if any(request.pieces != ("",) for request in requests):
+            raise UserError(
+                "engines.openai.tokenizer: slots within an answer can only be read with the tokenizer of the server's "
+                "model; name it, or choose another scheme"
+            )
+        return self._stream(self._read_chat(index, request) for index, request in enumerate(requests))
+
+    def generate(self, requests: Sequence[Question]) -> Iterator[tuple[int, Answer | Fault]]:
+        """The answer to each question; see `Engine.generate`."""
+        return self._stream(self._answer(index, request) for index, request in enumerate(requests))
+
+    # One slot at the beginning of an answer, as text
+
+    def _read_chat(self, index: int, request: Slots) -> Job[Any, tuple[int, Reading | Fault]]:
+        wanted: Json = {"logprobs": True, "top_logprobs": self.settings.logprobs, "temperature": 1, "top_p": 1}
+        body = {"model": self.model, "messages": _turns(request), **self._limit(1), **wanted}
+        cost = self.estimate(request)
+
+        def understand(reply: Json) -> Reading | Fault:
+            (choice,) = replies.read_choices(reply, 1)
+            return replies.read_slot(choice, None, replies.read_usage(reply, cost))
+
+        return self._single(index, "/chat/completions", body, understand, cost)
+
+    # Slots anywhere, as lists of prompts
+
+    def _read_slots(self, encoder: Encoder, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
+        _ = encoder.digits  # Refuses a model whose digits are not single tokens before anything is sent.
+        with closing(self._stream(self._list_jobs(encoder, requests))) as reads:
+            yield from lists.join(reads)
+
+    def _list_jobs(self, encoder: Encoder, requests: Sequence[Slots]) -> Iterator[Job[Any, Read]]:
+        """Made when the server has been met, so that its way is known."""
+        size = self.settings.list_size
+        if self._way() == "all":
+            size = max(1, min(size, ROWS // len(encoder.tokenizer)))
+        for prompts in lists.cut(encoder, requests, size):
+            yield self._read_list(encoder, prompts)
+
+    def _read_list(self, encoder: Encoder, prompts: list[Prompt]) -> Job[Any, Read]:
+        digits = encoder.digits.tolist()
+        way = self._way()
+        wanted: Json = {"logprobs": len(encoder.tokenizer) if way == "all" else self.settings.logprobs}
+        if way == "ids":
+            wanted = {"logprobs": len(digits), "logprob_token_ids": digits}
+        elif way == "all":
+            # llama.cpp gives none with a token that is half a character; what it gives is from before the bias.
+            wanted["logit_bias"] = {str(digits[0]): 100}
+        one: Json = {"model": self.model, "max_tokens": 1, "temperature": 1, "top_p": 1}
+        body = {"prompt": [p.ids for p in prompts], **one, **wanted}
+        tokens = sum(len(p.ids) for p in prompts)
+        cost = Spent(len(prompts), tokens, len(prompts), tokens)
+
+        def understand(reply: Json) -> list[Read]:
+            choices = replies.read_choices(reply, len(prompts))
+            shares = lists.share(prompts, replies.read_usage(reply, cost))
+            return [
+                Read(prompt, replies.read_slot(choice, digits, spent, exact=way == "ids"))
+                for prompt, choice, spent in zip(prompts, choices, shares, strict=True)
+            ]
+
+        async def job(client: Any) -> list[Read]:
+            try:
+                done = await self._remote.ask(client, "/completions", body, understand, tokens + len(prompts))
+            except Trouble as trouble:
+                if trouble.fault.kind == "too long" and len(prompts) > 1:
+                    # The others are not to pay for it: the list is halved until it stands alone.
+                    half = len(prompts) // 2
+                    parts = [self._read_list(encoder, part) for part in (prompts[:half], prompts[half:])]
+                    return [read for part in parts for read in await part(client)]
+                return [Read(p, _settle(trouble)) for p in prompts]
+            return [replace(read, outcome=_add_tries(read.outcome, done.retried)) for read in done.value]
+
+        return job
+
+    def _way(self) -> str:
+        """How digits are asked for. Known after the server was met."""
+        auto = WAYS.get(self._server or "", "top")
+        return auto if self.settings.digits == "auto" else self.settings.digits
+
+    # Questions
+
+    def _answer(self, index: int, request: Question) -> Job[Any, tuple[int, Answer | Fault]]:
+        cost = self.estimate(request)
+        path, body = self._body(request)
+
+        def understand(reply: Json) -> Answer:
+            (choice,) = replies.read_choices(reply, 1)
+            return replies.read_text(choice, replies.read_usage(reply, cost))
+
+        return self._single(index, path, body, understand, cost)
+
+    def _body(self, request: Question) -> tuple[str, Json]:
+        body: Json = {"model": self.model, "temperature": request.temperature, "seed": request.seed}
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.schema and self.settings.json_schema:
+            body |= self._hold_to(json.loads(request.schema))
+        if self._encoder is None:
+            return "/chat/completions", {"messages": _turns(request), **self._limit(request.max_tokens), **body}
+        ids = self._encoder.question(request).tolist()
+        return "/completions", {"prompt": [ids], "max_tokens": request.max_tokens, **body}
+
+    def _limit(self, tokens: int) -> Json:
+        """OpenAI renamed the limit of chats; others know the old name."""
+        return {"max_tokens" if self.settings.base_url else "max_completion_tokens": tokens}
+
+    def _hold_to(self, schema: Json) -> Json:
+        form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+        # llama.cpp heeds the form in chats only, and this in completions.
+        own = {"json_schema": schema} if self._server == "llamacpp" and self._encoder is not None else {}
+        return {"response_format": form, **own}
+
+    # What is common to all
+
+    def _single(
+        self, index: int, path: str, body: Json, understand: Callable[[Json], Found | Fault], cost: Spent
+    ) -> Job[Any, tuple[int, Found | Fault]]:
+        async def job(client: Any) -> list[tuple[int, Found | Fault]]:
+            try:
+                done = await self._remote.ask(client, path, body, understand, cost.tokens_in + cost.tokens_out)
+            except Trouble as trouble:
+                return [(index, _settle(trouble))]
+            return [(index, _add_tries(done.value, done.retried))]
+
+        return job
+
+    def _stream(self, jobs: Iterator[Job[Any, T]]) -> Generator[T, None, None]:
+        return stream(self._connect, jobs, self.settings.concurrency)
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[Any]:
+        async with self._remote.connect() as client:
+            if self._server is None:
+                self._server = await self._remote.meet(client)
+            yield client
+
+
+def _turns(request: Slots | Question) -> list[Json]:
+    return [{"role": message.role, "content": message.content} for message in request.messages]
+
+
+def _add_tries(outcome: Found | Fault, retried: int) -> Found | Fault:
+    return replace(outcome, spent=outcome.spent + Spent(retried=retried))
+
+
+def _settle(trouble: Trouble) -> Fault:
+    """The fault of one request; a call counts also where the server did not say what it cost."""
+    return replace(trouble.fault, spent=replace(trouble.fault.spent, calls=1, retried=trouble.retried))
+
+
+def build(model: str, settings: Settings) -> OpenAI:
+    """The engine. Nothing is sent before the first request."""
+    if find_spec("openai") is None:
+        raise UserError("engine = openai: needs the openai package; install it: pip install 'rewrite[openai]'")
+    return OpenAI(model, settings)

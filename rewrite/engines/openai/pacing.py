@@ -1,0 +1,175 @@
+"""Requests to a server: paced, tried again, many at a time, and handed out one by one as they are answered.
+
+1. `stream` runs an event loop in a thread of its own; a fixed number of workers there take jobs, one after another, and
+   what they bring is yielded at once. Closing the iterator cancels what is in flight.
+2. `insist` is the one place that tries again: it waits its turn, tries, and on a `Trouble` that may pass waits as long
+   as the server asked, else exponentially longer each time, with jitter so that workers do not return together.
+3. `Pace` spreads requests evenly over the minute by both limits, requests and tokens, so that no minute holds more than
+   either (but for the one request that opens it). A server that asks one request to wait holds them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+from rewrite.engines.base import Fault
+
+T = TypeVar("T")
+Client = TypeVar("Client")
+
+FIRST_WAIT = 0.5
+"""Wait before the second try [s]; it doubles from try to try."""
+LONGEST_WAIT = 60.0
+"""Longest wait of our own choosing [s]."""
+LONGEST_ASKED = 900.0
+"""Longest wait that a server may ask for [s]; for one that asks for more it is better to come back another day."""
+
+
+class Trouble(Exception):
+    """A try that failed: the fault that it is if it stays so, whether another try may help, and how long to wait."""
+
+    def __init__(self, fault: Fault, again: bool, wait: float | None = None, status: int = 200) -> None:
+        super().__init__(fault.why)
+        self.fault = fault
+        self.again = again
+        self.wait = wait
+        self.status = status
+        self.retried = 0
+
+
+@dataclass(frozen=True)
+class Tried(Generic[T]):
+    """What a try brought, and how many failed before it."""
+
+    value: T
+    retried: int
+
+
+class Pace:
+    """When the next request may go out; 0 is no limit."""
+
+    def __init__(
+        self, requests_per_minute: int, tokens_per_minute: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._request = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._token = 60 / tokens_per_minute if tokens_per_minute else 0.0
+        self._clock = clock
+        self._next = 0.0
+        self._held = 0.0
+        self._lock = threading.Lock()
+
+    def reserve(self, tokens: int) -> float:
+        """Take the next turn for a request of so many tokens: how long to wait for it [s]."""
+        with self._lock:
+            now = self._clock()
+            start = max(now, self._next, self._held)
+            self._next = start + max(self._request, self._token * tokens)
+            return start - now
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody out for a while."""
+        with self._lock:
+            self._held = max(self._held, self._clock() + seconds)
+
+
+def read_retry_after(value: str | None) -> float | None:
+    """The Retry-After header, seconds or a date, as seconds from now; None where there is none that can be read."""
+    if value is None:
+        return None
+    with suppress(ValueError):
+        seconds = float(value)
+        return seconds if 0 <= seconds < float("inf") else None
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+async def insist(attempt: Callable[[], Awaitable[T]], pace: Pace, tokens: int, retries: int) -> Tried[T]:
+    """What `attempt` brings, tried up to `retries` times again. Raises the last `Trouble`, with the tries it took."""
+    for tries in range(retries + 1):
+        await asyncio.sleep(pace.reserve(tokens))
+        try:
+            return Tried(await attempt(), tries)
+        except Trouble as trouble:
+            trouble.retried = tries
+            asked = trouble.wait
+            if not trouble.again or tries == retries or (asked or 0) > LONGEST_ASKED:
+                raise
+        if asked is None:
+            await asyncio.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2**tries) * random.uniform(0.5, 1))
+        else:
+            pace.hold(asked)  # For this one too: its next turn comes after.
+    raise AssertionError("retries are not negative")
+
+
+Job = Callable[[Client], Awaitable[Sequence[T]]]
+"""Something to be asked of a server; it brings any number of results."""
+
+
+@dataclass(frozen=True)
+class _End:
+    """The last thing in a queue: how the workers ended."""
+
+    error: BaseException | None
+
+
+def stream(
+    connect: Callable[[], AbstractAsyncContextManager[Client]], jobs: Iterator[Job[Client, T]], concurrency: int
+) -> Generator[T, None, None]:
+    """The results of all jobs as they come, at most `concurrency` at work. An error of a job ends all and is raised."""
+    results: SimpleQueue[T | _End] = SimpleQueue()
+    loop = asyncio.new_event_loop()
+
+    async def work(client: Client) -> None:
+        for job in jobs:
+            for result in await job(client):
+                results.put(result)
+
+    async def all_workers() -> None:
+        async with connect() as client, asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(work(client))
+
+    task = loop.create_task(all_workers())
+    thread = threading.Thread(target=_run, args=(loop, task, results), name="requests", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(result := results.get(), _End):
+            yield result
+        if result.error is not None:
+            raise result.error
+    finally:
+        with suppress(RuntimeError):  # The loop is closed where all is done.
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+
+
+def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], results: SimpleQueue[T | _End]) -> None:
+    error: BaseException | None = None
+    try:
+        loop.run_until_complete(task)
+    except BaseExceptionGroup as group:
+        error = group.exceptions[0]
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+    except BaseException as other:
+        error = other
+    finally:
+        with suppress(Exception):
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        results.put(_End(error))

@@ -1,0 +1,172 @@
+"""A language model reads an explanation and a text and rates every token 0 to 9, on any engine.
+
+1. The scheme (`rewrite.schemes`) is the one the config names, or the best that the engine can serve: all_at_once where
+   it goes on from the beginning of an answer, else last_token where it gives log-probabilities, else ratings_list. One
+   that it cannot serve is refused before the first call.
+2. Windows go latent by latent, so that prompts that begin alike stand together and engines can compute that beginning
+   once; answers come back in any order.
+3. Every asked position of every explained latent gets a strength, with the probability of 0 and of no digit at all, or
+   is missing, counted by the kind of failure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
+from pydantic import Field
+from scipy.sparse import csr_array
+
+from rewrite.config import Section, UserError
+from rewrite.engines.base import Answer, Engine, Fault, OpenEngine, Question, Reading, Slots
+from rewrite.records import Explanation, Peek, Strengths, Text
+from rewrite.schemes import AllAtOnce, Item, LastToken, Ratings, RatingsList, Scheme
+
+TOGETHER = 4096
+"""Requests handed to the engine at a time [requests]."""
+
+
+class Settings(Section):
+    """Settings under `simulators.llm`."""
+
+    model: str = ""
+    """The language model: a folder or a hub name, or the name that a server knows it by."""
+    scheme: Literal["auto", "all_at_once", "last_token", "ratings_list"] = "auto"
+    """How the model is asked; `auto` takes the best that the engine can serve."""
+    renormalise: bool = True
+    """Divide by the probability that the answer is a digit at all; false follows the paper. No effect on
+    ratings_list."""
+    context: int = Field(32, ge=2)
+    """Tokens shown by last_token, the rated one among them [tokens]."""
+    held: bool = True
+    """Hold the answer of ratings_list to a JSON schema where the engine can."""
+    temperature: float = Field(0.0, ge=0)
+    """Temperature of ratings_list; the other schemes read probabilities."""
+    seed: int = 0
+    """Names the draws of ratings_list at a temperature above 0."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A window with something to rate: its tokens, which are asked, and where the asked ones stand among all asked
+    positions of the text."""
+
+    tokens: list[str]
+    asked: Bool[np.ndarray, " position"]
+    rows: Int[np.ndarray, " position"]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """An item with the rows and the column that its answer fills."""
+
+    item: Item
+    rows: Int[np.ndarray, " place"]
+    column: int
+
+
+class _Page:
+    """Strengths of the asked positions × explained latents, filled in as answers arrive; unknown until then."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.strengths, self.zero, self.outside = (np.full((rows, columns), np.nan, np.float32) for _ in range(3))
+        self.faults: Counter[str] = Counter()
+
+    def fill(self, place: _Placed, ratings: Ratings) -> None:
+        for array, values in (
+            (self.strengths, ratings.strengths),
+            (self.zero, ratings.zero),
+            (self.outside, ratings.outside),
+        ):
+            array[place.rows, place.column] = values
+        self.faults.update(ratings.faults)
+
+
+class LanguageModelSimulator:
+    """Asks an engine for every strength."""
+
+    scale = 9.0
+
+    def __init__(self, explanations: Sequence[Explanation], latents: int, scheme: Scheme, engine: Engine) -> None:
+        self.latents, self.scheme, self.engine = latents, scheme, engine
+        given = [e for e in explanations if 0 <= e.latent < latents]
+        self.texts = {e.latent: e.text for e in sorted(given, key=lambda e: e.latent) if e.text is not None}
+        self.missing = {latent: "no explanation" for latent in range(latents) if latent not in self.texts}
+        self.missing |= {e.latent: e.why or "no explanation" for e in given if e.text is None}
+
+    def simulate(self, text: Text) -> Strengths:
+        """See `Simulator.simulate`."""
+        counted = text.counted()
+        windows = list(_windows(text, counted))
+        page = _Page(int(counted.sum()), len(self.texts))
+        placed = chain.from_iterable(self._ask(column, windows) for column in range(len(self.texts)))
+        while batch := list(islice(placed, TOGETHER)):
+            for number, reply in self._answers(batch):
+                place = batch[number]
+                if isinstance(reply, Fault):
+                    page.fill(place, Ratings.none(len(place.rows), reply.kind))
+                else:
+                    page.fill(place, self.scheme.read(place.item, reply))
+        return self._strengths(counted, page)
+
+    def _ask(self, column: int, windows: Sequence[_Window]) -> Iterator[_Placed]:
+        text = list(self.texts.values())[column]
+        for window in windows:
+            for item in self.scheme.ask(text, window.tokens, window.asked):
+                yield _Placed(item, window.rows[item.places], column)
+
+    def _answers(self, batch: Sequence[_Placed]) -> Iterator[tuple[int, Reading | Answer | Fault]]:
+        """The engine's answers to a batch of one kind of request."""
+        requests = [place.item.request for place in batch]
+        slots = [request for request in requests if isinstance(request, Slots)]
+        if slots:
+            yield from self.engine.read(slots)
+        else:
+            yield from self.engine.generate([request for request in requests if isinstance(request, Question)])
+
+    def _strengths(self, counted: Bool[np.ndarray, " position"], page: _Page) -> Strengths:
+        """Every prediction as an entry, zeros and unknown ones too."""
+        columns = np.array(list(self.texts), dtype=np.int32)
+        ends = np.concatenate([[0], np.cumsum(counted * len(columns))])
+        indices = np.tile(columns, int(counted.sum()))
+        values = csr_array((page.strengths.ravel(), indices, ends), shape=(len(counted), self.latents))
+        return Strengths(values, dict(self.missing), dict(page.faults), page.zero.ravel(), page.outside.ravel())
+
+
+def _windows(text: Text, counted: Bool[np.ndarray, " position"]) -> Iterator[_Window]:
+    row = np.cumsum(counted) - 1
+    for tokens, begin, end in zip(text.windows(), text.starts[:-1], text.starts[1:], strict=True):
+        if counted[begin:end].any():
+            yield _Window(tokens, counted[begin:end], row[begin:end])
+
+
+def choose_scheme(settings: Settings, engine: Engine) -> Scheme:
+    """The scheme that the settings name. Raises UserError for one that the engine cannot serve, naming those it can."""
+    schemes: dict[str, Scheme] = {
+        "all_at_once": AllAtOnce(settings.renormalise),
+        "last_token": LastToken(settings.renormalise, settings.context),
+        "ratings_list": RatingsList(settings.temperature, settings.seed, settings.held),
+    }
+    able = [name for name, scheme in schemes.items() if scheme.fits(engine.can)]
+    name = able[0] if settings.scheme == "auto" else settings.scheme
+    if name not in able:
+        raise UserError(
+            f"simulators.llm.scheme = {name}: the engine {engine.identity.get('engine', '')} cannot serve it with this "
+            f"model; it can serve: {', '.join(able)}"
+        )
+    return schemes[name]
+
+
+def build(
+    explanations: Sequence[Explanation], latents: int, settings: Settings, peek: Peek, open_engine: OpenEngine
+) -> LanguageModelSimulator:
+    """The simulator with its engine open; the truth is not looked at."""
+    if not settings.model:
+        raise UserError("simulators.llm.model: not set; name a language model, a folder or a hub name")
+    engine = open_engine(settings.model)
+    return LanguageModelSimulator(explanations, latents, choose_scheme(settings, engine), engine)

@@ -1,0 +1,209 @@
+"""Score: how good each explanation is, on the calibrate split, which no explanation was made from.
+
+1. What the simulation says of it costs nothing more: the correlation of strengths and true activations, and the R² of
+   calibrated ones (`rewrite.scores`).
+2. Where `score.scorers` asks for it, a language model judges which held-out windows fit the explanation
+   (`rewrite.judge`), a block of latents at a time.
+
+`4_scores.parquet` has a row per latent of the coder. For `simulation`, `r2` and each scorer S that was asked for there
+are S, S_low and S_high (null where there is none) and S_why, which says why S is null and is empty where it is not. A
+scorer that judges also has S_precision, the precision at the latent's true base rate, and S_faults, the windows that
+have no judgement, counted by the kind of failure, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+from tqdm import tqdm
+
+from rewrite.activations import ActivationStore
+from rewrite.calibrate import Pair
+from rewrite.calls import Calls, Planned
+from rewrite.config import Config, UserError
+from rewrite.engines.base import Answer, Engine, Fault, OpenEngine
+from rewrite.explanations import load_explanations
+from rewrite.judge import SHOW, Drawn, HeldOut, Sheet, draw_windows, hold_out
+from rewrite.records import Explanation
+from rewrite.sampling import draw_latents
+from rewrite.scores import Accuracy, Scored, score_judgements, score_simulations
+from rewrite.simulations import Simulations
+from rewrite.store import Run
+
+AT_ONCE = 32
+"""Latents whose questions are handed to the engine together [latents]."""
+WORDS = 40
+"""Length of an explanation that a dry run supposes [words]."""
+NOT_REWRITTEN = "not rewritten: sample.latents left it out"
+
+Columns = dict[str, pa.Array]
+
+
+def run(config: Config, run: Run) -> None:
+    """Write `4_scores.parquet`."""
+    with Calls(config, run, "score") as calls:
+        score(config, run, calls.open)
+        calls.latents = len(draw_latents(config.sample, ActivationStore(run.path("2_activations")).latents))
+
+
+def plan(config: Config, run: Run, explained: bool) -> Planned:
+    """What judging would cost at most. Latents without an explanation yet are taken to get one of `WORDS` words."""
+    store = ActivationStore(run.path("2_activations"))
+    if explained:
+        explanations = load_explanations(run.path("3_explanations.jsonl"))
+    else:
+        explanations = [Explanation(latent, " ".join(["word"] * WORDS)) for latent in range(store.latents)]
+    with Calls(config, run, "score", dry=True) as calls:
+        judged_columns(config, store, explanations, calls.open)
+        return calls.met
+
+
+def score(config: Config, run: Run, open_engine: OpenEngine) -> None:
+    """All scores; no engine is opened where no scorer is asked for."""
+    store = ActivationStore(run.path("2_activations"))
+    columns: Columns = {"latent": pa.array(range(store.latents), pa.int32())}
+    columns |= simulation_columns(config, store, Simulations(run.path("4_simulations"), store.latents))
+    if config.score.scorers:
+        explanations = load_explanations(run.path("3_explanations.jsonl"))
+        columns |= judged_columns(config, store, explanations, open_engine)
+    with run.writing("4_scores.parquet") as path:
+        pq.write_table(pa.table(columns), path)
+
+
+def simulation_columns(config: Config, store: ActivationStore, simulations: Simulations) -> Columns:
+    """The columns of `simulation` and `r2`."""
+    rewritten = simulations.rewritten
+    missing = simulations.missing(store.shards("calibrate"))
+    absent = ~rewritten | np.isin(np.arange(store.latents), list(missing))
+    scores = score_simulations(
+        lambda: document_pairs(store, simulations), absent, simulations.scale, config.analyse.alpha
+    )
+    known = {int(i): missing.get(int(i), NOT_REWRITTEN) for i in np.flatnonzero(absent)}
+    still = "its activation does not vary on the calibrate split, or fewer than 2 documents were simulated"
+    constant = "its strength or its activation does not vary on the calibrate split"
+    return _scored("simulation", scores.correlation, known, constant) | _scored("r2", scores.r2, known, still)
+
+
+def document_pairs(store: ActivationStore, simulations: Simulations) -> Iterator[Pair]:
+    """Truth and strengths on the simulated positions of each document of the calibrate split that has some."""
+    for name in store.shards("calibrate"):
+        shard = store.load(name)
+        counted = simulations.show(name, shard.text).counted()
+        strengths = simulations.strengths(name, len(counted))
+        owner = np.where(counted, np.repeat(shard.documents, np.diff(shard.text.starts)), -1)
+        for document in np.unique(owner[counted]):
+            rows = np.flatnonzero(owner == document)
+            yield Pair(shard.activations[rows], strengths[rows])
+
+
+def _scored(name: str, scored: Scored, known: Mapping[int, str], otherwise: str) -> Columns:
+    lacking = np.isnan(scored.value)
+    why = [known.get(i, otherwise) if lacks else "" for i, lacks in enumerate(lacking)]
+    return {
+        name: _nullable(scored.value),
+        f"{name}_low": _nullable(scored.low),
+        f"{name}_high": _nullable(scored.high),
+        f"{name}_why": pa.array(why, pa.string()),
+    }
+
+
+def _nullable(values: Float[np.ndarray, " latent"]) -> pa.Array:
+    """Numbers with null for NaN."""
+    return pa.array(values, pa.float64(), from_pandas=True)
+
+
+@dataclass
+class Verdicts:
+    """What one scorer says of the latents so far."""
+
+    accuracy: dict[int, Accuracy] = field(default_factory=dict)
+    why: dict[int, str] = field(default_factory=dict)
+    faults: dict[int, Counter[str]] = field(default_factory=dict)
+
+    def columns(self, name: str, latents: int) -> Columns:
+        """The scorer's columns; a latent that it says nothing of was not rewritten."""
+        found = [self.accuracy.get(i, Accuracy()) for i in range(latents)]
+        scored = Scored(*(np.array([getattr(a, key) for a in found]) for key in ("value", "low", "high")))
+        known = {i: self.why.get(i, NOT_REWRITTEN) for i in range(latents)}
+        faults = [json.dumps(self.faults.get(i, {}), sort_keys=True) for i in range(latents)]
+        return _scored(name, scored, known, "") | {
+            f"{name}_precision": _nullable(np.array([a.precision for a in found])),
+            f"{name}_faults": pa.array(faults, pa.string()),
+        }
+
+
+def judged_columns(
+    config: Config, store: ActivationStore, explanations: Sequence[Explanation], open_engine: OpenEngine
+) -> Columns:
+    """The columns of each scorer that is asked for; needs no simulation."""
+    if not config.score.model:
+        raise UserError("score.model: not set; name the language model that judges, or leave score.scorers empty")
+    held = hold_out((store.load(name) for name in store.shards("calibrate")), config.score.window)
+    if not len(held.ids):
+        raise UserError(
+            f"score.window = {config.score.window}: no window of the calibrate split is as long; set it to at most "
+            f"corpus.window = {config.corpus.window}"
+        )
+    engine = open_engine(config.score.model)
+    verdicts: dict[str, Verdicts] = {scorer: Verdicts() for scorer in config.score.scorers}
+    texts = {e.latent: e for e in explanations}
+    latents = draw_latents(config.sample, store.latents)
+    with tqdm(total=len(latents), desc="score", unit=" latents", disable=None) as progress:
+        for begin in range(0, len(latents), AT_ONCE):
+            block = latents[begin : begin + AT_ONCE]
+            explained = [texts.get(int(i), Explanation(int(i), None)) for i in block]
+            judge_block(config, held, explained, engine, verdicts)
+            progress.update(len(block))
+    columns: Columns = {}
+    for scorer, said in verdicts.items():
+        columns |= said.columns(scorer, store.latents)
+    return columns
+
+
+def judge_block(
+    config: Config, held: HeldOut, block: Sequence[Explanation], engine: Engine, verdicts: Mapping[str, Verdicts]
+) -> None:
+    """Judge some latents by every scorer in one go, and add what comes of it to the verdicts."""
+    sheets: list[tuple[Drawn, Sheet]] = []
+    for explanation in block:
+        drawn = draw_windows(held, explanation.latent, config.score) if explanation.text else _no_text(explanation)
+        for scorer, said in verdicts.items():
+            if isinstance(drawn, Drawn) and explanation.text:
+                shown = SHOW[scorer](held, drawn, config.score)
+                sheets.append((drawn, Sheet(scorer, explanation.text, shown)))
+            else:
+                said.why[explanation.latent] = str(drawn)
+    replies = ask_all(engine, [sheet for _, sheet in sheets], config)
+    for (drawn, sheet), answers in zip(sheets, replies, strict=True):
+        said = verdicts[sheet.scorer]
+        marked = sheet.mark(answers, config.score)
+        said.faults[drawn.latent] = marked.faults
+        accuracy = Accuracy()
+        if not marked.why:
+            accuracy = score_judgements(marked.judged, drawn.base_rate, config.analyse.alpha)
+        if np.isnan(accuracy.value):
+            said.why[drawn.latent] = marked.why or "only windows that fit, or only windows that do not, were judged"
+        said.accuracy[drawn.latent] = accuracy
+
+
+def _no_text(explanation: Explanation) -> str:
+    return f"no explanation: {explanation.why}" if explanation.why else "no explanation"
+
+
+def ask_all(engine: Engine, sheets: Sequence[Sheet], config: Config) -> list[list[Answer | Fault]]:
+    """The replies to each sheet's questions, in order, asked in one go."""
+    asked = [list(sheet.ask(engine, config.score)) for sheet in sheets]
+    questions = [question for own in asked for question in own]
+    replies: list[Answer | Fault] = [Fault("server error", "no answer came")] * len(questions)
+    for number, reply in engine.generate(questions):
+        replies[number] = reply
+    ends = np.cumsum([0, *(len(own) for own in asked)])
+    return [replies[begin:end] for begin, end in pairwise(ends)]
