@@ -24,7 +24,8 @@ from jaxtyping import Bool, Float, Int
 from rewrite.engines.base import Abilities, Answer, Question, Reading, Slots
 from rewrite.prompting import Message, fill, make_text, mark, show_token
 
-PLACEHOLDER = "?"
+PLACEHOLDER = ""
+"""What stands in a slot: nothing costs nothing, and says nothing of any answer."""
 Request = Slots | Question
 
 
@@ -147,7 +148,7 @@ def _lines(tokens: tuple[str, ...], asked: tuple[bool, ...]) -> tuple[str, ...]:
             pieces.append(begun)
             begun = "\n"
         else:
-            begun += f"{PLACEHOLDER}\n"
+            begun += PLACEHOLDER + "\n"
     return tuple(pieces)
 
 

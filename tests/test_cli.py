@@ -45,7 +45,7 @@ def test_a_finished_run_does_nothing_and_says_the_verdict(
     ("arguments", "expected"),
     [
         (["--set", "simulator=patern"], "simulator = patern: no such simulator; did you mean patterns?"),
-        (["--set", "explainer=gpt"], "explainer = gpt: no such explainer; there are: patterns"),
+        (["--set", "explainer=gpt"], "explainer = gpt: no such explainer; there are: llm, patterns"),
         (["--set", "explainers.patterns.max_wrods=3"], "explainers.patterns.max_wrods: no such setting"),
         (["--set", "simulators.oracle.levels=-1", "--set", "simulator=oracle"], "simulators.oracle.levels"),
         (["--set", "hookpoint=layers.9.mlp"], "layers.1.mlp"),

@@ -74,9 +74,9 @@ def test_slots_follow_their_own_tokens_in_any_text(tokens: list[str], data: st.D
         # One line a token, one tab a line: no token can pass for another line or for a rating.
         assert len(lines) == item.places[-1] + 1
         assert all(line.count("\t") == 1 for line in lines)
-        assert [len("?".join(request.pieces[: i + 1]).split("\n")) - 1 for i in range(len(item.places))] == list(
-            item.places
-        )
+        assert [
+            len(request.placeholder.join(request.pieces[: i + 1]).split("\n")) - 1 for i in range(len(item.places))
+        ] == list(item.places)
 
 
 @given(TOKENS)
