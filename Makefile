@@ -15,7 +15,7 @@ OPTIONS = --config $(CONFIG) --run $(RUN) \
 	$(if $(CALIBRATOR),--set calibrator=$(CALIBRATOR)) $(if $(ENGINE),--set engine=$(ENGINE)) \
 	$(foreach pair,$(SET),--set '$(pair)') $(if $(DRY),--dry-run)
 
-.PHONY: setup train explain simulate score evaluate report run test test-vllm check bench subject paper-small clean
+.PHONY: setup train explain simulate score evaluate report run test test-vllm check bench subject planted paper-small clean
 
 setup: $(INSTALLED)
 
@@ -58,6 +58,10 @@ bench: $(INSTALLED)
 
 subject: $(INSTALLED)
 	$(BIN)/python data/make_subject.py --out data/subject
+
+# The positive control: a built model whose every rule is known, with true, corrupted and shuffled rules as explanations.
+planted: $(INSTALLED)
+	$(BIN)/python -m rewrite.testbed planted
 
 # The paper's protocol at a size that runs here, with a small model of random weights as explainer and simulator.
 paper-small: $(INSTALLED) small-model

@@ -1,8 +1,10 @@
-"""The command line: one subcommand a stage, and `run` for all of them.
+"""The command line: one subcommand a stage, `run` for all of them, and two that read finished runs.
 
     rewrite report --config my.toml --run runs/mine --set coder.k=32
+    rewrite compare runs/mine runs/other
+    rewrite plan runs/pilot --effect 0.05
 
-A stage's command also runs the stages before it that are not fresh.
+A stage's command also runs the stages before it that are not fresh. `compare` and `plan` change nothing in a run.
 """
 
 from __future__ import annotations
@@ -19,8 +21,13 @@ from rewrite import __version__
 from rewrite.calls import Planned, cost
 from rewrite.config import Config, UserError, list_keys, load_config
 from rewrite.fresh import backend_keys
-from rewrite.pipeline import STAGES, go, plan, verdict
-from rewrite.store import Run
+from rewrite.pipeline import STAGES, go, verdict
+from rewrite.pipeline import plan as plan_calls
+from rewrite.store import Run, write_whole
+from rewrite.tables import Form, Page
+
+ENDINGS: dict[str, Form] = {".md": "markdown", ".json": "json"}
+"""The form that the ending of `--out` asks for."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,12 +46,40 @@ def build_parser() -> argparse.ArgumentParser:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="rewrite", description=__doc__, epilog=_key_help(), formatter_class=layout)
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE")
-    for stage in STAGES:
-        text = f"write {', '.join(stage.writes)}"
-        commands.add_parser(stage.name, parents=[shared], help=text, epilog=_key_help(), formatter_class=layout)
-    commands.add_parser("run", parents=[shared], help="every stage", epilog=_key_help(), formatter_class=layout)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    texts = {stage.name: f"write {', '.join(stage.writes)}" for stage in STAGES} | {"run": "every stage"}
+    for name, text in texts.items():
+        command = commands.add_parser(name, parents=[shared], help=text, epilog=_key_help(), formatter_class=layout)
+        command.set_defaults(act=_run_stages)
+    _add_readers(commands)
     return parser
+
+
+def _add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The commands that read finished runs."""
+    shown = argparse.ArgumentParser(add_help=False)
+    forms = ("table", "markdown", "json")
+    shown.add_argument(
+        "--format", choices=forms, help="form of what is said (default: by the ending of --out, or table)"
+    )
+    shown.add_argument("--out", type=Path, metavar="FILE", help="write it there: .md is Markdown, .json is JSON")
+    text = "set runs on the same test documents side by side, and test every pair"
+    compare = commands.add_parser("compare", parents=[shown], help=text, description=text)
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
+    compare.set_defaults(act=_compare)
+    text = "say how many documents, calls and dollars an effect needs, from a small run"
+    plan = commands.add_parser("plan", parents=[shown], help=text, description=text)
+    plan.add_argument("pilot", type=Path, metavar="RUN", help="folder of a run with losses; 20 documents make a pilot")
+    plan.add_argument(
+        "--effect", nargs="+", type=float, default=(), metavar="X", help="what is to be found (default: 0.01 to 0.1)"
+    )
+    plan.add_argument(
+        "--unit", choices=("recovered", "nats"), default="recovered", help="unit of --effect: share of the gap, or nats"
+    )
+    plan.add_argument("--power", type=float, default=0.8, help="chance to find it (%(default)s)")
+    plan.add_argument("--reference", default="zero", metavar="ARM", help="arm to tell simulated from (%(default)s)")
+    plan.add_argument("--latents", type=int, default=0, help="latents to rewrite (default: as many as the run)")
+    plan.set_defaults(act=_plan)
 
 
 def _key_help() -> str:
@@ -60,27 +95,59 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     options = build_parser().parse_args(arguments)
-    last = STAGES[-1].name if options.command == "run" else options.command
     try:
-        config = load_config(options.config, options.set)
-        with Run(options.run, options.command) as run:
-            if options.dry_run:
-                print(_describe_plan(plan(config, run, last, _say), config))
-            else:
-                go(config, run, last, _say)
-                print(verdict(run) if last == STAGES[-1].name else f"{last}: done, in {options.run}")
+        options.act(options)
         return 0
     except UserError as error:
         print(f"rewrite: {error}", file=sys.stderr)
         return 2
+
+
+def _run_stages(options: argparse.Namespace) -> None:
+    """Run the stages up to the one that is named, or say what they would ask."""
+    last = STAGES[-1].name if options.command == "run" else options.command
+    config = load_config(options.config, options.set)
+    try:
+        with Run(options.run, options.command) as run:
+            if options.dry_run:
+                print(_describe_plan(plan_calls(config, run, last, _say), config))
+            else:
+                go(config, run, last, _say)
+                print(verdict(run) if last == STAGES[-1].name else f"{last}: done, in {options.run}")
     except Exception as error:
         if not _is_full_disk(error):
             raise
-        print(
-            f"rewrite: {options.run}: no space left on the disk; free some and run again, nothing finished is lost",
-            file=sys.stderr,
-        )
-        return 2
+        raise UserError(
+            f"{options.run}: no space left on the disk; free some and run again, nothing finished is lost"
+        ) from None
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from rewrite.comparison import compare
+
+    _show(compare(options.runs), options)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from rewrite.planning import Wish, plan_run
+
+    wish = Wish(tuple(options.effect), options.unit, options.power, options.reference, options.latents)
+    _show(plan_run(options.pilot, wish), options)
+
+
+def _show(page: Page, options: argparse.Namespace) -> None:
+    """Print a page, or write it where `--out` says, in the form that was asked for."""
+    out: Path | None = options.out
+    form: Form = options.format or (ENDINGS.get(out.suffix, "table") if out else "table")
+    text = page.write(form) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        write_whole(out, text.encode())
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror}); name another file") from None
+    print(f"written to {out}")
 
 
 def _say(line: str) -> None:

@@ -12,12 +12,26 @@ import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Share = Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)]
 Scalar = bool | int | float | str | list[Any] | None
+Control = Literal[
+    "mean",
+    "mean_layer",
+    "zero_layer",
+    "quantised",
+    "true_active",
+    "simulated_active",
+    "matched",
+    "hits",
+    "shuffled",
+    "random",
+    "token_table",
+    "linear_probe",
+]
 
 
 class UserError(Exception):
@@ -159,8 +173,27 @@ class EvaluateConfig(Section):
     """Shares of the latents that are simulated, the others keeping their true activations."""
     random_seeds: int = Field(5, ge=0)
     """Draws of the random order in which latents are simulated [draws]."""
+    controls: tuple[Control, ...] = get_args(Control)
+    """The arms beside `clean`, `coder`, `zero` and the simulated ones; without `matched` and `hits` the report does not
+    split what is lost."""
+    control_seeds: int = Field(5, ge=1)
+    """Draws of the controls that are drawn, `shuffled` and `random` [draws]."""
     topk: bool = False
     """Also write every simulated arm after keeping only each position's k strongest latents (the paper's splice)."""
+
+
+class CostConfig(Section):
+    """What each latent's simulation costs in loss (`rewrite.attribution`)."""
+
+    steps: int = Field(4, ge=1)
+    """Points on the line from true to simulated activations at which gradients are taken [backward passes]."""
+    documents: int = Field(60, ge=0)
+    """Test documents that costs are taken on, drawn from those that are simulated [documents]; 0 takes all."""
+    check: int = Field(50, ge=0)
+    """Latents whose cost is also measured alone, all others true, a forward pass each: half of them those of most cost,
+    half drawn from the others [latents]."""
+    seed: int = 0
+    """Names the draws of documents and of latents to check."""
 
 
 class AnalyseConfig(Section):
@@ -206,6 +239,7 @@ class Config(Section):
     calls: CallsConfig = CallsConfig()
     score: ScoreConfig = ScoreConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    cost: CostConfig = CostConfig()
     analyse: AnalyseConfig = AnalyseConfig()
     explainers: dict[str, dict[str, Scalar]] = {}
     """Settings of the explainers, a table each: `explainers.patterns.max_words = 40`."""

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#595959"
+SKY, PURPLE = "#56B4E9", "#CC79A7"
 COLOURS = {"clean": GREEN, "coder": GREEN, "simulated": BLUE, "simulated_topk": BLUE}
+COLOURS |= dict.fromkeys(("quantised", "true_active", "simulated_active", "matched", "hits"), SKY)
+COLOURS |= dict.fromkeys(("shuffled", "random", "token_table", "linear_probe"), PURPLE)
+PARTS = {
+    "magnitude": "magnitude: wrong strength where both fire",
+    "sensitivity": "sensitivity: firings missed",
+    "specificity": "specificity: firings added, and rest",
+}
 CURVES = {
     ("simulated", "best"): (BLUE, "o", "-", "best-explained latents first"),
     ("simulated", "random"): (ORANGE, "s", "-", "random order"),
@@ -30,18 +38,21 @@ DPI = 150
 
 
 def select_ladder(stats: Row) -> list[Row]:
-    """The arms that are not simulated and the simulated ones at the largest fraction, best loss first."""
-    simulated = [row for row in stats["arms"] if row["fraction"] is not None]
-    largest = max(row["fraction"] for row in simulated)
+    """The arms that stand once, the drawn controls, and the simulated ones at the largest fraction; best loss first."""
+    best = [row for row in stats["arms"] if row["order"] == "best"]
+    largest = max(row["fraction"] for row in best)
     rows = [row for row in stats["arms"] if row["fraction"] is None]
-    rows += [row for row in simulated if row["fraction"] == largest and row["order"] == "best"]
+    rows += [row for row in stats["averages"] if row["order"] == ""]
+    rows += [row for row in best if row["fraction"] == largest]
     return sorted(rows, key=lambda row: (row["loss"], row["arm"]))
 
 
 def name_arm(row: Row) -> str:
-    """An arm as a reader meets it: `simulated, 40% best`."""
+    """An arm as a reader meets it: `simulated, 40% best`, `shuffled, mean of 5 draws`."""
     if row["fraction"] is None:
         return str(row["arm"])
+    if row["order"] == "":
+        return f"{row['arm']}, mean of {row['seeds']} draws" if "seeds" in row else str(row["arm"])
     return f"{row['arm']}, {100 * row['fraction']:.3g}%" + (f" {row['order']}" if row["fraction"] < 1 else "")
 
 
@@ -56,7 +67,8 @@ def draw_ladder(stats: Row, path: Path) -> None:
         axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
         axes.plot(row["increase"], place, "o", color=colour, markersize=7)
         note = f"  {row['loss']:.3f}" + _share_note(row)
-        axes.annotate(note, (high, place), (5, 0), "data", "offset points", va="center", fontsize=9, color=colour)
+        ink = GREY if colour in (SKY, PURPLE) else colour
+        axes.annotate(note, (high, place), (5, 0), "data", "offset points", va="center", fontsize=9, color=ink)
     axes.set_yticks(range(len(rows)), [name_arm(row) for row in rows])
     axes.invert_yaxis()
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -71,6 +83,32 @@ def draw_ladder(stats: Row, path: Path) -> None:
 
 def _share_note(row: Row) -> str:
     return f"  ({100 * row['recovered']:.0f}%)" if row["recovered_ci"] is not None else ""
+
+
+def draw_split(stats: Row, path: Path) -> None:
+    """What the simulation lost, part after part from the coder's loss to its own, each with its paired interval."""
+    figure = _open(7.6, 2.9)
+    axes = figure.subplots()
+    begin = 0.0
+    for place, row in enumerate(stats["split"]):
+        axes.barh(place, row["nats"], left=begin, color=(BLUE, ORANGE, VERMILION)[place], height=0.55)
+        axes.plot([begin + end for end in row["ci"]], [place, place], color="black", linewidth=1.5)
+        share = f" ({100 * row['share']:.0f}%)" if row["share"] is not None else ""
+        axes.annotate(
+            f"  {row['nats']:+.3f}{share}", (begin + max(0.0, *row["ci"]), place), va="center", fontsize=9, color=GREY
+        )
+        begin += row["nats"]
+    axes.set_axisbelow(True)
+    axes.axvline(0, color=GREEN, linewidth=1.5)
+    axes.axvline(begin, color=BLUE, linewidth=1.5, linestyle="--")
+    axes.set_yticks(range(len(stats["split"])), [PARTS[row["part"]] for row in stats["split"]])
+    axes.invert_yaxis()
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, right + 0.25 * (right - left))
+    axes.set_xlabel(f"loss above the coder's [nats per token], {_cover(stats)} paired interval")
+    axes.grid(axis="x", color="#dddddd")
+    axes.set_title("From the coder to the simulation (dashed)", loc="left", fontsize=11)
+    figure.savefig(path, dpi=DPI)
 
 
 def draw_fractions(stats: Row, path: Path) -> None:

@@ -1,6 +1,6 @@
 """The stages in order: what each reads, what it writes, and which part of the config it depends on.
 
-    train → collect → explain → simulate → score → evaluate → analyse → report
+    train → collect → explain → simulate → score → evaluate → cost → analyse → report
 
 `go` runs every stage up to the one asked for, skipping what is fresh (`rewrite.fresh`). A stage's module is imported
 only when it runs, so that a run with nothing to do does not wait for torch.
@@ -51,15 +51,22 @@ STAGES = (
         ("5_latents.parquet", "5_losses.parquet"),
         (*SUBJECT, "calibrator", "evaluate"),
         ("subject",),
-        version=2,
+        version=3,
     ),
-    Stage("analyse", ("5_latents.parquet", "5_losses.parquet"), ("6_stats.json",), ("analyse",), version=2),
+    Stage(
+        "cost",
+        ("1_coder", "2_activations", "4_simulations", "4_scores.parquet"),
+        ("5_costs.parquet", "5_costs.json"),
+        (*SUBJECT, "calibrator", "evaluate.missing", "cost", "analyse.alpha"),
+        ("subject",),
+    ),
+    Stage("analyse", ("5_latents.parquet", "5_losses.parquet"), ("6_stats.json",), ("analyse",), version=3),
     Stage(
         "report",
         ("1_coder", "3_explanations.jsonl", "4_simulations", "4_scores.parquet", "5_latents.parquet", "6_stats.json"),
         ("7_report",),
         ("hookpoint", "explainer", "simulator", "calibrator", "engine"),
-        version=2,
+        version=3,
     ),
 )
 

@@ -8,6 +8,9 @@ with every latent 0 (decoder bias and skip path):
     mean        base + Σ E[a] W                   mean_layer the module's mean output
     simulated   base + Σ_{l∉S} a W + Σ_{l∈S} â W  simulated_topk  the same after keeping the k largest at each position
 
+The mixtures of a and â (`rewrite.controls.MIXTURES`) and the readers that know no explanation (`rewrite.probes`) put
+their activations in the place of â, for the same S.
+
 Where only some latents are rewritten (`sample.latents`), the others keep their true activations in every arm that goes
 through the coder: base(x) then stands for the coder's output with every *rewritten* latent 0.
 
@@ -18,6 +21,7 @@ kept as that constant and a sparse difference from it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +32,11 @@ from torch import Tensor
 
 from rewrite.calibrate import Calibrator, Tally
 from rewrite.coder import Coder
+from rewrite.controls import MIXTURES, calibrate_firings, find_threshold, mix
+from rewrite.probes import Reader
 
 FIXED_ARMS = ("clean", "coder", "zero", "zero_layer", "mean", "mean_layer")
+CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,11 @@ class Written:
     truth: Bags
     simulated: Bags
     """â − â(0): the calibrated activations' difference from their value at strength 0."""
+    activations: csr_array
+    """a."""
+    strengths: csr_array
+    context: Int[Tensor, "position reach"] | None = None
+    """What a reader sees (`rewrite.probes.list_context`)."""
 
 
 class Splicer:
@@ -94,10 +106,13 @@ class Splicer:
         tally: Tally,
         mean_output: Float[np.ndarray, " d"],
         rewritten: Bool[np.ndarray, " latent"],
+        readers: Mapping[str, Reader] | None = None,
     ):
         device = coder.W_dec.device
         latents = np.arange(len(tally.mean))
-        self.coder, self.calibrator, self.means = coder, calibrator, tally.mean
+        self.coder, self.calibrator, self.tally, self.means = coder, calibrator, tally, tally.mean
+        self.readers = readers or {}
+        self.threshold = find_threshold(calibrator, tally.scale, len(latents))
         self.at_zero = calibrator.apply(np.zeros(len(latents), dtype=np.float32), latents)
         self.every = torch.ones(len(latents), dtype=torch.bool, device=device)
         self.rewritten = torch.as_tensor(rewritten, device=device)
@@ -120,6 +135,7 @@ class Splicer:
         output: Float[Tensor, "position d"],
         truth: csr_array,
         strengths: csr_array,
+        context: Int[Tensor, "position reach"] | None = None,
     ) -> Written:
         """What the arms share: calibrate the strengths once, move everything to the coder's device once."""
         latents = strengths.indices
@@ -129,7 +145,8 @@ class Splicer:
         shape = strengths.shape
         difference = csr_array((activations - self.at_zero[latents], latents, strengths.indptr), shape=shape)
         device = self.resting.device
-        return Written(output, self.coder.base(x), Bags.of(truth, device), Bags.of(difference, device))
+        bags = Bags.of(truth, device), Bags.of(difference, device)
+        return Written(output, self.coder.base(x), *bags, truth, strengths, context)
 
     def vectors(
         self, arm: Arm, written: Written, simulated: Bool[Tensor, " latent"] | None = None
@@ -150,12 +167,34 @@ class Splicer:
                 return self.mean_output.expand_as(written.base)
         if simulated is None:
             raise ValueError(f"arm {arm.name} needs the latents that it simulates")
+        return self._replaced(arm, written, simulated)
+
+    def _replaced(self, arm: Arm, written: Written, simulated: Bool[Tensor, " latent"]) -> Float[Tensor, "position d"]:
+        """The coder's output with something else in the place of the simulated latents."""
         if arm.name == "simulated_topk":
             return written.base + self._top(self._mixed(written, simulated)) @ self.coder.W_dec
         decoder = self.coder.W_dec
-        true_part = written.truth.decode(decoder, ~simulated)
-        resting = (self.resting * simulated) @ decoder
-        return written.base + true_part + resting + written.simulated.decode(decoder, simulated)
+        others = written.base + written.truth.decode(decoder, ~simulated)
+        if arm.name in MIXTURES:
+            return others + self._mixture(arm.name, written).decode(decoder, simulated)
+        if arm.name in self.readers:
+            return others + self._read(self.readers[arm.name], written, simulated)
+        return others + (self.resting * simulated) @ decoder + written.simulated.decode(decoder, simulated)
+
+    def _mixture(self, name: str, written: Written) -> Bags:
+        """True and calibrated activations, mixed as a control says."""
+        fired = calibrate_firings(written.strengths, self.calibrator, self.threshold)
+        return Bags.of(mix(name, written.activations, fired, self.tally), self.resting.device)
+
+    def _read(
+        self, reader: Reader, written: Written, simulated: Bool[Tensor, " latent"]
+    ) -> Float[Tensor, "position d"]:
+        """A reader's part of the output, some positions at a time: its activations are dense."""
+        if written.context is None:
+            raise ValueError("a reader needs the context of each position")
+        decoder = self.coder.W_dec * simulated[:, None]
+        parts = torch.split(written.context, max(1, CHUNK // len(decoder)))
+        return torch.cat([reader.activations(part) @ decoder for part in parts])
 
     def _without(self, written: Written) -> Float[Tensor, "position d"]:
         """The coder's output with every rewritten latent 0."""

@@ -3,12 +3,13 @@
 1. The unit is the document. An arm's loss is a ratio, nats summed over tokens summed, so every token counts once and
    documents, not tokens, carry the error (`estimate`). Two arms are compared on the same documents (`difference`).
 2. The primary test is Student's t on the jackknife's standard error, which is robust to clusters of any size
-   (`Estimate.p_value`). A sign-flip permutation test of the same studentised statistic stands beside it (`sign_flip`).
+   (`Estimate.p_value`). Beside it stand a sign-flip test and two bootstrap intervals (`rewrite.resampling`).
 3. "Not significant" never means "equal": two one-sided tests against a margin say that (`Estimate.p_equivalence`), and
-   `Estimate.detectable` says how large a difference would have been found.
+   `Estimate.detectable` says how large a difference would have been found, `Estimate.documents_needed` how many
+   documents it takes to find one (`rewrite.power`).
 4. The share of the gap that an arm recovers is a ratio of two differences and has Fieller's interval (`recovered`).
 5. Holm's step-down over the family of comparisons (`holm`), then the word (`decide`) and the sentence
-   (`verdict_sentence`).
+   (`verdict_sentence`). Over thousands of latents, Benjamini and Hochberg's step-up (`benjamini_hochberg`).
 
 Sources stand at each function. Too few documents, or documents that show no spread, raise a UserError: a standard error
 of 0 is returned in one case only, two arms that agree exactly on every document (`Estimate.identical`).
@@ -18,15 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from math import inf, isfinite, sqrt
+from math import isfinite, sqrt
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import optimize, stats
+from scipy import stats
 
 from rewrite.config import UserError
+from rewrite.power import documents_needed, noncentrality, upper_sd
 
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 Documents = Float[np.ndarray, " document"]
@@ -34,12 +35,6 @@ Tokens = Int[np.ndarray, " document"]
 
 # With 8 documents there are 256 sign patterns, so a permutation test can go below 0.01; with 5 it never reaches 0.05.
 MINIMUM_DOCUMENTS = 8
-
-# A permuted statistic this close to the observed one, relatively, is a tie: they differ by the order of the sums only.
-TIE = 1e-10
-
-# Numbers drawn at once by a permutation test, which bounds its memory to some 100 MB.
-DRAWS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,20 @@ class Estimate:
         """
         return self.se * noncentrality(self.df, alpha, power)
 
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the documents' means that would give this se with documents of equal length."""
+        return self.se * sqrt(self.df + 1)
+
+    def documents_needed(self, effect: float, alpha: float, power: float = 0.8, confidence: float | None = None) -> int:
+        """Documents of this kind on which the t test finds a true mean of `effect` with this power: a pilot's answer.
+
+        `rewrite.power.documents_needed` with this estimate's `sd`, or, with a `confidence`, with the `sd` that the true
+        one is below that surely (`upper_sd`). Never fewer than MINIMUM_DOCUMENTS. Raises UserError for no effect.
+        """
+        sd = self.sd if confidence is None else upper_sd(self.sd, self.df + 1, confidence)
+        return documents_needed(sd, effect, alpha, power, MINIMUM_DOCUMENTS)
+
 
 def estimate(nats: Documents, tokens: Tokens) -> Estimate:
     """Mean nats per token and its standard error with documents as clusters of unequal size.
@@ -113,7 +122,7 @@ def estimate(nats: Documents, tokens: Tokens) -> Estimate:
     `nats` are sums over a document's tokens. Raises UserError for fewer than MINIMUM_DOCUMENTS documents, for values
     that are not finite, for documents without tokens, and where all documents have exactly the same mean, not 0.
     """
-    _check(nats, tokens)
+    check_documents(nats, tokens)
     count, total = len(nats), float(tokens.sum())
     value = float(nats.sum()) / total
     residuals = nats - value * tokens
@@ -121,7 +130,7 @@ def estimate(nats: Documents, tokens: Tokens) -> Estimate:
         return Estimate(0.0, 0.0, count - 1)
     if np.square(residuals).sum() <= 1e-18 * np.square(nats).sum():
         raise UserError(f"all {count} documents give the same {value:.6g} nats per token: no spread to judge it by")
-    return Estimate(value, sqrt(float((_weigh(tokens) * residuals**2).sum())), count - 1)
+    return Estimate(value, sqrt(float((weigh(tokens) * residuals**2).sum())), count - 1)
 
 
 def difference(arm: Documents, reference: Documents, tokens: Tokens) -> Estimate:
@@ -132,86 +141,26 @@ def difference(arm: Documents, reference: Documents, tokens: Tokens) -> Estimate
     return estimate(arm - reference, tokens)
 
 
-def _weigh(tokens: Tokens) -> Documents:
+def weigh(tokens: Tokens) -> Documents:
     """What each squared residual counts for in the jackknife's se²: (n-1)/n / (Σw - w_i)²."""
     count = len(tokens)
     others = (tokens.sum() - tokens).astype(np.float64)
     return np.asarray((count - 1) / count / others**2)
 
 
-def _check(nats: Documents, tokens: Tokens) -> None:
+def check_documents(nats: Documents, tokens: Tokens) -> None:
+    """Raise UserError where these documents allow no test; see `estimate`."""
     if nats.shape != tokens.shape:
         raise ValueError(f"nats of shape {nats.shape}, tokens of shape {tokens.shape}")
     if len(nats) < MINIMUM_DOCUMENTS:
-        raise UserError(f"{len(nats)} documents are too few for a test: at least {MINIMUM_DOCUMENTS} are needed")
+        raise UserError(
+            f"{len(nats)} documents are too few for a test: at least {MINIMUM_DOCUMENTS} are needed, "
+            f"{MINIMUM_DOCUMENTS - len(nats)} more (corpus.test, corpus.max_documents or sample.documents)"
+        )
     if not np.isfinite(nats).all():
         raise UserError(f"document {int(np.argmin(np.isfinite(nats)))} has a loss that is not a finite number")
     if (tokens <= 0).any():
         raise UserError(f"document {int(np.argmax(tokens <= 0))} has no scored tokens")
-
-
-@cache
-def noncentrality(df: int, alpha: float, power: float) -> float:
-    """The mean, in standard errors, at which a two-sided t test has this power, by the noncentral t distribution.
-
-    Cohen, Statistical Power Analysis (2nd ed. 1988) ch. 2, solved numerically.
-    """
-    critical = float(stats.t.isf(alpha / 2, df))
-
-    def lacking(shift: float) -> float:
-        return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift)) - power
-
-    upper = critical + 1
-    while lacking(upper) < 0:
-        upper *= 2
-    return float(optimize.brentq(lacking, 0.0, upper, xtol=1e-12))
-
-
-def sign_flip(
-    differences: Float[np.ndarray, "comparison document"], tokens: Tokens, resamples: int, seed: int
-) -> Float[np.ndarray, " comparison"]:
-    """Two-sided permutation p of each row's mean: documents' differences change sign by fair coins.
-
-    The statistic is |value| / se of `estimate`, computed anew for every pattern of signs; that keeps the test valid for
-    a mean of 0 without symmetry as documents grow in number: Janssen, Math. Methods Stat. 8 (1999) 320; Canay, Romano &
-    Shaikh, Econometrica 85 (2017) 1013. All 2^n patterns where they are not more than `resamples`; else random ones,
-    with p = (1 + ties and above) / (1 + draws): Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) 39. All rows
-    share the same coins, which `seed` names. Rows of zeros give 1.
-    """
-    for row in differences:
-        _check(row, tokens)
-    count = len(tokens)
-    scale = np.abs(differences).max(axis=1, keepdims=True)
-    rows = differences / np.where(scale > 0, scale, 1)
-    observed = _studentise(np.ones((1, count)), rows, tokens)[0]
-    exact = count < 63 and 2**count <= resamples
-    patterns = 2**count if exact else resamples
-    generator = np.random.default_rng(seed)
-    reached = np.zeros(len(rows), dtype=np.int64)
-    for begin in range(0, patterns, max(1, DRAWS_AT_ONCE // count)):
-        end = min(patterns, begin + max(1, DRAWS_AT_ONCE // count))
-        if exact:
-            coins = np.arange(begin, end)[:, None] >> np.arange(count) & 1
-        else:
-            coins = generator.integers(0, 2, (end - begin, count), dtype=np.int8)
-        reached += (_studentise(2.0 * coins - 1, rows, tokens) >= observed * (1 - TIE)).sum(axis=0)
-    p = reached / patterns if exact else (1 + reached) / (1 + patterns)
-    return np.where(scale[:, 0] > 0, p, 1.0)
-
-
-def _studentise(
-    signs: Float[np.ndarray, "pattern document"], rows: Float[np.ndarray, "comparison document"], tokens: Tokens
-) -> Float[np.ndarray, "pattern comparison"]:
-    """(value / se)² for every pattern of signs, from two matrix products.
-
-    With s_i = ±1 and v_i from `_weigh`, se² = Σ v d² - 2r Σ v s d w + r² Σ v w², where r = Σ s d / Σw.
-    """
-    weights = _weigh(tokens)
-    mean = signs @ rows.T / tokens.sum()
-    cross = signs @ (rows * weights * tokens).T
-    squares = np.square(rows) @ weights - 2 * mean * cross + mean**2 * (weights * np.square(tokens)).sum()
-    safe = np.where(squares > 0, squares, 1)
-    return np.where(squares > 0, mean**2 / safe, np.where(mean == 0, 0, inf))
 
 
 @dataclass(frozen=True)
@@ -239,7 +188,7 @@ def recovered(arm: Documents, zero: Documents, coder: Documents, tokens: Tokens,
         return Recovered(value, None)
     square = float(stats.t.isf(alpha / 2, down.df)) ** 2
     products = (zero - arm - up.value * tokens) * (zero - coder - down.value * tokens)
-    covariance = float((_weigh(tokens) * products).sum())
+    covariance = float((weigh(tokens) * products).sum())
     a = down.value**2 - square * down.se**2
     b = up.value * down.value - square * covariance
     c = up.value**2 - square * up.se**2
@@ -257,6 +206,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, (len(p_values) - rank) * p_values[index])
         adjusted[index] = min(1.0, highest)
+    return adjusted
+
+
+def benjamini_hochberg(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """p values adjusted so that calling those below q significant is wrong in a share q of the calls, on average.
+
+    The i-th smallest of m is multiplied by m / i and kept from rising above the one after: Benjamini & Hochberg, J. R.
+    Stat. Soc. B 57 (1995) 289. For independent tests, and for those positively dependent as Benjamini & Yekutieli, Ann.
+    Stat. 29 (2001) 1165, say. A missing p (NaN) stays missing and is not counted.
+    """
+    adjusted = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(~np.isnan(p_values))
+    order = known[np.argsort(-p_values[known], kind="stable")]
+    counts = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(p_values[order] * len(order) / counts))
     return adjusted
 
 

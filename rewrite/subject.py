@@ -129,7 +129,10 @@ class Subject:
     def logits(self, ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocabulary"]:
         """The model's own logits in float32."""
         with torch.no_grad():
-            logits: Tensor = self.model(input_ids=ids.to(self.device), use_cache=False).logits
+            return self._logits(ids)
+
+    def _logits(self, ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocabulary"]:
+        logits: Tensor = self.model(input_ids=ids.to(self.device), use_cache=False).logits
         return logits.float()
 
     @contextmanager
@@ -159,13 +162,17 @@ class Subject:
     def run_from(
         self, prefix: Prefix, vectors: Float[Tensor, "batch position d"]
     ) -> Float[Tensor, "batch position vocabulary"]:
-        """Float32 logits of the model whose hookpoint returns `vectors`, computing only what comes after it."""
+        """Float32 logits of the model whose hookpoint returns `vectors`, computing only what comes after it.
+
+        Where `vectors` wants a gradient and gradients are on, the logits can be differentiated by it.
+        """
         forwards: dict[nn.Module, Forward] = dict.fromkeys(self.blocks[: self.layer], prefix.before.replay)
         beside = _find_attention(self.block)
         if beside is not None and prefix.attention.output is not None:
             forwards[beside] = prefix.attention.replay
-        with _forwards(forwards), write(self, vectors):
-            return self.logits(prefix.ids)
+        differentiated = torch.is_grad_enabled() and vectors.requires_grad
+        with _forwards(forwards), write(self, vectors), torch.set_grad_enabled(differentiated):
+            return self._logits(prefix.ids)
 
 
 @contextmanager

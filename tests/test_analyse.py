@@ -14,6 +14,7 @@ import pytest
 
 from rewrite import stats
 from rewrite.config import AnalyseConfig, Config, UserError
+from rewrite.losses import COLUMNS, read_losses
 from rewrite.stages import analyse
 from rewrite.store import Run
 
@@ -56,7 +57,7 @@ def make_rows(documents: int = 30, seed: int = 0, kept: float = 0.6, gap: float 
 def write_losses(path: Path, rows: list[Row]) -> Path:
     """Rows as the evaluate stage writes them."""
     types = [pa.int32(), pa.string(), pa.float64(), pa.string(), pa.int64(), pa.float64(), pa.int64()]
-    columns = zip(analyse.COLUMNS, types, strict=True)
+    columns = zip(COLUMNS, types, strict=True)
     pq.write_table(pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in columns}), path)
     return path
 
@@ -66,7 +67,7 @@ ALL = analyse.Latents(every=1024, rewritten=1024, missing=0.0)
 
 def analyse_rows(folder: Path, rows: list[Row], config: AnalyseConfig = QUICK, latents: analyse.Latents = ALL) -> Row:
     path = write_losses(folder / "5_losses.parquet", rows)
-    return analyse.analyse(analyse.read_losses(path), config, latents, path)
+    return analyse.analyse(read_losses(path), config, latents, path)
 
 
 def find_arm(result: Row, arm: str, fraction: float | None = None, order: str = "") -> Row:
@@ -329,7 +330,84 @@ def test_files_that_are_not_losses(tmp_path: Path) -> None:
     path = tmp_path / "5_losses.parquet"
     path.write_bytes(b"PAR1 not really")
     with pytest.raises(UserError, match="not readable as Parquet"):
-        analyse.read_losses(path)
+        read_losses(path)
     pq.write_table(pa.table({"document": [1]}), path)
     with pytest.raises(UserError, match="no column arm"):
-        analyse.read_losses(path)
+        read_losses(path)
+
+
+DRAWS = 4
+
+
+def add_controls(rows: list[Row]) -> list[Row]:
+    """Also the arms of the split, that lose 20%, 30% and 50% of what is lost, and `shuffled` near the mean."""
+    rng = np.random.default_rng(5)
+    by_arm = {(row["arm"], row["fraction"], row["document"]): row for row in rows}
+    more = []
+    for row in rows:
+        if row["arm"] != "coder":
+            continue
+        document, tokens = row["document"], row["tokens"]
+        lost = by_arm[("simulated", 1.0, document)]["nats"] - row["nats"]
+        noise = 0.01 * rng.normal(size=2) * tokens
+        more.append(row | {"arm": "matched", "nats": row["nats"] + 0.2 * lost + noise[0]})
+        more.append(row | {"arm": "hits", "nats": row["nats"] + 0.5 * lost + noise[1]})
+        mean = by_arm[("mean", None, document)]["nats"]
+        for seed in range(DRAWS):
+            nats = mean + tokens * (0.01 * rng.normal() + 0.002 * seed)
+            more.append(row | {"arm": "shuffled", "fraction": 1.0, "seed": seed, "nats": nats})
+    return rows + more
+
+
+def test_the_split_adds_up_and_finds_what_was_put_in(tmp_path: Path) -> None:
+    found = analyse_rows(tmp_path, add_controls(make_rows(documents=60)))
+    parts = {row["part"]: row for row in found["split"]}
+    assert list(parts) == ["magnitude", "sensitivity", "specificity"]
+    lost = find_arm(found, "simulated", 1.0, "best")["loss"] - find_arm(found, "coder")["loss"]
+    assert sum(row["nats"] for row in parts.values()) == pytest.approx(lost, abs=1e-9)
+    assert sum(row["share"] for row in parts.values()) == pytest.approx(1, abs=1e-9)
+    assert [row["share"] for row in parts.values()] == pytest.approx([0.2, 0.3, 0.5], abs=0.03)
+    assert all(row["ci"][0] < row["nats"] < row["ci"][1] for row in parts.values())
+    for share, row in zip((0.2, 0.3, 0.5), parts.values(), strict=True):
+        assert share * lost in stats.Interval(*row["ci"])
+
+
+def test_a_part_is_the_paired_difference_of_its_arms(tmp_path: Path) -> None:
+    path = write_losses(tmp_path / "5_losses.parquet", add_controls(make_rows()))
+    losses = read_losses(path)
+    expected = stats.difference(losses.find("hits"), losses.find("matched"), losses.tokens)
+    found = next(row for row in analyse.split_loss(losses, 0.05) if row["part"] == "sensitivity")
+    interval = expected.interval(0.05)
+    assert (found["nats"], found["ci"]) == (expected.value, [interval.low, interval.high])
+
+
+def test_without_its_arms_or_all_latents_nothing_is_split(result: Row, tmp_path: Path) -> None:
+    assert result["split"] == []
+    part = [row for row in add_controls(make_rows()) if (row["arm"], row["fraction"]) != ("simulated", 1.0)]
+    assert analyse_rows(tmp_path, part)["split"] == []
+
+
+def test_drawn_controls_are_averaged_and_compared(tmp_path: Path) -> None:
+    rows = add_controls(make_rows())
+    found = analyse_rows(tmp_path, rows)
+    drawn = [row for row in rows if row["arm"] == "shuffled"]
+    average = next(row for row in found["averages"] if row["arm"] == "shuffled")
+    assert (average["seeds"], average["fraction"], average["order"]) == (DRAWS, 1.0, "")
+    assert average["loss"] == pytest.approx(sum(r["nats"] for r in drawn) / sum(r["tokens"] for r in drawn), rel=1e-12)
+    references = [row["reference"] for row in found["comparisons"] if row["family"] == "secondary"]
+    assert references == ["coder", "mean", "mean_layer", "zero_layer", "shuffled"]
+    control = [row for row in found["comparisons"] if row["family"] == "controls"]
+    assert [(row["arm"], row["reference"]) for row in control] == [("shuffled", "mean")]
+    assert control[0]["delta"] == pytest.approx(average["loss"] - find_arm(found, "mean")["loss"], abs=1e-12)
+    assert stats.find_headline(found)["arm"] == "simulated"
+
+
+def test_skewed_documents_are_warned_of(tmp_path: Path) -> None:
+    rows = make_rows(documents=200)
+    assert analyse_rows(tmp_path, rows)["warnings"] == []
+    rows = [
+        row | {"nats": row["nats"] + 5 * row["tokens"]} if (row["arm"], row["document"]) == ("zero", 3) else row
+        for row in rows
+    ]
+    found = analyse_rows(tmp_path, rows)["warnings"]
+    assert [line.split(":")[0] for line in found] == ["simulated fraction 1.0 best against zero", "zero against coder"]

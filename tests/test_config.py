@@ -28,6 +28,7 @@ def test_bundled_configs_load(name: str) -> None:
         ("seed 3", ["not readable as TOML"]),
         ('dtype = "float8"\n', ["dtype", "'float32'", '"float8"']),
         ("[corpus]\ntrain = 1.5\n", ["corpus.train"]),
+        ('[evaluate]\ncontrols = ["mean", "shufled"]\n', ["evaluate.controls", "'shuffled'", '"shufled"']),
     ],
 )
 def test_bad_files_give_one_line_that_names_file_and_key(tmp_path: Path, text: str, expected: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,17 +14,19 @@ import torch
 from conftest import small_config
 
 from rewrite.activations import ActivationStore
+from rewrite.arms import Planned
 from rewrite.calibrate import Pair, identity, tally
 from rewrite.coder import load_coder
-from rewrite.config import Config
+from rewrite.config import Config, Control
 from rewrite.pipeline import go
 from rewrite.scoring import next_tokens, window_losses
 from rewrite.simulations import Simulations
 from rewrite.splice import Arm, Splicer
-from rewrite.stages.evaluate import Planned, Scorer
+from rewrite.stages.evaluate import Scorer
 from rewrite.store import Run, read_json
 from rewrite.subject import load_subject
 
+TEN_LEVELS = (("quantised",), ("simulated", 1.0, "best"))
 KEYS = ["arm", "fraction", "order", "seed", "document"]
 
 
@@ -53,6 +56,8 @@ def test_fraction_0_is_the_coder_arm(small_run: Path) -> None:
 def test_oracle_with_the_identity_calibrator_is_the_coder_arm(small_run: Path, tmp_path: Path) -> None:
     frame = losses_of(go_on(small_run, tmp_path / "r", "simulator=oracle", "calibrator=identity"))
     np.testing.assert_allclose(arm(frame, "simulated", 1.0, "best"), arm(frame, "coder"), rtol=1e-5)
+    for name in ("true_active", "simulated_active", "matched", "hits"):
+        np.testing.assert_allclose(arm(frame, name), arm(frame, "coder"), rtol=1e-5)
 
 
 def test_strengths_of_zero_with_the_identity_calibrator_are_the_zero_arm(small_run: Path, tmp_path: Path) -> None:
@@ -69,6 +74,25 @@ def test_ten_levels_of_the_truth_recover_nearly_all(small_run: Path, tmp_path: P
     folder = go_on(small_run, tmp_path / "r", "simulator=oracle", "simulators.oracle.levels=10")
     full = [a for a in read_json(folder / "6_stats.json")["arms"] if a["arm"] == "simulated" and a["fraction"] == 1]
     assert full[0]["recovered"] > 0.95
+
+
+def test_the_quantised_arm_is_the_oracle_of_ten_levels(small_run: Path, tmp_path: Path) -> None:
+    """The oracle's maxima are those of the train split, the arm's those of the calibrate split: nearly the same."""
+    settings = ("simulator=oracle", "simulators.oracle.levels=10", "calibrator=linear")
+    frame = losses_of(go_on(small_run, tmp_path / "r", *settings, last="evaluate"))
+    lost = [arm(frame, name, *at).sum() - arm(frame, "coder").sum() for name, *at in TEN_LEVELS]
+    gap = arm(frame, "zero").sum() - arm(frame, "coder").sum()
+    assert abs(lost[0] - lost[1]) < 0.02 * gap
+    assert abs(lost[0]) < 0.02 * gap
+
+
+def test_every_control_is_switched_by_its_name(small_run: Path, tmp_path: Path) -> None:
+    names = {name for name, *_ in losses_of(small_run).index}
+    assert set(get_args(Control)) <= names
+    few = losses_of(go_on(small_run, tmp_path / "r", 'evaluate.controls=["random"]', last="evaluate"))
+    assert {name for name, *_ in few.index} == {"clean", "coder", "zero", "simulated", "random"}
+    np.testing.assert_allclose(arm(few, "random", 1.0, seed=3), arm(losses_of(small_run), "random", 1.0, seed=3))
+    np.testing.assert_allclose(arm(few, "simulated", 1.0, "best"), arm(losses_of(small_run), "simulated", 1.0, "best"))
 
 
 def test_topk_applied_again_changes_nothing_where_nothing_is_simulated(small_run: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rewrite import figures
-from rewrite.config import AnalyseConfig, Config, UserError
+from rewrite.config import AnalyseConfig, Config, Control, UserError
 from rewrite.explanations import load_explanations
+from rewrite.losses import COLUMNS
 from rewrite.stages import analyse, report
 from rewrite.store import Run
 
@@ -52,7 +53,7 @@ def write_losses(path: Path, topk: bool) -> None:
     ]
     types = [pa.int32(), pa.string(), pa.float64(), pa.string(), pa.int64(), pa.float64(), pa.int64()]
     columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)]
-    pq.write_table(pa.table(columns, names=list(analyse.COLUMNS)), path)
+    pq.write_table(pa.table(columns, names=list(COLUMNS)), path)
 
 
 def write_latents(path: Path, scores: Path) -> None:
@@ -335,3 +336,57 @@ def test_no_minus_zero_and_no_overlong_cells() -> None:
     assert report.format_ends([-0.00001, 0.5]) == "[0.0000, 0.5000]"
     assert len(report.escape_cell("x" * 5000)) == report.WIDTH
     assert report.escape_cell("  ") == "–"
+
+
+def with_controls(stats: Row) -> Row:
+    """Also a drawn control, a mixture, a split and a caution."""
+    zero = next(row for row in stats["arms"] if row["arm"] == "zero")
+    drawn = [zero | {"arm": "shuffled", "fraction": 1.0, "seed": seed} for seed in range(5)]
+    average = {name: value for name, value in drawn[0].items() if name != "seed"} | {"seeds": 5, "sd_seeds": 0.001}
+    parts = zip(("magnitude", "sensitivity", "specificity"), (0.08, 0.05, -0.01), strict=True)
+    split = [{"part": part, "nats": x, "ci": [x - 0.02, x + 0.02], "share": x / 0.12} for part, x in parts]
+    compared = stats["comparisons"][0] | {"arm": "shuffled", "reference": "mean", "order": "", "family": "controls"}
+    return stats | {
+        "arms": [*stats["arms"], *drawn, zero | {"arm": "quantised"}],
+        "averages": [*stats["averages"], average],
+        "comparisons": [*stats["comparisons"], compared | {"fraction": 1.0}],
+        "split": split,
+        "warnings": ["zero against coder: skewed."],
+    }
+
+
+def test_the_page_tells_why_not_more(stats: Row) -> None:
+    assert "Why not more" not in bare_page(stats, [])
+    page = bare_page(with_controls(stats), [])
+    rows = table_under(page, "## Why not more")
+    assert [row[0].split(":")[0] for row in rows] == ["magnitude", "sensitivity", "specificity", "all"]
+    assert rows[1][1:] == ["0.0500", "[0.0300, 0.0700]", "41.7%"]
+    assert rows[3][1] == "0.1200"
+    assert "\nCaution: zero against coder: skewed.\n" in page.split("## What was run")[0]
+
+
+def test_controls_are_in_the_ladder_and_explained(stats: Row, page: str) -> None:
+    changed = with_controls(stats)
+    shown = bare_page(changed, [])
+    names = [row[0].replace("\\", "") for row in table_under(shown, "## The ladder of arms")]
+    assert names.count("shuffled, mean of 5 draws") == 1
+    assert len(names) == len(figures.select_ladder(stats)) + 2
+    told = shown.split("Written at the layer")[1].split("## Why not more")[0]
+    assert "| `shuffled` | every latent reads another latent's explanation" in told
+    assert "token_table" not in told
+    rows = table_under(shown, "### Controls told nothing of their latents against the mean")
+    assert [row[:2] for row in rows] == [["shuffled", "mean"]]
+    assert "### Controls told nothing" not in page
+
+
+def test_the_figures_of_the_controls_are_drawn(stats: Row, tmp_path: Path) -> None:
+    changed = with_controls(stats)
+    figures.draw_ladder(changed, tmp_path / "ladder.png")
+    figures.draw_split(changed, tmp_path / "split.png")
+    unclear = [row | {"share": None} for row in changed["split"]]
+    figures.draw_split(changed | {"split": unclear}, tmp_path / "unclear.png")
+    assert all((tmp_path / f"{name}.png").stat().st_size > 10_000 for name in ("ladder", "split", "unclear"))
+
+
+def test_every_control_that_can_be_chosen_is_told() -> None:
+    assert set(get_args(Control)) | {"zero"} == set(report.CONTROLS)

@@ -1,10 +1,12 @@
 """Losses → arms, comparisons and the verdict: 5_losses.parquet → 6_stats.json.
 
-1. Read one loss per document and arm; refuse losses that are missing, not finite, or counted over different tokens.
-2. Average the seeds of a random order within each document: one arm, and one comparison, per fraction.
-3. Estimate each arm's loss, its increase over the clean model and its share of the gap (`rewrite.stats`).
-4. Compare. Primary family, adjusted together by Holm: every simulated arm against `zero`. Secondary family, adjusted
-   by itself: simulated arms at the largest fraction, best first, against `coder` and the other baselines.
+1. Read one loss per document and arm, the seeds of a drawn arm averaged within each document (`rewrite.losses`).
+2. Estimate each arm's loss, its increase over the clean model and its share of the gap (`rewrite.stats`).
+3. Compare. Primary family, adjusted together by Holm: every simulated arm against `zero`. Secondary family, adjusted
+   by itself: simulated arms at the largest fraction, best first, against `coder` and the other baselines. Third family,
+   adjusted by itself: the controls that are told nothing of their latents against `mean`.
+4. Split what simulating every latent lost, coder → simulated, into magnitude, sensitivity and specificity: differences
+   between neighbours on a path of arms (`rewrite.controls`), so that they add up to the whole.
 5. The verdict is the primary comparison of `simulated` at the largest fraction, best first. Where more predictions are
    missing than `analyse.max_missing` allows there is no verdict, of this comparison or any other.
 
@@ -21,62 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rewrite import stats
+from rewrite import resampling, stats
 from rewrite.config import AnalyseConfig, Config, UserError
+from rewrite.controls import SPLIT
+from rewrite.losses import Key, Losses, read_losses
 from rewrite.store import Run, write_json
 
 SIMULATED = ("simulated", "simulated_topk")
-NEEDED = ("clean", "coder", "zero")
-BASELINES = ("coder", "mean", "mean_layer", "zero_layer")
-COLUMNS = ("document", "arm", "fraction", "order", "seed", "nats", "tokens")
-
-
-@dataclass(frozen=True)
-class Key:
-    """What names an arm's losses; `fraction` is None where nothing is simulated, `seed` where several are averaged."""
-
-    arm: str
-    fraction: float | None
-    order: str
-    seed: int | None
-
-    def __str__(self) -> str:
-        parts = [f"fraction {self.fraction}" if self.fraction is not None else "", self.order]
-        seed = [f"seed {self.seed}"] if self.order == "random" and self.seed is not None else []
-        return " ".join([self.arm, *filter(None, parts), *seed])
-
-    @property
-    def place(self) -> tuple[str, float, str, int]:
-        """Its place in every list that is written."""
-        return (
-            self.arm,
-            -1.0 if self.fraction is None else self.fraction,
-            self.order,
-            -1 if self.seed is None else self.seed,
-        )
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Losses per document, summed over its scored tokens; the same documents and tokens for every arm.
-
-    `single` holds each seed's arm, `averaged` the random orders with their seeds averaged within each document.
-    """
-
-    documents: tuple[int, ...]
-    tokens: stats.Tokens
-    single: dict[Key, stats.Documents]
-    averaged: dict[Key, stats.Documents]
-
-    def find(self, arm: str) -> stats.Documents:
-        """The losses of an arm that is not simulated."""
-        return self.single[Key(arm, None, "", 0)]
-
-    def has(self, arm: str) -> bool:
-        return Key(arm, None, "", 0) in self.single
+BASELINES = ("coder", "mean", "mean_layer", "zero_layer", "shuffled", "random", "token_table", "linear_probe")
+UNTOLD = ("shuffled", "random")
 
 
 def run(config: Config, run: Run) -> None:
@@ -103,83 +60,6 @@ def read_latents(path: Path) -> Latents:
     return Latents(int(table.schema.metadata[b"latents"]), len(shares), float(shares.mean()))
 
 
-def read_losses(path: Path) -> Losses:
-    """The losses of every arm, documents sorted; documents without a scored token in any arm count for nothing.
-
-    Raises UserError naming the file and the arm for a loss that is missing, twice there or not a finite number, for
-    tokens that differ between arms, and for an arm that is needed and absent.
-    """
-    rows = _read_rows(path)
-    for arm in NEEDED:
-        if Key(arm, None, "", 0) not in rows:
-            raise UserError(f"{path}: no arm {arm} in this file; evaluate again")
-    if not any((key.arm, key.order) == ("simulated", "best") for key in rows):
-        raise UserError(f"{path}: no arm simulated, best order; set evaluate.fractions and evaluate again")
-    every = sorted({document for losses in rows.values() for document in losses})
-    keys = sorted(rows, key=lambda key: key.place)
-    clean = rows[Key("clean", None, "", 0)]
-    for key in keys:
-        _check_arm(path, key, rows[key], every, clean)
-    documents = tuple(document for document in every if clean[document].tokens > 0)
-    tokens = np.array([clean[document].tokens for document in documents], dtype=np.int64)
-    single = {key: np.array([rows[key][document].nats for document in documents], dtype=np.float64) for key in keys}
-    return Losses(documents, tokens, single, _average_seeds(single))
-
-
-@dataclass(frozen=True)
-class _Loss:
-    """One document's loss in one arm, summed over its scored tokens."""
-
-    nats: float
-    tokens: int
-
-
-def _read_rows(path: Path) -> dict[Key, dict[int, _Loss]]:
-    """The losses by arm and document, as they stand in the file, in any order."""
-    rows: dict[Key, dict[int, _Loss]] = {}
-    for document, arm, fraction, order, seed, nats, tokens in zip(*_read_columns(path), strict=True):
-        key = Key(arm, fraction, order, seed)
-        losses = rows.setdefault(key, {})
-        if document in losses:
-            raise UserError(f"{path}: document {document} is twice in arm {key}; evaluate again")
-        if nats is None or not np.isfinite(nats):
-            raise UserError(f"{path}: the loss of document {document} in arm {key} is {nats}; evaluate again")
-        losses[document] = _Loss(nats, tokens)
-    return rows
-
-
-def _read_columns(path: Path) -> list[list[Any]]:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]}); evaluate again") from None
-    absent = [name for name in COLUMNS if name not in table.column_names]
-    if absent:
-        raise UserError(f"{path}: no column {absent[0]}; evaluate again")
-    return [table.column(name).to_pylist() for name in COLUMNS]
-
-
-def _check_arm(path: Path, key: Key, losses: dict[int, _Loss], documents: list[int], clean: dict[int, _Loss]) -> None:
-    """Every arm is scored on the same documents and the same positions."""
-    for document in documents:
-        if document not in losses:
-            raise UserError(f"{path}: arm {key} lacks document {document}; evaluate again")
-        found, expected = losses[document].tokens, clean[document].tokens if document in clean else None
-        if expected is not None and found != expected:
-            raise UserError(
-                f"{path}: document {document} has {found} scored tokens in arm {key} and {expected} in arm clean; "
-                "evaluate again"
-            )
-
-
-def _average_seeds(single: dict[Key, stats.Documents]) -> dict[Key, stats.Documents]:
-    groups: dict[Key, list[stats.Documents]] = {}
-    for key, nats in single.items():
-        if key.order == "random":
-            groups.setdefault(replace(key, seed=None), []).append(nats)
-    return {key: np.mean(group, axis=0) for key, group in groups.items()}
-
-
 def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Path) -> dict[str, Any]:
     """The content of 6_stats.json. Raises UserError, naming `source`, where there is too little to judge by."""
     with _naming(str(source)):
@@ -199,7 +79,11 @@ def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Pat
             "gap": {"nats": gap.value, "ci": [interval.low, interval.high], "se": gap.se},
             "arms": [_describe(key, nats, losses, config.alpha) for key, nats in losses.single.items()],
             "averages": [_describe_average(key, losses, config.alpha) for key in losses.averaged],
-            "comparisons": _compare_primary(losses, config, margin) + _compare_secondary(losses, config, margin),
+            "comparisons": _compare_primary(losses, config, margin)
+            + _compare_secondary(losses, config, margin)
+            + _compare_controls(losses, config, margin),
+            "split": split_loss(losses, config.alpha),
+            "warnings": find_warnings(losses, config),
         }
     if latents.missing > config.max_missing:
         for row in result["comparisons"]:
@@ -242,7 +126,7 @@ def _describe(key: Key, nats: stats.Documents, losses: Losses, alpha: float) -> 
 
 
 def _describe_average(key: Key, losses: Losses, alpha: float) -> dict[str, Any]:
-    """The same for a random order with its seeds averaged; `sd_seeds` is the spread of the seeds' losses."""
+    """The same for a drawn arm with its seeds averaged; `sd_seeds` is the spread of the seeds' losses."""
     draws = [nats for one, nats in losses.single.items() if replace(one, seed=None) == key]
     means = [float(nats.sum() / losses.tokens.sum()) for nats in draws]
     described = _describe(key, losses.averaged[key], losses, alpha)
@@ -275,17 +159,64 @@ def _compare_secondary(losses: Losses, config: AnalyseConfig, margin: float) -> 
     return _compare(pairs, "secondary", losses, config, margin)
 
 
+def _compare_controls(losses: Losses, config: AnalyseConfig, margin: float) -> list[dict[str, Any]]:
+    keys = [Key(arm, 1.0, "", None) for arm in UNTOLD if losses.has(arm) and losses.has("mean")]
+    return _compare([_Pair(key, "mean", losses.averaged[key]) for key in keys], "controls", losses, config, margin)
+
+
+def split_loss(losses: Losses, alpha: float) -> list[dict[str, Any]]:
+    """The parts of what `simulated` loses against `coder` where all latents are simulated; empty without the arms.
+
+    `share` is None where nothing is lost that could be shared out.
+    """
+    whole = Key("simulated", 1.0, "best", 0)
+    if whole not in losses.single or not (losses.has("matched") and losses.has("hits")):
+        return []
+    lost = stats.difference(losses.single[whole], losses.find("coder"), losses.tokens)
+    parts = []
+    for part, before, after in SPLIT:
+        with _naming(f"the split's {part}"):
+            nats = losses.single[whole] if after == "simulated" else losses.find(after)
+            found = stats.difference(nats, losses.find(before), losses.tokens)
+        ends = found.interval(alpha)
+        share = found.value / lost.value if lost.interval(alpha).low > 0 else None
+        parts.append({"part": part, "nats": found.value, "ci": [ends.low, ends.high], "share": share})
+    return parts
+
+
+def find_warnings(losses: Losses, config: AnalyseConfig) -> list[str]:
+    """Where the tests that matter most, those of the headline's arm and of the gap, are not to be trusted, and the
+    bootstrap-t interval that is."""
+    curve = [key for key in losses.single if (key.arm, key.order) == ("simulated", "best")]
+    headline = max(curve, key=lambda key: key.place)
+    pairs = [(str(headline), losses.single[headline], arm) for arm in ("zero", "coder")]
+    pairs.append(("zero", losses.find("zero"), "coder"))
+    warnings = []
+    for name, nats, reference in pairs:
+        differences = nats - losses.find(reference)
+        sentence = resampling.caution(differences, losses.tokens)
+        if sentence:
+            drawn = resampling.bootstrap(
+                differences, losses.tokens, config.alpha, config.resamples, config.seed
+            ).student
+            ends = f" The bootstrap-t interval is [{drawn.low:.4f}, {drawn.high:.4f}] nats per token." if drawn else ""
+            warnings.append(f"{name} against {reference}: {sentence}{ends}")
+    return warnings
+
+
 def _compare(
     pairs: list[_Pair], family: str, losses: Losses, config: AnalyseConfig, margin: float
 ) -> list[dict[str, Any]]:
     """One family of comparisons, adjusted by Holm among themselves."""
+    if not pairs:
+        return []
     estimates = []
     for pair in pairs:
         with _naming(f"arm {pair.key} against {pair.reference}"):
             estimates.append(stats.difference(pair.nats, losses.find(pair.reference), losses.tokens))
     differences = np.stack([pair.nats - losses.find(pair.reference) for pair in pairs])
     adjusted = stats.holm([estimate.p_value() for estimate in estimates])
-    flipped = stats.sign_flip(differences, losses.tokens, config.resamples, config.seed)
+    flipped = resampling.sign_flip(differences, losses.tokens, config.resamples, config.seed)
     rows = []
     for pair, estimate, p_holm, p_flip in zip(pairs, estimates, adjusted, flipped.tolist(), strict=True):
         interval = estimate.interval(config.alpha)

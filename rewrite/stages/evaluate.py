@@ -1,6 +1,7 @@
 """Evaluate: write every arm at the hookpoint and sum each test document's losses.
 
-1. The calibrate split gives the calibrator and the order of the latents, best explained first.
+1. The calibrate split gives the calibrators and the order of the latents, best explained first; the train split the
+   readers that know no explanation (`rewrite.arms`).
 2. Each batch of test windows runs once up to the hookpoint; every arm then runs only what comes after it.
 3. The loss of the token after position t counts where an arm wrote at t; all arms count the same positions.
 
@@ -9,8 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,15 @@ from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from rewrite.activations import ActivationStore, Shard
-from rewrite.calibrate import CALIBRATORS, Pair, Tally, forget, tally
+from rewrite.arms import Planned, Readings, fit_readers, pair_up, plan_arms, plan_draws
+from rewrite.calibrate import CALIBRATORS, Tally, forget, tally
 from rewrite.coder import Coder, load_coder
 from rewrite.config import Config, UserError
 from rewrite.corpus import pad_windows
+from rewrite.probes import list_context
 from rewrite.scoring import next_tokens, window_losses
 from rewrite.simulations import Simulations
-from rewrite.splice import FIXED_ARMS, Arm, Splicer
+from rewrite.splice import Arm, Splicer
 from rewrite.store import Run
 from rewrite.subject import Subject, load_subject
 
@@ -40,7 +43,7 @@ def run(config: Config, run: Run) -> None:
     rewritten = simulations.rewritten
     missing = simulations.missing(store.shards("calibrate") + store.shards("test"))
     absent = np.isin(np.arange(store.latents), list(missing))
-    fitted = forget(tally(_pairs(store, simulations), store.latents, simulations.scale), absent | ~rewritten)
+    fitted = forget(tally(pair_up(store, simulations), store.latents, simulations.scale), absent | ~rewritten)
     with run.writing("5_latents.parquet") as path:
         shares = missing_shares(store, simulations, absent)
         pq.write_table(latent_table(fitted, rewritten, missing, shares), path)
@@ -48,25 +51,19 @@ def run(config: Config, run: Run) -> None:
     subject = load_subject(config)
     device = torch.device(config.device)
     coder = load_coder(run.path("1_coder"), config.hookpoint).to(device)
-    splicer = Splicer(coder, CALIBRATORS[config.calibrator](fitted), fitted, store.mean_output(), rewritten)
+    calibrator, readers = CALIBRATORS[config.calibrator], fit_readers(config, subject, store, device)
+    splicer = Splicer(coder, calibrator(fitted), fitted, store.mean_output(), rewritten, readers)
     splicer.replace_missing(absent)
     left_out = absent if config.evaluate.missing == "leave_out" else np.zeros_like(absent)
     chosen = np.flatnonzero(rewritten)
     scores = read_scores(run.path("4_scores.parquet"), config.evaluate.order_by)
     best = chosen[order_latents(scores[chosen], ~absent[chosen])]
     arms = plan_arms(config, coder, best, left_out)
+    readings = Readings(store, simulations, calibrator, coder, fitted, rewritten, absent)
+    arms += plan_draws(config, rewritten & ~absent, rewritten & ~left_out, readings)
     with run.writing("5_losses.parquet") as path:
         scorer = Scorer(config, subject, coder, splicer, arms)
         pq.write_table(scorer.score(store, simulations), path)
-
-
-def _pairs(store: ActivationStore, simulations: Simulations) -> Iterator[Pair]:
-    """Truth and strengths on the simulated positions of the calibrate split."""
-    for name in store.shards("calibrate"):
-        shard = store.load(name)
-        counted = simulations.show(name, shard.text).counted()
-        strengths = simulations.strengths(name, len(counted))
-        yield Pair(shard.activations[counted], strengths[counted])
 
 
 def missing_shares(
@@ -117,37 +114,6 @@ def order_latents(score: Float[np.ndarray, " latent"], known: Bool[np.ndarray, "
     return np.argsort(-np.where(np.isnan(score) | ~known, -np.inf, score), kind="stable")
 
 
-@dataclass(frozen=True)
-class Planned:
-    """An arm and the latents that it simulates."""
-
-    arm: Arm
-    simulated: Bool[np.ndarray, " latent"] | None = None
-
-
-def plan_arms(config: Config, coder: Coder, best: np.ndarray, left_out: np.ndarray) -> list[Planned]:
-    """Every arm to score. At fraction 1 the orders agree, so it stands once, under `best`."""
-    names = ["simulated"]
-    if config.evaluate.topk:
-        if not coder.k:
-            raise UserError("evaluate.topk = true: this coder has no k to keep; set it to false")
-        names.append("simulated_topk")
-    orders = [("best", 0, best)]
-    for seed in range(config.evaluate.random_seeds):
-        orders.append(("random", seed, np.random.default_rng([seed, 1]).permutation(np.sort(best))))
-    arms = [Planned(Arm(name)) for name in FIXED_ARMS]
-    for order, seed, latents in orders:
-        for fraction in sorted(set(config.evaluate.fractions)):
-            if fraction == 1 and order != "best":
-                continue
-            count = max(round(fraction * len(latents)), int(fraction > 0))
-            simulated = np.zeros(coder.latents, dtype=bool)
-            simulated[latents[:count]] = True
-            simulated &= ~left_out
-            arms += [Planned(Arm(name, fraction, order, seed), simulated) for name in names]
-    return arms
-
-
 def _simulated_windows(shard: Shard) -> np.ndarray:
     """Windows with a simulated position."""
     simulated = np.concatenate([[0], np.cumsum(shard.text.counted())])
@@ -177,19 +143,25 @@ class Scorer:
         with tqdm(total=windows, desc="evaluate", unit=" windows", disable=None) as progress:
             for name, shard in shards:
                 strengths = simulations.strengths(name, len(shard.text.ids))
+                others = self._draw(name, strengths, shard)
                 simulated = _simulated_windows(shard)
                 for begin in range(0, len(simulated), self.config.batch):
                     chosen = simulated[begin : begin + self.config.batch]
-                    losses, counts = self._score_batch(shard, strengths, chosen)
+                    losses, counts = self._score_batch(shard, strengths, chosen, others)
                     for window, document in enumerate(shard.documents[chosen]):
                         nats[:, document] += losses[:, window]
                         tokens[document] += counts[window]
                     progress.update(len(chosen))
         return self._table(nats, tokens)
 
+    def _draw(self, name: str, strengths: csr_array, shard: Shard) -> list[csr_array]:
+        """The strengths of each control that has its own, in the order of the arms."""
+        readings = [planned.reading for planned in self.arms if planned.reading is not None]
+        return [reading.source.strengths(name, strengths, shard.text.counted()) for reading in readings]
+
     @torch.no_grad()
     def _score_batch(
-        self, shard: Shard, strengths: csr_array, chosen: np.ndarray
+        self, shard: Shard, strengths: csr_array, chosen: np.ndarray, others: Sequence[csr_array] = ()
     ) -> tuple[Float[np.ndarray, "arm window"], np.ndarray]:
         """Loss of every arm summed over each chosen window, and the tokens that count in it."""
         starts, simulated = shard.text.starts, shard.text.counted()
@@ -203,12 +175,19 @@ class Scorer:
         prefix = self.subject.run_to(ids)
         own = prefix.output[counted].float()
         x = self.coder.read(prefix.input[counted], own)
-        written = self.splicer.prepare(x, own, shard.activations[rows], strengths[rows])
+        truth = shard.activations[rows]
+        context = torch.as_tensor(list_context(shard.text, rows), device=self.device)
+        simulation = self.splicer.prepare(x, own, truth, strengths[rows], context)
+        drawn = iter(others)
         targets = next_tokens(ids, counted, torch.as_tensor(padded.real, device=self.device))
         losses = np.empty((len(self.arms), len(chosen)))
         for number, (planned, latents) in enumerate(zip(self.arms, self.simulated, strict=True)):
+            splicer, arm, written = self.splicer, planned.arm, simulation
+            if planned.reading is not None:
+                splicer, arm = planned.reading.splicer, Arm("simulated")
+                written = splicer.prepare(x, own, truth, next(drawn)[rows])
             vectors = prefix.output.clone()
-            vectors[counted] = self.splicer.vectors(planned.arm, written, latents).to(vectors.dtype)
+            vectors[counted] = splicer.vectors(arm, written, latents).to(vectors.dtype)
             losses[number] = window_losses(self.subject.run_from(prefix, vectors), targets)
         return losses, (targets >= 0).sum(1).cpu().numpy()
 

@@ -29,6 +29,25 @@ TEMPLATE = Path(__file__).with_name("report.md.jinja")
 # Rows in each of the lists of best and worst latents, kinds of missing predictions listed, characters of a cell.
 SHOWN, KINDS, WIDTH = 10, 12, 300
 
+# The arms of the ladder that are controls, as the page tells them.
+CONTROLS = {
+    "quantised": "the true activations in 10 levels: the finest that a reader who says 0 to 9 could do",
+    "matched": "which latents fire is true, and how strongly is simulated where the simulation fires too, else true",
+    "true_active": "which latents fire is true, and how strongly is simulated; what the simulation misses has its mean "
+    "when active",
+    "simulated_active": "which latents fire is simulated, and how strongly is true; what fires falsely has its mean "
+    "when active",
+    "hits": "only what truly fires and is simulated to, as strongly as simulated",
+    "shuffled": "every latent reads another latent's explanation, calibrated anew",
+    "random": "strengths drawn as often and as high as each latent's own, calibrated anew",
+    "token_table": "each latent's mean activation at the current token, from the train split; no explanation is read",
+    "linear_probe": "a ridge regression from the last 8 tokens' embeddings, from the train split; none is read",
+    "mean": "every latent at its mean",
+    "mean_layer": "the layer's mean output",
+    "zero": "every latent 0, the coder's bias and skip path in place",
+    "zero_layer": "the zero vector",
+}
+
 # Whitespace of every kind, control characters, and marks that turn the direction of writing.
 UNSEEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 MARKUP = re.compile(r"([\\`*_\[\]|~$])")
@@ -81,6 +100,8 @@ def run(config: Config, run: Run) -> None:
         folder.mkdir(exist_ok=True)
         figures.draw_ladder(stats, folder / "ladder.png")
         figures.draw_fractions(stats, folder / "fractions.png")
+        if stats["split"]:
+            figures.draw_split(stats, folder / "split.png")
         (folder / "report.md").write_text(page, encoding="utf-8", errors="replace")
 
 
@@ -127,6 +148,8 @@ def render(
         unjudged=unjudged,
         calls=calls,
         ladder=figures.select_ladder(stats),
+        controls={name: told for name, told in CONTROLS.items() if any(row["arm"] == name for row in stats["arms"])},
+        parts=figures.PARTS,
         curves=[
             (label, figures.select_curve(stats, arm, order)) for (arm, order), (*_, label) in figures.CURVES.items()
         ],
