@@ -1,4 +1,4 @@
-"""A run that is killed ten times while a server answers ends with what an unbroken one has, and pays for nothing twice."""
+"""A run that is killed ten times while a server answers ends like an unbroken one, and pays for nothing twice."""
 
 from __future__ import annotations
 
