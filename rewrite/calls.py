@@ -162,9 +162,8 @@ class Calls:
 
     def _name_the_run(self) -> None:
         """Give the run folder a name of its own in the ledger; a copy of a folder has spent nothing yet."""
-        place = hashlib.sha256(str(self.run.folder.resolve()).encode("utf-8", errors="surrogateescape")).hexdigest()[
-            :16
-        ]
+        path = str(self.run.folder.resolve()).encode("utf-8", errors="surrogateescape")
+        place = hashlib.sha256(path).hexdigest()[:16]
         if self.run.manifest.get("ledger", {}).get("folder") != place:
             self.run.note("ledger", {"id": uuid.uuid4().hex, "folder": place})
 
