@@ -14,7 +14,8 @@ from servers import llama_server
 
 from rewrite.activations import ActivationStore
 from rewrite.config import Config, UserError, load_config
-from rewrite.pipeline import go, plan
+from rewrite.fresh import check
+from rewrite.pipeline import STAGES, go, plan
 from rewrite.simulations import Simulations
 from rewrite.store import Run
 
@@ -210,6 +211,8 @@ def test_the_small_protocol_differs_in_sizes_and_places_alone() -> None:
         "windows",
     }
     sizes |= {"min_windows", "max_words", "together", "fractions", "random_seeds"}
+
+    check(STAGES, load_config(CONFIGS / "paper.toml"))
 
     def compare(a: dict[str, object], b: dict[str, object]) -> None:
         for key in {*a, *b} - elsewhere - sizes:
