@@ -157,13 +157,19 @@ class Calls:
         if self.cache is None:
             beside = self.run.folder.parent / "calls.sqlite"
             self.cache = Cache(Path(self.config.calls.cache) if self.config.calls.cache else beside)
-            if "id" not in self.run.manifest:
-                self.run.note("id", uuid.uuid4().hex)
+            self._name_the_run()
         return Caller(engine, self, self.cache)
+
+    def _name_the_run(self) -> None:
+        """Give the run folder a name of its own in the ledger; a copy of a folder has spent nothing yet."""
+        path = str(self.run.folder.resolve()).encode("utf-8", errors="surrogateescape")
+        place = hashlib.sha256(path).hexdigest()[:16]
+        if self.run.manifest.get("ledger", {}).get("folder") != place:
+            self.run.note("ledger", {"id": uuid.uuid4().hex, "folder": place})
 
     def _ledger(self, cache: Cache) -> dict[str, Any]:
         """This stage's sums over all sessions of the run folder."""
-        run = self.run.manifest["id"]
+        run = self.run.manifest["ledger"]["id"]
         spent = cache.spent(run, self.stage)
         before = self.run.manifest.get("calls", {}).get(self.stage, {}).get("cached", 0)
         dollars = cost(spent, self.config.calls)
@@ -232,7 +238,9 @@ class Caller:
             began = time.monotonic()
             for place, reply in replies:
                 now = time.monotonic()
-                self._cache.keep(keys[place], reply, self._calls.run.manifest["id"], self._calls.stage, now - began)
+                self._cache.keep(
+                    keys[place], reply, self._calls.run.manifest["ledger"]["id"], self._calls.stage, now - began
+                )
                 began = now
                 for number in waiting[keys[place]]:
                     yield number, reply
@@ -250,7 +258,7 @@ class Caller:
         limits = self._calls.config.calls
         if not (limits.max_calls or limits.max_tokens or limits.max_cost):
             return len(requests)
-        spent = self._cache.spent(self._calls.run.manifest["id"])
+        spent = self._cache.spent(self._calls.run.manifest["ledger"]["id"])
         for number, request in enumerate(requests):
             spent += self._engine.estimate(request)
             if _exceeded(spent, limits):
@@ -258,7 +266,7 @@ class Caller:
         return len(requests)
 
     def _limit(self, request: Slots | Question) -> str:
-        spent = self._cache.spent(self._calls.run.manifest["id"])
+        spent = self._cache.spent(self._calls.run.manifest["ledger"]["id"])
         limits = self._calls.config.calls
         name = _exceeded(spent + self._engine.estimate(request), limits) or "max_calls"
         return (

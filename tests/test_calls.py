@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -85,6 +86,18 @@ def test_the_ledger_counts_and_prices_every_call(fake: FakeEngine, tmp_path: Pat
     assert ledger["failed"] == {"timeout": {"requests": 1, "example": "after 3 s"}}
     assert ledger["cost"] == pytest.approx(400 * 2e-6 + 40 * 10e-6)
     assert ledger["cost_per_latent"] == pytest.approx(ledger["cost"] / 4)
+
+
+def test_a_copy_of_a_run_folder_has_spent_nothing_yet(fake: FakeEngine, tmp_path: Path) -> None:
+    with Run(tmp_path / "r") as run:
+        read(run, [0, 1, 2])
+    shutil.copytree(tmp_path / "r", tmp_path / "copy")
+    with Run(tmp_path / "copy") as run:
+        read(run, [2, 3])
+        assert run.manifest["calls"]["simulate"]["calls"] == 1
+    with Run(tmp_path / "r") as run:
+        read(run, [4])
+        assert run.manifest["calls"]["simulate"]["calls"] == 4
 
 
 def test_failures_are_asked_again_and_refusals_are_answers(fake: FakeEngine, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from servers import llama_server
 
 from rewrite.activations import ActivationStore
 from rewrite.config import Config, UserError, load_config
-from rewrite.pipeline import go, plan
+from rewrite.fresh import check
+from rewrite.pipeline import STAGES, go, plan
 from rewrite.simulations import Simulations
 from rewrite.store import Run
 
@@ -160,7 +161,7 @@ def test_a_real_server_gives_the_same_strengths(
     monkeypatch.setenv("SECRET_OF_THE_TEST", "marker-7f3a91c2")
     shutil.copytree(base, tmp_path / "r")
     shutil.copy(finished / "3_explanations.jsonl", tmp_path / "explained.jsonl")
-    few = ("sample.positions=3", "sample.documents=8", f"explain.file={tmp_path / 'explained.jsonl'}")
+    few = ("sample.positions=2", "sample.documents=6", f"explain.file={tmp_path / 'explained.jsonl'}")
     shutil.copytree(base, tmp_path / "here")
     run_to(tmp_path / "here", config_of(tiny_model, tmp_path / "here.sqlite", *few), "simulate")
     with llama_server(tiny_model, tmp_path) as base_url:
@@ -210,6 +211,8 @@ def test_the_small_protocol_differs_in_sizes_and_places_alone() -> None:
         "windows",
     }
     sizes |= {"min_windows", "max_words", "together", "fractions", "random_seeds"}
+
+    check(STAGES, load_config(CONFIGS / "paper.toml"))
 
     def compare(a: dict[str, object], b: dict[str, object]) -> None:
         for key in {*a, *b} - elsewhere - sizes:

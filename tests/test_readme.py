@@ -17,7 +17,8 @@ from rewrite.pipeline import STAGES
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith(("make ", "rewrite "))]
+JOINED = [block.replace("\\\n", " ") for block in BLOCKS]
+COMMANDS = [line for block in JOINED for line in block.splitlines() if line.startswith(("make ", "rewrite "))]
 
 
 def test_it_is_short() -> None:

@@ -43,8 +43,9 @@ class Settings(Section):
     ratings_list."""
     context: int = Field(32, ge=2)
     """Tokens shown by last_token, the rated one among them [tokens]."""
-    held: bool = True
-    """Hold the answer of ratings_list to a JSON schema where the engine can."""
+    held: bool = False
+    """Hold the answer of ratings_list, token by token, to a JSON schema where the engine can: vLLM and llama.cpp can,
+    OpenAI's own takes no list."""
     temperature: float = Field(0.0, ge=0)
     """Temperature of ratings_list; the other schemes read probabilities."""
     seed: int = 0
