@@ -15,7 +15,8 @@ OPTIONS = --config $(CONFIG) --run $(RUN) \
 	$(if $(CALIBRATOR),--set calibrator=$(CALIBRATOR)) $(if $(ENGINE),--set engine=$(ENGINE)) \
 	$(foreach pair,$(SET),--set '$(pair)') $(if $(DRY),--dry-run)
 
-.PHONY: setup train explain simulate score evaluate report run test test-vllm check bench subject planted paper-small clean
+.PHONY: setup train explain simulate score evaluate report run compare plan planted paper-small subject
+.PHONY: test test-vllm check bench clean
 
 setup: $(INSTALLED)
 
@@ -32,6 +33,14 @@ train explain simulate score: $(INSTALLED)
 # The verdict needs the analysis and the report, so evaluating ends with both.
 evaluate report run: $(INSTALLED)
 	$(REWRITE) report $(OPTIONS)
+
+# make compare RUNS="runs/a runs/b" OUT=table.md
+compare: $(INSTALLED)
+	$(REWRITE) compare $(RUNS) $(if $(OUT),--out $(OUT))
+
+# make plan RUN=runs/pilot EFFECT=0.05: how much a wished-for effect needs, and its price.
+plan: $(INSTALLED)
+	$(REWRITE) plan $(RUN) $(if $(EFFECT),--effect $(EFFECT))
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90

@@ -4,7 +4,9 @@
     collect    each latent's true activations on three splits that share no document        2_activations
     explain    an explainer writes down in plain language what each latent does             3_explanations.jsonl
     simulate   a simulator reads only that text and predicts each latent on new text        4_simulations
+    score      how good each explanation is, on text that it was not made from              4_scores.parquet
     evaluate   calibrated predictions are written at the layer; losses under every arm      5_losses.parquet
+    cost       what each latent's error costs, how often it fires falsely or not at all     5_costs.parquet
     analyse    paired tests by document: how much of the gap is recovered, how sure         6_stats.json
     report     the verdict in a sentence, the figures, the latents                          7_report
 

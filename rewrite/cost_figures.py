@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rewrite.figures import BLUE, DPI, GREY, VERMILION, _open
+from rewrite.figures import BLUE, DPI, GREY, VERMILION, open_figure
 
 LABELS = {"simulation": "correlation of the simulation with the true activations", "r2": "R² of the simulation"}
 
@@ -27,7 +27,7 @@ def draw_costs(costs: Path, path: Path, alpha: float, score: str = "simulation")
     known = np.isfinite(columns["cost"]) & np.isfinite(columns[score])
     cost, place, q, alone, density = (columns[name][known] for name in ("cost", score, "q", "alone", "density"))
     sure = q < alpha
-    figure = _open(7.6, 4.6)
+    figure = open_figure(7.6, 4.6)
     axes = figure.subplots()
     area = 8 + 60 * np.sqrt(density / max(density.max(initial=0.0), 1e-12))
     for chosen, colour, label in (

@@ -59,7 +59,7 @@ def name_arm(row: Row) -> str:
 def draw_ladder(stats: Row, path: Path) -> None:
     """Each arm's loss above the clean model's with its paired interval, and above it the share of the gap."""
     rows = select_ladder(stats)
-    figure = _open(7.6, 1.7 + 0.42 * len(rows))
+    figure = open_figure(7.6, 1.7 + 0.42 * len(rows))
     axes = figure.subplots()
     for place, row in enumerate(rows):
         colour = COLOURS.get(row["arm"], VERMILION if row["arm"].startswith("zero") else GREY)
@@ -87,7 +87,7 @@ def _share_note(row: Row) -> str:
 
 def draw_split(stats: Row, path: Path) -> None:
     """What the simulation lost, part after part from the coder's loss to its own, each with its paired interval."""
-    figure = _open(7.6, 2.9)
+    figure = open_figure(7.6, 2.9)
     axes = figure.subplots()
     begin = 0.0
     for place, row in enumerate(stats["split"]):
@@ -113,7 +113,7 @@ def draw_split(stats: Row, path: Path) -> None:
 
 def draw_fractions(stats: Row, path: Path) -> None:
     """Loss against the share of latents simulated, a curve for each order, between the coder's and zero's lines."""
-    figure = _open(7.6, 4.6)
+    figure = open_figure(7.6, 4.6)
     axes = figure.subplots()
     single = {row["arm"]: row for row in stats["arms"] if row["fraction"] is None}
     clean = single["clean"]["loss"]
@@ -184,7 +184,7 @@ def _cover(stats: Row) -> str:
     return f"{100 * (1 - stats['alpha']):.3g}%"
 
 
-def _open(width: float, height: float) -> Figure:
+def open_figure(width: float, height: float) -> Figure:
     """A figure of its own, without pyplot's global state, so that nothing depends on a display.
 
     Matplotlib is imported here, told beforehand to keep to itself that it builds its cache of fonts.

@@ -63,10 +63,19 @@ STAGES = (
     Stage("analyse", ("5_latents.parquet", "5_losses.parquet"), ("6_stats.json",), ("analyse",), version=3),
     Stage(
         "report",
-        ("1_coder", "3_explanations.jsonl", "4_simulations", "4_scores.parquet", "5_latents.parquet", "6_stats.json"),
+        (
+            "1_coder",
+            "3_explanations.jsonl",
+            "4_simulations",
+            "4_scores.parquet",
+            "5_latents.parquet",
+            "5_costs.parquet",
+            "5_costs.json",
+            "6_stats.json",
+        ),
         ("7_report",),
         ("hookpoint", "explainer", "simulator", "calibrator", "engine"),
-        version=3,
+        version=4,
     ),
 )
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -58,6 +59,17 @@ def outcomes(folder: Path, collected: list[Shard]) -> dict[str, Outcome]:
 
 
 # --- must show -------------------------------------------------------------------------------------------------------
+
+
+def test_the_latent_that_was_made_costly_is_ranked_first(folder: Path, outcomes: dict[str, Outcome]) -> None:
+    """By the cost of its simulation, where every latent is simulated wrongly; where all are right none costs much."""
+    shuffled, true = (
+        pq.read_table(folder / "runs" / name / "5_costs.parquet").column("cost").to_numpy()
+        for name in ("shuffled", "true")
+    )
+    assert int(np.argmax(shuffled)) == testbed.COSTLY
+    assert shuffled[testbed.COSTLY] > 1.5 * np.sort(shuffled)[-2]
+    assert np.abs(true).max() < 0.02 * shuffled[testbed.COSTLY]
 
 
 def test_true_rules_recover_all_of_the_gap(outcomes: dict[str, Outcome]) -> None:

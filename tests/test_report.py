@@ -16,6 +16,7 @@ import pytest
 from rewrite import figures
 from rewrite.config import AnalyseConfig, Config, Control, UserError
 from rewrite.explanations import load_explanations
+from rewrite.firings import NAMES
 from rewrite.losses import COLUMNS
 from rewrite.stages import analyse, report
 from rewrite.store import Run
@@ -80,6 +81,41 @@ def write_explanations(path: Path) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
+def make_costs() -> Row:
+    """The content of 5_costs.json."""
+    rho: Row = {"n": 25, "value": 0.875, "ci": [0.5, 0.9375]}
+    unclear: Row = {"n": 2, "value": None, "ci": None}
+    return {
+        "documents": 40,
+        "tokens": 9000,
+        "steps": 4,
+        "loss": {"coder": 1.55, "simulated": 1.75},
+        "sum": 0.199,
+        "completeness_share": 0.005,
+        "alpha": 0.05,
+        "costly": 3,
+        "tested": LATENTS,
+        "check": {"latents": 25, "all": {"spearman": rho}, "random": {"spearman": unclear}},
+        "predictors": [
+            {"score": "density", "n": 40, "rho": -0.25, "ci": [-0.5, 0.0], "rho_signed": None, "ci_signed": None}
+        ],
+        "firings": {"latents": LATENTS} | {name: {"value": 0.125, "ci": [0.1, 0.15]} for name in NAMES},
+    }
+
+
+def write_costs(path: Path) -> None:
+    """Costs that fall with the latent's number; one is unknown, three are sure, two were measured alone."""
+    cost = np.linspace(0.02, -0.001, LATENTS)
+    cost[7] = NAN
+    unknown = np.isnan(cost)
+    columns = {"latent": np.arange(LATENTS), "cost": cost, "cost_low": cost - 0.01, "cost_high": cost + 0.01}
+    columns |= {"q": np.where(np.arange(LATENTS) < 3, 0.01, 0.5), "density": np.full(LATENTS, 0.0123)}
+    columns |= {"alone": np.where(np.arange(LATENTS) < 2, 0.03, NAN), "simulation": np.linspace(0.9, 0.1, LATENTS)}
+    arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
+    assert unknown.sum() == 1
+    pq.write_table(pa.table(arrays), path)
+
+
 def make_run(run: Run, topk: bool = False, metrics: Row | None = None, faults: dict[str, int] | None = None) -> Path:
     """Everything before the report, and the report; returns its folder."""
     run.begin("k", ())
@@ -95,6 +131,10 @@ def make_run(run: Run, topk: bool = False, metrics: Row | None = None, faults: d
         write_latents(path, scores)
     with run.writing("5_losses.parquet") as path:
         write_losses(path, topk)
+    with run.writing("5_costs.parquet") as path:
+        write_costs(path)
+    with run.writing("5_costs.json") as path:
+        path.write_text(json.dumps(make_costs()))
     analyse.run(CONFIG, run)
     report.run(CONFIG, run)
     return run.path("7_report")
@@ -198,6 +238,23 @@ def test_hostile_explanations_stay_in_their_cell(page: str) -> None:
     assert text[1] == 'fires on "`| &lt;b&gt;*x*_y_ " and $5$, \\ and tab, [a](b) 🙂'.replace('"', "&quot;")
 
 
+def test_what_each_latent_costs_is_told(page: str) -> None:
+    rows = table_under(page, "## What each latent costs")
+    assert [row[0] for row in rows] == [str(i) for i in (0, 1, 2, 3, 4, 5, 6, 8, 9, 10)]
+    assert rows[0] == ["0", "0.02", "[0.01000, 0.03000]", "0.01", "0.03", "0.90", "1.2%"]
+    assert rows[2][3:5] == ["0.01", "–"]
+    assert "All costs add up to 0.1990 nats per token; the\nsimulation costs 0.2000: an error of 0.5%." in page
+    assert "3 of 40 latents cost more than 0" in page
+    assert (
+        "25 latents were also measured alone, all others true: the rank correlation of both is 0.88 [0.50, 0.94]."
+        in page
+    )
+    assert ["density: share of positions where it is active", "-0.25", "[-0.50, 0.00]", "–", ""] in table_under(
+        page, "What predicts a latent's cost, by rank correlation:"
+    )
+    assert [row[0] for row in table_under(page, "## False and missed firings")] == list(NAMES.values())
+
+
 def test_missing_predictions_are_counted_by_reason(page: str) -> None:
     rows = table_under(page, "## Missing")
     assert rows == [
@@ -210,16 +267,8 @@ def test_missing_predictions_are_counted_by_reason(page: str) -> None:
 def test_cost_and_metrics(page: str, finished: Run) -> None:
     assert table_under(page, "## The coder") == [["fvu", "0.1313"], ["dead", "12"]]
     rows = table_under(page, "## Cost")
-    names = [
-        "1_coder",
-        "3_explanations.jsonl",
-        "4_scores.parquet",
-        "4_simulations",
-        "5_latents.parquet",
-        "5_losses.parquet",
-        "6_stats.json",
-        "all",
-    ]
+    names = ["1_coder", "3_explanations.jsonl", "4_scores.parquet", "4_simulations", "5_costs.json", "5_costs.parquet"]
+    names += ["5_latents.parquet", "5_losses.parquet", "6_stats.json", "all"]
     assert [row[0].replace("\\", "") for row in rows] == names
     seconds = sum(finished.manifest["artefacts"][name]["seconds"] for name in names[:-1])
     assert float(rows[-1][1]) == pytest.approx(seconds, abs=0.05001)
@@ -227,7 +276,7 @@ def test_cost_and_metrics(page: str, finished: Run) -> None:
 
 def test_every_image_is_there_and_is_one(page: str, finished: Run) -> None:
     images = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
-    assert images == ["ladder.png", "fractions.png"]
+    assert images == ["ladder.png", "fractions.png", "costs.png"]
     for name in images:
         image = (finished.path("7_report") / name).read_bytes()
         assert image.startswith(b"\x89PNG")
@@ -283,6 +332,8 @@ def bare_page(stats: Row, latents: list[report.Latent]) -> str:
         latents=latents,
         unexplained=[],
         seconds={},
+        costs=make_costs(),
+        costly=[],
     )
 
 

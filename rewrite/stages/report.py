@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rewrite import figures
+from rewrite import cost_figures, figures
 from rewrite.config import Config
+from rewrite.costs import PREDICTORS, rows_of_costs
 from rewrite.explanations import load_explanations
+from rewrite.firings import rows_of_rates
 from rewrite.fresh import Asks, asked_model
 from rewrite.records import Explanation
 from rewrite.stats import find_headline, format_p
@@ -84,6 +86,7 @@ def run(config: Config, run: Run) -> None:
     stats: Row = read_json(run.path("6_stats.json"))
     explanations = load_explanations(run.path("3_explanations.jsonl"))
     latents = read_latents(run.path("5_latents.parquet"), run.path("4_scores.parquet"), explanations, config)
+    costs: Row = read_json(run.path("5_costs.json"))
     page = render(
         stats=stats,
         setting=describe_setting(config, stats),
@@ -95,6 +98,8 @@ def run(config: Config, run: Run) -> None:
         latents=latents,
         unexplained=group_reasons([e.why for e in explanations if e.text is None]),
         seconds=read_seconds(run.manifest),
+        costs=costs,
+        costly=rows_of_costs(run.path("5_costs.parquet"), SHOWN),
     )
     with run.writing("7_report") as folder:
         folder.mkdir(exist_ok=True)
@@ -102,6 +107,7 @@ def run(config: Config, run: Run) -> None:
         figures.draw_fractions(stats, folder / "fractions.png")
         if stats["split"]:
             figures.draw_split(stats, folder / "split.png")
+        cost_figures.draw_costs(run.path("5_costs.parquet"), folder / "costs.png", costs["alpha"])
         (folder / "report.md").write_text(page, encoding="utf-8", errors="replace")
 
 
@@ -117,6 +123,8 @@ def render(
     latents: list[Latent],
     unexplained: list[Kind],
     seconds: dict[str, float],
+    costs: Row,
+    costly: list[Row],
 ) -> str:
     """The page. All arguments are plain data, so that a page can be made and tested without a run."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -163,6 +171,10 @@ def render(
         unexplained=unexplained,
         silent=sum(row.density == 0 for row in latents),
         seconds=seconds,
+        costs=costs,
+        costly=costly,
+        rates=rows_of_rates(costs["firings"]),
+        predictors=PREDICTORS,
     )
 
 
