@@ -42,8 +42,9 @@ compare: $(INSTALLED)
 plan: $(INSTALLED)
 	$(REWRITE) plan $(RUN) $(if $(EFFECT),--effect $(EFFECT))
 
+# Two at a time, a thread each: several threads each would wait for one another.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # vLLM wants an older transformers and the CPU build of torch, so it lives apart.
 $(INSTALLED_VLLM): pyproject.toml constraints-vllm.txt
