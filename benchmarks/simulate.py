@@ -10,9 +10,15 @@ from benchmarks import seconds
 from benchmarks.setting import finished_run
 from rewrite import plugins
 from rewrite.activations import ActivationStore
+from rewrite.engines.base import Engine
 from rewrite.explanations import load_explanations
 from rewrite.records import Text
 from rewrite.stages.simulate import TrueActivations
+
+
+def nobody(model: str) -> Engine:
+    """No language model is asked."""
+    raise AssertionError(model)
 
 
 def bench() -> Iterator[str]:
@@ -23,7 +29,7 @@ def bench() -> Iterator[str]:
     module = plugins.load("simulators", "patterns")
     settings = plugins.settings("simulators", "patterns", {})
     peek = TrueActivations(store)
-    simulator = module.build(explanations, store.latents, settings, peek)
+    simulator = module.build(explanations, store.latents, settings, peek, nobody)
     texts = [store.load(shard).text for shard in store.shards("test")]
     predictions = sum(len(text.ids) for text in texts) * store.latents
     fast = predictions / seconds(lambda: [simulator.simulate(text) for text in texts])
@@ -31,6 +37,6 @@ def bench() -> Iterator[str]:
 
     begin, end = texts[0].starts[:2]
     window = Text(texts[0].ids[begin:end], np.array([0, end - begin]), texts[0].vocabulary)
-    few = [module.build([e], store.latents, settings, peek) for e in explanations[:64]]
+    few = [module.build([e], store.latents, settings, peek, nobody) for e in explanations[:64]]
     naive = (end - begin) * len(few) / seconds(lambda: [one.simulate(window) for one in few])
     yield f"{fast / naive:,.0f} times one latent and one window at a time ({naive:,.0f} a second)"

@@ -59,9 +59,10 @@ def plan_arms(config: Config, coder: Coder, best: np.ndarray, left_out: np.ndarr
     arms = [Planned(Arm(name)) for name in FIXED_ARMS if name in (*NEEDED, *chosen)]
     every = np.isin(np.arange(coder.latents), best) & ~left_out
     arms += [Planned(Arm(name), every) for name in (*MIXTURES, *READERS) if name in chosen]
-    orders = [("best", 0, best)]
+    kept = best[~left_out[best]]
+    orders = [("best", 0, kept)]
     for seed in range(config.evaluate.random_seeds):
-        orders.append(("random", seed, np.random.default_rng([seed, 1]).permutation(np.sort(best))))
+        orders.append(("random", seed, np.random.default_rng([seed, 1]).permutation(np.sort(kept))))
     for order, seed, latents in orders:
         for fraction in sorted(set(config.evaluate.fractions)):
             if fraction == 1 and order != "best":
@@ -69,7 +70,6 @@ def plan_arms(config: Config, coder: Coder, best: np.ndarray, left_out: np.ndarr
             count = max(round(fraction * len(latents)), int(fraction > 0))
             simulated = np.zeros(coder.latents, dtype=bool)
             simulated[latents[:count]] = True
-            simulated &= ~left_out
             arms += [Planned(Arm(name, fraction, order, seed), simulated) for name in names]
     return arms
 

@@ -18,7 +18,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,7 @@ class Cache:
     """Answers by key, and the ledger. Raises UserError where the file cannot be a cache."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._data = sqlite3.connect(path, timeout=60, isolation_level=None)
@@ -63,19 +64,34 @@ class Cache:
 
     def find(self, key: bytes) -> Reply | None:
         """The answer kept under a key."""
-        row = self._data.execute("SELECT kind, content FROM answers WHERE key = ?", (key,)).fetchone()
+        with self._sound():
+            row = self._data.execute("SELECT kind, content FROM answers WHERE key = ?", (key,)).fetchone()
         return None if row is None else _unpack(*row)
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """What the disk or another process does to the file is told in one line, and leaves nothing half done."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if self._data.in_transaction:
+                self._data.rollback()
+            raise UserError(
+                f"{self._path}: the cache of calls cannot be used ({error}); mend it or set calls.cache; "
+                "nothing answered is lost"
+            ) from None
 
     def keep(self, key: bytes, reply: Reply, run: str, stage: str, seconds: float) -> None:
         """Commit an answer and its line in the ledger together."""
         fault, detail = (reply.kind, reply.detail[:300]) if isinstance(reply, Fault) else ("", "")
         spent = reply.spent
         line = (run, stage, spent.calls, spent.tokens_in, spent.tokens_out, spent.processed, spent.retried, seconds)
-        self._data.execute("BEGIN IMMEDIATE")
-        if not isinstance(reply, Fault) or reply.kind == "refusal":
-            self._data.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, *_pack(reply)))
-        self._data.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*line, fault, detail))
-        self._data.execute("COMMIT")
+        with self._sound():
+            self._data.execute("BEGIN IMMEDIATE")
+            if not isinstance(reply, Fault) or reply.kind == "refusal":
+                self._data.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, *_pack(reply)))
+            self._data.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*line, fault, detail))
+            self._data.execute("COMMIT")
 
     def spent(self, run: str, stage: str = "") -> Spent:
         """What a run, or one stage of it, has spent so far."""
@@ -232,20 +248,27 @@ class Caller:
             yield from self._plan(requests, waiting)
             return
         keys = list(waiting)
-        fresh = [requests[waiting[key][0]] for key in keys]
-        affordable = self._afford(fresh)
-        with closing(engine(fresh[:affordable])) as replies:  # type: ignore[type-var]
-            began = time.monotonic()
-            for place, reply in replies:
-                now = time.monotonic()
-                self._cache.keep(
-                    keys[place], reply, self._calls.run.manifest["ledger"]["id"], self._calls.stage, now - began
-                )
-                began = now
-                for number in waiting[keys[place]]:
-                    yield number, reply
-        if affordable < len(fresh):
-            raise UserError(self._limit(fresh[affordable]))
+        while keys:
+            fresh = [requests[waiting[key][0]] for key in keys]
+            # Taken at the most they can cost; what they did cost may leave room for more.
+            affordable = self._afford(fresh)
+            if not affordable:
+                raise UserError(self._limit(fresh[0]))
+            with closing(engine(fresh[:affordable])) as replies:  # type: ignore[type-var]
+                for place, reply in self._kept(keys, replies):
+                    for number in waiting[keys[place]]:
+                        yield number, reply
+            keys = keys[affordable:]
+
+    def _kept(self, keys: Sequence[bytes], replies: Iterator[tuple[int, Reply]]) -> Iterator[tuple[int, Reply]]:
+        """The replies, each in the cache and the ledger before it is passed on."""
+        run, stage = self._calls.run.manifest["ledger"]["id"], self._calls.stage
+        began = time.monotonic()
+        for place, reply in replies:
+            now = time.monotonic()
+            self._cache.keep(keys[place], reply, run, stage, now - began)
+            began = now
+            yield place, reply
 
     def _plan(self, requests: Sequence[R], waiting: dict[bytes, list[int]]) -> Iterator[tuple[int, Reply]]:
         for numbers in waiting.values():
@@ -268,7 +291,7 @@ class Caller:
     def _limit(self, request: Slots | Question) -> str:
         spent = self._cache.spent(self._calls.run.manifest["ledger"]["id"])
         limits = self._calls.config.calls
-        name = _exceeded(spent + self._engine.estimate(request), limits) or "max_calls"
+        name = _exceeded(spent + self._engine.estimate(request), limits)
         return (
             f"calls.{name} = {getattr(limits, name):,}: the next request would pass it, after {spent.calls:,} calls "
             f"and {spent.tokens_in + spent.tokens_out:,} tokens; nothing answered is lost: raise it and run again"

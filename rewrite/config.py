@@ -136,7 +136,8 @@ class CallsConfig(Section):
     max_tokens: int = Field(0, ge=0)
     """Stop the run before it has used more prompt and answer tokens than this [tokens]; 0 is no limit."""
     max_cost: float = Field(0, ge=0)
-    """Stop the run before it has spent more than this [dollars, by the prices below]; 0 is no limit."""
+    """Stop the run before it has spent more than this [dollars, by the prices below, which must then be set]; 0 is no
+    limit."""
     price_in: float = Field(0, ge=0)
     """Price of prompt tokens [dollars a million tokens]."""
     price_out: float = Field(0, ge=0)

@@ -61,6 +61,8 @@ def check(stages: Sequence[Stage], config: Config) -> None:
     for stage in stages:
         if asked_model(stage.asks, config) == "":
             raise UserError(f"{MODEL_KEYS[stage.asks]}: not set; name a language model, a folder or a hub name")
+    if config.calls.max_cost and not (config.calls.price_in or config.calls.price_out):
+        raise UserError("calls.max_cost: no price is set, so no cost is known; set calls.price_in and calls.price_out")
     if config.calibrator not in CALIBRATORS:
         raise UserError(f"calibrator = {config.calibrator}: no such calibrator; there are: {', '.join(CALIBRATORS)}")
     for key, path in (("coder.path", config.coder.path), ("explain.file", config.explain.file)):

@@ -74,7 +74,10 @@ STAGES = (
             "6_stats.json",
         ),
         ("7_report",),
-        ("hookpoint", "explainer", "simulator", "calibrator", "engine"),
+        (
+            *("subject", "hookpoint", "corpus", "sample", "coder", "explain", "explainer", "explainers", "simulator"),
+            *("simulators", "engine", "calibrator", "score", "evaluate.missing"),
+        ),
         version=4,
     ),
 )
@@ -95,7 +98,6 @@ def plan(config: Config, run: Run, last: str, say: Callable[[str], None]) -> dic
     Stages that ask nothing are run, as far as they do not wait for an answer: what is asked about is theirs.
     """
     check(STAGES, config)
-    run.describe(config)
     outside = hash_outside(config)
     planned: dict[str, Planned] = {}
     explained = True
@@ -119,6 +121,7 @@ def _make(stage: Stage, config: Config, run: Run, key: str, say: Callable[[str],
     reason = _stale(run, stage, key)
     if reason:
         say(f"{stage.name}: {reason}")
+        run.describe(config)
         run.begin(key, stage.reads)
         _module(stage).run(config, run)
 

@@ -51,4 +51,6 @@ def settings(kind: Kind, name: str, table: dict[str, Any]) -> Section:
         key = ".".join([kind, name, *(str(part) for part in fault["loc"])])
         if fault["type"] == "extra_forbidden":
             raise UserError(f"{key}: no such setting; there are: {', '.join(model.model_fields) or 'none'}") from None
-        raise UserError(f"{key}: {fault['msg'].lower()}, got {fault['input']!r}") from None
+        # What was written in place of a key's name may be the key.
+        shown = "" if "key" in str(fault["loc"][-1]) else f", got {fault['input']!r}"
+        raise UserError(f"{key}: {fault['msg'].removeprefix('Value error, ')}{shown}") from None

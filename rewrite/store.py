@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -129,7 +130,7 @@ class Run:
 
     def describe(self, config: Config) -> None:
         """Put what made this run into the manifest: resolved config, versions, commit, seeds, prompt hashes."""
-        resolved = config.model_dump(mode="json")
+        resolved = _without_secrets(config.model_dump(mode="json"))
         facts = {
             "config": resolved,
             "seeds": {k: v for k, v in _flatten(resolved).items() if k.split(".")[-1] in ("seed", "random_seeds")},
@@ -228,6 +229,13 @@ def _sync(path: Path) -> None:
     for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same without names and passwords in addresses."""
+    if isinstance(value, dict):
+        return {name: _without_secrets(own) for name, own in value.items()}
+    return re.sub(r"://[^/@\s]+@", "://", value) if isinstance(value, str) else value
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -256,6 +256,15 @@ def test_too_much_that_is_missing_leaves_no_verdict(tmp_path: Path) -> None:
     assert [row["delta"] for row in found["comparisons"]] == [row["delta"] for row in whole["comparisons"]]
 
 
+def test_a_part_of_the_latents_is_not_set_beside_what_replaces_all(tmp_path: Path) -> None:
+    whole = analyse_rows(tmp_path, make_rows())
+    part = analyse_rows(tmp_path, [row for row in make_rows() if row["fraction"] != 1.0])
+    references = [
+        {row["reference"] for row in found["comparisons"] if row["family"] == "secondary"} for found in (whole, part)
+    ]
+    assert references[0] > {"coder", "mean"} and references[1] == {"coder"}
+
+
 def test_a_sample_of_the_latents_is_named(tmp_path: Path) -> None:
     found = analyse_rows(tmp_path, make_rows(), latents=analyse.Latents(1024, 64, 0.0))
     assert found["verdict"]["sentence"].startswith("Simulating 64 of 1,024 latents recovers")

@@ -14,6 +14,8 @@ from rewrite import plugins
 from rewrite.calls import Calls
 from rewrite.config import Config, UserError, load_config
 from rewrite.engines.base import Answer, Engine, Fault, Question, Reading, Slots
+from rewrite.fresh import check
+from rewrite.pipeline import STAGES
 from rewrite.prompting import Message
 from rewrite.store import Run
 
@@ -125,6 +127,44 @@ def test_a_limit_stops_the_run_before_it_is_passed(fake: FakeEngine, tmp_path: P
         assert len(fake.asked) == answered
         assert len(read(run, list(range(6)))) == 6
     assert len(fake.asked) == 6, "going on asks for the rest alone"
+
+
+def test_answers_that_cost_less_than_feared_leave_room_for_more(fake: FakeEngine, tmp_path: Path) -> None:
+    """A question is taken at its longest answer, 1,000 tokens; it then costs 110 in all."""
+    config = settings("calls.max_tokens=1600")
+    questions = [Question((Message("user", str(i)),), 1000) for i in range(9)]
+    refused = pytest.raises(UserError, match=r"^calls\.max_tokens = 1,600: .* after 5 calls and 550 tokens")
+    with Run(tmp_path / "r") as run, Calls(config, run, "explain") as calls, refused:
+        list(calls.open("m").generate(questions))
+    assert len(fake.asked) == 5  # 5 x 110 + 1,100 passes 1,600; 4 x 110 + 1,100 does not.
+
+
+def test_a_limit_in_dollars_needs_prices() -> None:
+    with pytest.raises(UserError, match=r"^calls\.max_cost: no price is set"):
+        check(STAGES, settings("calls.max_cost=5"))
+    check(STAGES, settings("calls.max_cost=5", "calls.price_out=1"))
+
+
+def test_a_cache_that_breaks_is_one_line_and_can_be_used_again(fake: FakeEngine, tmp_path: Path) -> None:
+    with Run(tmp_path / "r") as run, Calls(settings(), run, "simulate") as calls:
+        engine = calls.open("m")
+        assert calls.cache is not None
+        calls.cache._data.execute("PRAGMA query_only = ON")
+        with pytest.raises(UserError, match=r"calls\.sqlite: the cache of calls cannot be used"):
+            list(engine.read([slots(0)]))
+        calls.cache._data.execute("PRAGMA query_only = OFF")
+        assert len(dict(engine.read([slots(0)]))) == 1
+
+
+def test_neither_a_password_in_an_address_nor_a_key_in_the_wrong_place_is_kept(tmp_path: Path) -> None:
+    config = settings("engines.openai.base_url='http://me:hunter2@localhost/v1'")
+    with Run(tmp_path / "r") as run:
+        run.describe(config)
+    manifest = (tmp_path / "r" / "manifest.json").read_text()
+    assert "hunter2" not in manifest and "http://localhost/v1" in manifest
+    with pytest.raises(UserError, match=r"^engines\.openai\.key_variable") as caught:
+        check(STAGES, settings("engine=openai", "engines.openai.key_variable=sk-proj-abc123"))
+    assert "abc123" not in str(caught.value)
 
 
 def test_a_dry_run_asks_nothing_and_says_what_it_would_cost(fake: FakeEngine, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
-from test_splice import LATENTS, POSITIONS, Case
+from test_splice import LATENTS, POSITIONS, Case, make_coder
 
+from rewrite.arms import plan_arms
 from rewrite.calibrate import LEVELS, Pair, Tally, conditional_mean, identity, linear, quantile, tally
+from rewrite.config import load_config
 from rewrite.controls import (
     MIXTURES,
     SPLIT,
@@ -25,6 +27,7 @@ from rewrite.controls import (
     mix,
 )
 from rewrite.splice import Arm
+from rewrite.stages.evaluate import order_latents
 
 CALIBRATORS = ["identity", "conditional_mean"]
 
@@ -238,3 +241,22 @@ def test_a_reader_stands_in_for_the_simulated_latents() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
     with pytest.raises(ValueError, match="context"):
         case.splicer.vectors(Arm("token_table"), case.prepare(), case.simulated)
+
+
+def test_latents_that_are_left_out_are_in_no_share_and_in_no_order() -> None:
+    """Half of the latents is half of those that are simulated at all, best first or at random."""
+    config = load_config(None, ["evaluate.fractions=[0.5]", "evaluate.random_seeds=3", "evaluate.controls=[]"])
+    left_out = np.isin(np.arange(LATENTS), [0, 5, 7, 11])
+    best = order_latents(np.linspace(1, 0, LATENTS), ~left_out)
+    planned = plan_arms(config, make_coder("transcoder"), best, left_out)
+    arms = [arm for arm in planned if arm.arm.name == "simulated"]
+    assert len(arms) == 4
+    for arm in arms:
+        assert arm.simulated is not None
+        assert arm.simulated.sum() == (LATENTS - 4) // 2 and not (arm.simulated & left_out).any()
+
+
+def test_latents_are_ordered_by_score_then_unscored_then_unknown() -> None:
+    score = np.array([0.1, np.nan, 0.9, 0.5, np.nan, 0.8])
+    known = np.array([True, True, True, True, False, False])
+    assert order_latents(score, known).tolist() == [2, 3, 0, 1, 5, 4]

@@ -131,7 +131,9 @@ def test_a_dry_run_says_what_a_run_then_asks(base: Path, tiny_model: Path, tmp_p
     shutil.copytree(base, tmp_path / "r")
     config = config_of(tiny_model, tmp_path / "calls.sqlite", "explainer=patterns")
     with Run(tmp_path / "r") as run:
+        before = (tmp_path / "r" / "manifest.json").read_bytes()
         planned = plan(config, run, "report", lambda line: None)
+        assert (tmp_path / "r" / "manifest.json").read_bytes() == before, "a finished run keeps its own description"
         assert "calls" not in run.manifest
         assert not (tmp_path / "r" / "4_simulations" / "simulator.json").exists() or planned
     ledger = run_to(tmp_path / "r", config, "simulate")
@@ -161,7 +163,7 @@ def test_a_real_server_gives_the_same_strengths(
     monkeypatch.setenv("SECRET_OF_THE_TEST", "marker-7f3a91c2")
     shutil.copytree(base, tmp_path / "r")
     shutil.copy(finished / "3_explanations.jsonl", tmp_path / "explained.jsonl")
-    few = ("sample.positions=2", "sample.documents=6", f"explain.file={tmp_path / 'explained.jsonl'}")
+    few = ("sample.positions=2", "sample.documents=8", f"explain.file={tmp_path / 'explained.jsonl'}")
     shutil.copytree(base, tmp_path / "here")
     run_to(tmp_path / "here", config_of(tiny_model, tmp_path / "here.sqlite", *few), "simulate")
     with llama_server(tiny_model, tmp_path) as base_url:

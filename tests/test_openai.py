@@ -15,6 +15,7 @@ import pytest
 from faults import SINGLE, WHOLE, FaultServer, answer_of, at_random, digits_of, fault_server, prompts_of
 from servers import counting_proxy, llama_server
 
+from rewrite import plugins
 from rewrite.config import UserError
 from rewrite.encoding import Encoder
 from rewrite.engines.base import VOCABULARY, Answer, Engine, Fault, Question, Reading, Slots, Spent
@@ -248,7 +249,7 @@ def test_keys_that_are_not_there(server: FaultServer, monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="OTHER_KEY"):
         list(build("small", Settings(key_variable="OTHER_KEY")).read([ask(0)]))
     with pytest.raises(UserError, match="NAME of an environment variable") as caught:
-        list(engine(server, key_variable=MARKER).read([ask(0)]))
+        plugins.settings("engines", "openai", {"key_variable": MARKER})
     assert MARKER not in str(caught.value)
     monkeypatch.setenv("OPENAI_API_KEY", f"{MARKER}\nand more")
     with pytest.raises(UserError, match="cannot be a key") as caught:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csc_array, csr_array
 
+from rewrite.engines.base import Engine
 from rewrite.explainers import patterns as explainer
 from rewrite.grammar import count_words, parse, words
 from rewrite.records import Evidence, Explanation, Text
@@ -16,6 +17,11 @@ def text_of(*windows: list[str]) -> Text:
     return Text(np.array(ids), np.cumsum([0, *map(len, windows)]), vocabulary)
 
 
+def nobody(model: str) -> Engine:
+    """No language model may be asked."""
+    raise AssertionError(model)
+
+
 class NoPeeking:
     maximum = np.ones(0, dtype=np.float32)
 
@@ -26,7 +32,7 @@ class NoPeeking:
 def simulate(sentences: list[str | None], *windows: list[str]) -> np.ndarray:
     """Strengths, latents × positions."""
     explanations = [Explanation(i, sentence) for i, sentence in enumerate(sentences)]
-    built = simulator.build(explanations, len(sentences), simulator.Settings(), NoPeeking())
+    built = simulator.build(explanations, len(sentences), simulator.Settings(), NoPeeking(), nobody)
     return built.simulate(text_of(*windows)).values.toarray().T
 
 
@@ -78,7 +84,7 @@ def test_what_cannot_be_read_is_missing_with_the_sentence_quoted() -> None:
         Explanation(0, None, "no reply"),
         Explanation(1, "Never fires."),
     ]
-    strengths = simulator.build(sentences, 5, simulator.Settings(), NoPeeking()).simulate(text_of(WINDOW))
+    strengths = simulator.build(sentences, 5, simulator.Settings(), NoPeeking(), nobody).simulate(text_of(WINDOW))
     assert set(strengths.missing) == {0, 2, 3, 4}
     assert strengths.missing[0] == "no reply" and "A latent for kings." in strengths.missing[2]
     assert strengths.values.shape == (len(WINDOW), 5) and strengths.values.nnz == 0
@@ -109,7 +115,7 @@ def evidence(rng: np.random.Generator) -> tuple[Evidence, np.ndarray]:
 
 
 def explain(source: Evidence, **settings: float) -> list[str]:
-    built = explainer.build(explainer.Settings(**settings))
+    built = explainer.build(explainer.Settings(**settings), nobody)
     return [e.text or "" for e in built.explain(source, range(source.activations.shape[1]))]
 
 
@@ -119,7 +125,9 @@ def test_the_rules_that_made_the_activations_are_found() -> None:
     assert sentences[0] == "Never fires."
     assert sentences[1] == 'Fires on "king" (9).'
     assert '"the queen" (9)' in sentences[2] and '"queen" (2)' in sentences[2]
-    built = simulator.build([Explanation(i, s) for i, s in enumerate(sentences)], 4, simulator.Settings(), NoPeeking())
+    built = simulator.build(
+        [Explanation(i, s) for i, s in enumerate(sentences)], 4, simulator.Settings(), NoPeeking(), nobody
+    )
     strengths = built.simulate(source.text).values.toarray()
     for latent in (1, 2, 3):
         assert np.corrcoef(strengths[:, latent], active[:, latent])[0, 1] > 0.9
@@ -153,6 +161,6 @@ def test_words_after_words_are_said_as_one_rule() -> None:
     (rule,) = [rule for rule in parse(sentence) if rule.before]
     assert rule.pattern == words("queen") and rule.strength == 9
     assert {item[0] for item in rule.before[0].pattern.items} == {"the", "a", "said", "king"}
-    built = simulator.build([Explanation(0, sentence)], 1, simulator.Settings(), NoPeeking())
+    built = simulator.build([Explanation(0, sentence)], 1, simulator.Settings(), NoPeeking(), nobody)
     found = built.simulate(source.text).values.toarray() > 0
     assert (found == fires).all()

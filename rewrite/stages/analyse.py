@@ -155,7 +155,9 @@ def _compare_secondary(losses: Losses, config: AnalyseConfig, margin: float) -> 
     for arm in SIMULATED:
         keys = [key for key in losses.single if key.arm == arm and key.order == "best"]
         for key in sorted(keys, key=lambda key: key.place)[-1:]:
-            pairs += [_Pair(key, name, losses.single[key]) for name in BASELINES if losses.has(name)]
+            # The baselines replace every latent: beside them a part of the latents would win by what it leaves true.
+            names = BASELINES if key.fraction == 1 else ("coder",)
+            pairs += [_Pair(key, name, losses.single[key]) for name in names if losses.has(name)]
     return _compare(pairs, "secondary", losses, config, margin)
 
 

@@ -111,7 +111,7 @@ def read_scores(path: Path, column: str) -> Float[np.ndarray, " latent"]:
 
 def order_latents(score: Float[np.ndarray, " latent"], known: Bool[np.ndarray, " latent"]) -> np.ndarray:
     """Latents from best to worst explained, those without a score last, those that are not known after all others."""
-    return np.argsort(-np.where(np.isnan(score) | ~known, -np.inf, score), kind="stable")
+    return np.lexsort((-np.where(np.isnan(score), -np.inf, score), ~known))
 
 
 def _simulated_windows(shard: Shard) -> np.ndarray:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -27,7 +28,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 import rewrite.engines.openai.lists as lists
 import rewrite.engines.openai.replies as replies
@@ -85,6 +86,14 @@ class Settings(Section):
     """Longest wait for an answer, from sending to its last byte [s]."""
     retries: int = Field(6, ge=0)
     """Further tries of a request that met a busy or broken server, before it counts as failed [tries]."""
+
+    @field_validator("key_variable")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        """Refused here, before anything of the config is written anywhere."""
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            raise ValueError("write the NAME of an environment variable, in capitals, never a key")
+        return value
 
 
 class OpenAI:

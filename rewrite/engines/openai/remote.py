@@ -44,8 +44,6 @@ class Remote:
 
     def key(self) -> str:
         """The key, empty where there is none. Raises UserError where one is needed or it cannot be one."""
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
-            raise UserError("engines.openai.key_variable: write the NAME of an environment variable, never a key")
         key = os.environ.get(self.key_variable, "").strip()
         if not key and not self.base_url:
             raise UserError(
