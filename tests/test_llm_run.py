@@ -131,15 +131,25 @@ def test_a_dry_run_says_what_a_run_then_asks(base: Path, tiny_model: Path, tmp_p
     shutil.copytree(base, tmp_path / "r")
     config = config_of(tiny_model, tmp_path / "calls.sqlite", "explainer=patterns")
     with Run(tmp_path / "r") as run:
-        before = (tmp_path / "r" / "manifest.json").read_bytes()
         planned = plan(config, run, "report", lambda line: None)
-        assert (tmp_path / "r" / "manifest.json").read_bytes() == before, "a finished run keeps its own description"
         assert "calls" not in run.manifest
         assert not (tmp_path / "r" / "4_simulations" / "simulator.json").exists() or planned
     ledger = run_to(tmp_path / "r", config, "simulate")
     assert list(planned) == ["simulate"]
     assert planned["simulate"].planned.calls == ledger["simulate"]["calls"]  # type: ignore[index]
     assert planned["simulate"].planned.tokens_in == ledger["simulate"]["tokens_in"]  # type: ignore[index]
+
+
+def test_a_dry_run_leaves_a_finished_run_its_description(base: Path, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "r")
+    few = ("sample.windows=1", "sample.documents=1", "sample.positions=1", f"calls.cache={tmp_path / 'calls.sqlite'}")
+    config = small_config("simulator=llm", f"simulators.llm.model={tiny_model}", *few)
+    before = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    with Run(tmp_path / "r") as run:
+        planned = plan(config, run, "report", lambda line: None)
+    assert planned["simulate"].planned.calls == 2 * 128
+    after = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    assert {name: after[name] for name in before} == before
 
 
 def test_a_budget_stops_a_run_that_then_goes_on(base: Path, tiny_model: Path, finished: Path, tmp_path: Path) -> None:
