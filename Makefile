@@ -5,18 +5,20 @@ RUN ?= runs/default
 PYTHON ?= python3
 VENV ?= .venv
 VENV_VLLM ?= .venv-vllm
+VENV_EXPORT ?= .venv-export
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_VLLM := $(VENV_VLLM)/.installed
+INSTALLED_EXPORT := $(VENV_EXPORT)/.installed
 REWRITE := $(BIN)/rewrite
 OPTIONS = --config $(CONFIG) --run $(RUN) \
 	$(if $(EXPLAINER),--set explainer=$(EXPLAINER)) $(if $(SIMULATOR),--set simulator=$(SIMULATOR)) \
 	$(if $(CALIBRATOR),--set calibrator=$(CALIBRATOR)) $(if $(ENGINE),--set engine=$(ENGINE)) \
 	$(foreach pair,$(SET),--set '$(pair)') $(if $(DRY),--dry-run)
 
-.PHONY: setup train explain simulate score evaluate report run compare plan planted paper-small subject
-.PHONY: test test-vllm check bench clean
+.PHONY: setup train explain simulate score evaluate report run status export compare plan planted paper-small subject
+.PHONY: browser test test-vllm test-export check bench clean
 
 setup: $(INSTALLED)
 
@@ -32,15 +34,27 @@ train explain simulate score: $(INSTALLED)
 
 # The verdict needs the analysis and the report, so evaluating ends with both.
 evaluate report run: $(INSTALLED)
-	$(REWRITE) report $(OPTIONS)
+	$(REWRITE) report $(OPTIONS) $(if $(OPEN),--open)
 
-# make compare RUNS="runs/a runs/b" OUT=table.md
+# What is fresh in RUN, how far it has come, what it cost, and what to do next.
+status: $(INSTALLED)
+	$(REWRITE) status --run $(RUN)
+
+# make export FORM=neuronpedia RUN=runs/default OUT=exported
+export: $(INSTALLED)
+	$(REWRITE) export $(FORM) $(RUN) --out $(OUT)
+
+# make compare RUNS="runs/a runs/b" OUT=compared.html
 compare: $(INSTALLED)
 	$(REWRITE) compare $(RUNS) $(if $(OUT),--out $(OUT))
 
 # make plan RUN=runs/pilot EFFECT=0.05: how much a wished-for effect needs, and its price.
 plan: $(INSTALLED)
 	$(REWRITE) plan $(RUN) $(if $(EFFECT),--effect $(EFFECT))
+
+# The tests of the page drive a real browser; without one they skip and say so.
+browser:
+	command -v chromium || command -v google-chrome || (apt-get update -qq && apt-get install -y -qq chromium)
 
 # Two at a time, a thread each: several threads each would wait for one another.
 test: $(INSTALLED)
@@ -57,6 +71,18 @@ $(INSTALLED_VLLM): pyproject.toml constraints-vllm.txt
 
 test-vllm: $(INSTALLED_VLLM)
 	$(VENV_VLLM)/bin/python -m pytest tests/test_engines.py tests/test_vllm.py
+
+# The packages that read what is exported bring many others, so they live apart too.
+$(INSTALLED_EXPORT): pyproject.toml constraints-export.txt
+	$(PYTHON) -m venv $(VENV_EXPORT)
+	torch="$$(grep '^torch==' constraints-export.txt)"; pip="$(VENV_EXPORT)/bin/pip install --quiet --no-deps $$torch"; \
+		$$pip || $$pip --index-url https://download.pytorch.org/whl/cpu
+	$(VENV_EXPORT)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-export.txt
+	$(VENV_EXPORT)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+test-export: $(INSTALLED_EXPORT)
+	OMP_NUM_THREADS=1 $(VENV_EXPORT)/bin/python -m pytest tests/test_export*.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -81,4 +107,4 @@ small-model: $(INSTALLED)
 	test -d $@ || $(BIN)/python tests/tiny.py $@
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV_VLLM) $(VENV_EXPORT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,10 +1,13 @@
-"""The command line: one subcommand a stage, `run` for all of them, and two that read finished runs.
+"""The command line: one subcommand a stage, `run` for all of them, and those that only read runs.
 
-    rewrite report --config my.toml --run runs/mine --set coder.k=32
-    rewrite compare runs/mine runs/other
+    rewrite report --config my.toml --run runs/mine --set coder.k=32 --open
+    rewrite status --run runs/mine
+    rewrite compare runs/mine runs/other --out compared.html
     rewrite plan runs/pilot --effect 0.05
+    rewrite export dataset runs/mine --out dataset
 
-A stage's command also runs the stages before it that are not fresh. `compare` and `plan` change nothing in a run.
+A stage's command also runs the stages before it that are not fresh. The others change nothing in a run. What they say
+is a table at a terminal, plain text in a pipe, JSON with `--json` and Markdown with `--markdown`.
 """
 
 from __future__ import annotations
@@ -15,16 +18,18 @@ import os
 import signal
 import sys
 import textwrap
+import webbrowser
 from pathlib import Path
 
 from rewrite import __version__
-from rewrite.calls import Planned, cost
+from rewrite.calls import Planned
 from rewrite.config import Config, UserError, list_keys, load_config
+from rewrite.exports import export, forms
 from rewrite.fresh import backend_keys
 from rewrite.pipeline import STAGES, go, verdict
 from rewrite.pipeline import plan as plan_calls
 from rewrite.store import Run, write_whole
-from rewrite.tables import Form, Page
+from rewrite.tables import Form, Page, show
 
 ENDINGS: dict[str, Form] = {".md": "markdown", ".json": "json"}
 """The form that the ending of `--out` asks for."""
@@ -32,38 +37,57 @@ ENDINGS: dict[str, Form] = {".md": "markdown", ".json": "json"}
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; every config key is documented at the end of `--help`."""
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--config", type=Path, metavar="FILE", help="TOML config (default: the bundled default.toml)")
-    shared.add_argument(
-        "--run", type=Path, metavar="DIR", default=Path("runs/default"), help="run folder (%(default)s)"
-    )
-    shared.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key; may be repeated"
-    )
-    shared.add_argument(
-        "--dry-run", action="store_true", help="say what language models would be asked, and its price; ask nothing"
-    )
+    config = _config_options()
+    shown = _table_options()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="rewrite", description=__doc__, epilog=_key_help(), formatter_class=layout)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     texts = {stage.name: f"write {', '.join(stage.writes)}" for stage in STAGES} | {"run": "every stage"}
     for name, text in texts.items():
-        command = commands.add_parser(name, parents=[shared], help=text, epilog=_key_help(), formatter_class=layout)
-        command.set_defaults(act=_run_stages)
-    _add_readers(commands)
+        command = commands.add_parser(
+            name, parents=[config, shown], help=text, epilog=_key_help(), formatter_class=layout
+        )
+        command.set_defaults(act=_run_stages, open=False)
+        how = command.add_mutually_exclusive_group()
+        how.add_argument(
+            "--dry-run", action="store_true", help="say what language models would be asked, and its price; ask nothing"
+        )
+        if name in ("run", STAGES[-1].name):
+            how.add_argument("--open", action="store_true", help="open the report in a browser")
+    text = "say which stages of a run are fresh, how far it has come, what it cost, and what to do next"
+    status = commands.add_parser("status", parents=[config, shown], help=text, description=text)
+    status.set_defaults(act=_status)
+    _add_readers(commands, shown)
     return parser
 
 
-def _add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The commands that read finished runs."""
-    shown = argparse.ArgumentParser(add_help=False)
-    forms = ("table", "markdown", "json")
-    shown.add_argument(
-        "--format", choices=forms, help="form of what is said (default: by the ending of --out, or table)"
+def _config_options() -> argparse.ArgumentParser:
+    """What names a run and its config."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--config", type=Path, metavar="FILE", help="TOML config (default: the bundled default.toml)")
+    options.add_argument(
+        "--run", type=Path, metavar="DIR", default=Path("runs/default"), help="run folder (%(default)s)"
     )
-    shown.add_argument("--out", type=Path, metavar="FILE", help="write it there: .md is Markdown, .json is JSON")
-    text = "set runs on the same test documents side by side, and test every pair"
+    options.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key; may be repeated"
+    )
+    return options
+
+
+def _table_options() -> argparse.ArgumentParser:
+    """In which form a table is given."""
+    options = argparse.ArgumentParser(add_help=False)
+    form = options.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="print the table's facts as JSON")
+    form.add_argument("--markdown", dest="form", action="store_const", const="markdown", help="print it as Markdown")
+    form.add_argument("--out", type=Path, metavar="FILE", help="write it to a file: .json, .md, else plain text")
+    return options
+
+
+def _add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser], shown: argparse.ArgumentParser) -> None:
+    """The commands that read finished runs."""
+    text = "set runs on the same test documents side by side, and test every pair; --out FILE.html writes a page"
     compare = commands.add_parser("compare", parents=[shown], help=text, description=text)
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
     compare.set_defaults(act=_compare)
@@ -80,6 +104,19 @@ def _add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     plan.add_argument("--reference", default="zero", metavar="ARM", help="arm to tell simulated from (%(default)s)")
     plan.add_argument("--latents", type=int, default=0, help="latents to rewrite (default: as many as the run)")
     plan.set_defaults(act=_plan)
+    text = "give a finished run to other tools"
+    told = "; ".join(f"{name}: {what}" for name, what in forms().items())
+    export = commands.add_parser("export", help=text, description=f"{text}. Forms: {told}")
+    export.add_argument("form", metavar="FORM", help=f"one of {', '.join(forms())}")
+    export.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    export.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        required=True,
+        help="folder to write; one of an earlier export is replaced",
+    )
+    export.set_defaults(act=_export)
 
 
 def _key_help() -> str:
@@ -106,11 +143,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _run_stages(options: argparse.Namespace) -> None:
     """Run the stages up to the one that is named, or say what they would ask."""
     last = STAGES[-1].name if options.command == "run" else options.command
+    if not options.dry_run and (options.form or options.out):
+        raise UserError(
+            f"{options.command}: --json, --markdown and --out are for --dry-run; `rewrite status` tells of a run"
+        )
     config = load_config(options.config, options.set)
     try:
         with Run(options.run, options.command) as run:
             if options.dry_run:
-                print(_describe_plan(plan_calls(config, run, last, _say), config))
+                _say_price(plan_calls(config, run, last, _say), config, options)
             else:
                 go(config, run, last, _say)
                 print(verdict(run) if last == STAGES[-1].name else f"{last}: done, in {options.run}")
@@ -120,12 +161,42 @@ def _run_stages(options: argparse.Namespace) -> None:
         raise UserError(
             f"{options.run}: no space left on the disk; free some and run again, nothing finished is lost"
         ) from None
+    if options.open:
+        _open(options.run / "7_report" / "index.html")
+
+
+def _say_price(planned: dict[str, Planned], config: Config, options: argparse.Namespace) -> None:
+    from rewrite.spending import price_calls
+
+    _show(price_calls(planned, config.calls), options)
+
+
+def _open(page: Path) -> None:
+    """Show a page in the browser; where there is none, the page is named."""
+    try:
+        opened = webbrowser.open(page.resolve().as_uri())
+    except webbrowser.Error:
+        opened = False
+    if not opened:
+        _say(f"rewrite: no browser could be opened; open {page} in one")
+
+
+def _status(options: argparse.Namespace) -> None:
+    from rewrite.status import status
+
+    _show(status(options.run, options.config, options.set), options)
 
 
 def _compare(options: argparse.Namespace) -> None:
     from rewrite.comparison import compare
 
-    _show(compare(options.runs), options)
+    page, out = compare(options.runs), options.out
+    if out and out.suffix == ".html":
+        from rewrite.compare_page import render
+
+        _write(out, render(options.runs, page, out))
+    else:
+        _show(page, options)
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -135,14 +206,22 @@ def _plan(options: argparse.Namespace) -> None:
     _show(plan_run(options.pilot, wish), options)
 
 
+def _export(options: argparse.Namespace) -> None:
+    for line in export(options.form, options.run, options.out):
+        print(line)
+
+
 def _show(page: Page, options: argparse.Namespace) -> None:
-    """Print a page, or write it where `--out` says, in the form that was asked for."""
-    out: Path | None = options.out
-    form: Form = options.format or (ENDINGS.get(out.suffix, "table") if out else "table")
-    text = page.write(form) + "\n"
-    if out is None:
-        sys.stdout.write(text)
-        return
+    """Print a page in the form that was asked for, or write it where `--out` says, in the form of its ending."""
+    if options.out:
+        _write(options.out, page.write(ENDINGS.get(options.out.suffix, "table")) + "\n")
+    elif options.form:
+        sys.stdout.write(page.write(options.form) + "\n")
+    else:
+        show(page)
+
+
+def _write(out: Path, text: str) -> None:
     try:
         write_whole(out, text.encode())
     except OSError as error:
@@ -152,20 +231,6 @@ def _show(page: Page, options: argparse.Namespace) -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _describe_plan(planned: dict[str, Planned], config: Config) -> str:
-    """What asking would come to, a line a stage."""
-    lines = []
-    for stage, met in planned.items():
-        spent, prices = met.planned, config.calls
-        priced = prices.price_in or prices.price_out
-        price = f"at most ${cost(spent, prices):,.2f}" if priced else "no price: set calls.price_in and calls.price_out"
-        lines.append(
-            f"{stage}: {spent.calls:,} calls, {spent.tokens_in:,} prompt tokens, at most {spent.tokens_out:,} answer "
-            f"tokens, {price}; {met.cached:,} requests are in the cache"
-        )
-    return "\n".join(lines or ["no language model would be asked"])
 
 
 def _is_full_disk(error: Exception) -> bool:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
-from rewrite.records import Text
+from rewrite.records import Evidence, Text
 from rewrite.store import load_arrays, read_json, save_arrays
 
 
@@ -60,6 +60,16 @@ class ActivationStore:
     def mean_output(self) -> np.ndarray:
         """The module's mean output over the counted positions of the calibrate split, [d]."""
         return load_arrays(self.folder / "means.safetensors")["output"]
+
+
+def gather_evidence(store: ActivationStore) -> Evidence:
+    """The train split as one text, its activations by latent."""
+    shards = [store.load(name) for name in store.shards("train")]
+    ids = np.concatenate([s.text.ids for s in shards])
+    lengths = np.concatenate([np.diff(s.text.starts) for s in shards])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    activations = vstack([s.activations for s in shards], format="csc")
+    return Evidence(Text(ids, starts, store.vocabulary), activations)
 
 
 def save_shard(folder: Path, name: str, shard: Shard) -> None:

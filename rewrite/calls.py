@@ -112,6 +112,22 @@ class Cache:
         return float(self._data.execute(query, (run, stage)).fetchone()[0])
 
 
+def peek_spent(path: Path, run: str) -> dict[str, Spent]:
+    """What each stage of a run has spent so far, as the cache at a path says it, which is not touched.
+
+    It is asked only while a session has it open, or after one was killed; otherwise the manifest has the same sums, and
+    opening the cache would leave files beside it.
+    """
+    if not path.with_name(f"{path.name}-wal").exists():
+        return {}
+    query = SUMS.replace("SELECT", "SELECT stage,", 1) + " GROUP BY stage"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)) as data:
+            return {stage: Spent(*sums) for stage, *sums in data.execute(query, (run,))}
+    except sqlite3.Error:
+        return {}
+
+
 def _pack(reply: Reply) -> tuple[str, bytes]:
     match reply:
         case Reading():

@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 
 from rewrite import stats, tables
 from rewrite.config import UserError
+from rewrite.escaping import NONE
 from rewrite.explanations import load_explanations
 from rewrite.finished import Finished, hash_coder, open_finished, read_documents
 from rewrite.grammar import count_words
 from rewrite.losses import Key, read_losses
 from rewrite.pairing import Side, check_same, compare_pairs
+from rewrite.spending import cost_of
 from rewrite.store import read_json
 from rewrite.tables import Page, Row, Table
 
@@ -109,7 +111,7 @@ def _describe(side: Side, result: Row) -> Row:
         "words": _count_words(side),
         "missing": result["missing"]["share"],
         "calls": sum(stage["calls"] for stage in side.run.ledger.values()),
-        "cost": _cost(side.run.ledger),
+        "cost": cost_of(side.run.ledger),
         "seconds": round(sum(side.run.seconds.values()), 2),
     }
 
@@ -120,13 +122,6 @@ def _count_words(side: Side) -> float | None:
     found = load_explanations(side.run.path("3_explanations.jsonl"))
     words = [count_words(e.text) for e in found if e.text is not None and e.latent in kept]
     return float(np.mean(words)) if words else None
-
-
-def _cost(ledger: Row) -> float | None:
-    """Dollars for all calls: 0 where none was made, None where calls were made and no price was set."""
-    if not any(stage["calls"] for stage in ledger.values()):
-        return 0.0
-    return sum(float(stage["cost"]) for stage in ledger.values()) or None
 
 
 def _differing_settings(runs: Sequence[Finished]) -> dict[str, dict[str, Any]]:
@@ -183,11 +178,11 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _table_of_settings(settings: dict[str, dict[str, Any]], names: Sequence[str]) -> Table:
     rows = tuple((key, *(_cell(values[name]) for name in names)) for key, values in settings.items())
-    return Table(f"Settings that differ ({tables.NONE} is the default)", ("key", *names), rows)
+    return Table(f"Settings that differ ({NONE} is the default)", ("key", *names), rows)
 
 
 def _cell(value: Any) -> str:
-    return tables.NONE if value is None else str(value)
+    return NONE if value is None else str(value)
 
 
 def _notes(facts: Row) -> tuple[str, ...]:

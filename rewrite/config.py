@@ -282,7 +282,7 @@ def load_config(file: Path | None = None, overrides: list[str] | None = None) ->
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise UserError(f"--set {override}: write it as key=value, as in --set coder.k=16")
-        _assign(tree, key, _parse_value(text))
+        _assign(tree, key, parse_value(text))
         origin[key] = Path.cwd()
         sources[key] = f"--set {override}"
     for path in PATHS:
@@ -302,7 +302,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: not readable as TOML: {error}") from None
 
 
-def _parse_value(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """A TOML value where the text is one (`16`, `true`, `[0.1, 1.0]`), else the text itself (`layers.2.mlp`)."""
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -6,36 +6,54 @@ linear near 0 and logarithmic beyond (`symlog`); latents measured alone are circ
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
-from rewrite.figures import BLUE, DPI, GREY, VERMILION, open_figure
+from rewrite.figures import BLUE, GREY, RULE, VERMILION, draw_twice
+from rewrite.pictures import Drawn
 
-LABELS = {"simulation": "correlation of the simulation with the true activations", "r2": "R² of the simulation"}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Row = dict[str, Any]
+COLUMNS = ("cost", "simulation", "q", "alone", "density")
 
 
-def draw_costs(costs: Path, path: Path, alpha: float, score: str = "simulation") -> None:
-    """Cost against a score, from `5_costs.parquet`; latents without a score are left out, those of q < alpha marked."""
-    import pyarrow.parquet as pq
+def draw_costs(rows: Sequence[Row], alpha: float) -> Drawn:
+    """Cost against score, from the rows of `5_costs.parquet`; latents without a score are left out, those of q < alpha
+    marked."""
+    every = {name: _column(rows, name) for name in COLUMNS}
+    known = np.isfinite(every["cost"]) & np.isfinite(every["simulation"])
+    columns = {name: values[known] for name, values in every.items()}
+    sure = int((columns["q"] < alpha).sum())
+    return draw_twice(
+        "costs",
+        "What each latent's simulation costs, against how well it is simulated; the area says how often it is active",
+        f"A dot for each of {int(known.sum()):,} latents; {sure:,} cost more than 0 (q < {alpha:.3g}).",
+        (4.4, 4.4),
+        lambda axes, narrow: _paint(axes, columns, alpha),
+    )
 
-    table = pq.read_table(costs, columns=["cost", "q", "alone", "density", score])
-    columns: dict[str, Any] = {
-        name: table.column(name).to_numpy(zero_copy_only=False).astype(np.float64) for name in table.column_names
-    }
-    known = np.isfinite(columns["cost"]) & np.isfinite(columns[score])
-    cost, place, q, alone, density = (columns[name][known] for name in ("cost", score, "q", "alone", "density"))
+
+def _column(rows: Sequence[Row], name: str) -> Float[np.ndarray, " latent"]:
+    return np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
+
+
+def _paint(axes: Axes, columns: dict[str, np.ndarray], alpha: float) -> None:
+    cost, place, q, alone, density = (columns[name] for name in COLUMNS)
     sure = q < alpha
-    figure = open_figure(7.6, 4.6)
-    axes = figure.subplots()
     area = 8 + 60 * np.sqrt(density / max(density.max(initial=0.0), 1e-12))
     for chosen, colour, label in (
         (~sure, GREY, "cost not told from 0"),
         (sure, VERMILION, f"costs more than 0 (q < {alpha:.3g})"),
     ):
         if chosen.any():
-            axes.scatter(place[chosen], cost[chosen], area[chosen], color=colour, alpha=0.5, linewidth=0, label=label)
+            # Pixels, for tens of thousands of dots would make the drawing as large as all the rest.
+            dots = axes.scatter(place[chosen], cost[chosen], area[chosen], color=colour, label=label, alpha=0.5, lw=0)
+            dots.set_rasterized(True)
     measured = np.isfinite(alone)
     if measured.any():
         axes.scatter(place[measured], alone[measured], 40, facecolor="none", edgecolor=BLUE, label="measured alone")
@@ -44,10 +62,8 @@ def draw_costs(costs: Path, path: Path, alpha: float, score: str = "simulation")
     axes.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(typical)))
     axes.set_axisbelow(True)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlabel(LABELS.get(score, score))
-    axes.set_ylabel("cost of simulating the latent [nats per token]")
-    axes.set_title("What each latent's simulation costs (area: how often it is active)", loc="left", fontsize=11)
-    axes.grid(color="#dddddd")
+    axes.set_xlabel("correlation of the simulation")
+    axes.set_ylabel("cost of simulating the latent [nats]")
+    axes.grid(color=RULE)
     if len(cost):
-        axes.legend(frameon=False, fontsize=9, loc="best")
-    figure.savefig(path, dpi=DPI)
+        axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 1.0))

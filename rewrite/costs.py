@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -136,19 +135,3 @@ def predict(value: Latents, scores: dict[str, Latents], alpha: float) -> list[Ro
             rows.append({"score": name, "n": size["n"], "rho": size["value"], "ci": size["ci"]})
             rows[-1] |= {"rho_signed": signed["value"], "ci_signed": signed["ci"]}
     return sorted(rows, key=lambda row: -abs(row["rho"] or 0.0))
-
-
-def rows_of_costs(path: Path, shown: int = 10) -> list[Row]:
-    """The report's rows from `5_costs.parquet`: the latents that cost most, most first.
-
-    {"latent", "cost", "ci", "q", "alone", "simulation", "density"}; None for what there is none of.
-    """
-    import pyarrow.parquet as pq
-
-    rows = [row for row in pq.read_table(path).to_pylist() if row["cost"] is not None]
-    rows.sort(key=lambda row: (-row["cost"], row["latent"]))
-    return [
-        {name: row[name] for name in ("latent", "cost", "q", "alone", "simulation", "density")}
-        | {"ci": [row["cost_low"], row["cost_high"]] if row["cost_low"] is not None else None}
-        for row in rows[:shown]
-    ]

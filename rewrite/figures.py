@@ -1,15 +1,18 @@
-"""The report's figures, drawn from the content of 6_stats.json alone.
+"""The report's main figures, drawn from the content of 6_stats.json alone: each as wide as a page, and for a phone.
 
-Both figures show paired intervals: a document that is hard is hard for every arm, so the spread between documents, many
-times wider than the error of a difference, says nothing about which arm is better. Colours are Okabe and Ito's, which
-readers with any colour vision tell apart; markers and line styles say the same again.
+They show paired intervals: a document that is hard is hard for every arm, so the spread between documents, many times
+wider than the error of a difference, says nothing about which arm is better. Colours are Okabe and Ito's, which readers
+with any colour vision tell apart; markers and line styles say the same again. What a figure shows stands beside it in
+words, for those who do not see it.
 """
 
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from rewrite.pictures import Drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#595959"
-SKY, PURPLE = "#56B4E9", "#CC79A7"
+SKY, PURPLE, RULE = "#56B4E9", "#CC79A7", "#dddddd"
 COLOURS = {"clean": GREEN, "coder": GREEN, "simulated": BLUE, "simulated_topk": BLUE}
 COLOURS |= dict.fromkeys(("quantised", "true_active", "simulated_active", "matched", "hits"), SKY)
 COLOURS |= dict.fromkeys(("shuffled", "random", "token_table", "linear_probe"), PURPLE)
@@ -34,7 +37,10 @@ CURVES = {
     ("simulated_topk", "random"): (ORANGE, "v", "--", "random order, k strongest kept"),
 }
 LEVELS = {"coder": (GREEN, "-", "coder: true latents"), "zero": (VERMILION, "-", "zero: no latents")}
-DPI = 150
+BACKED = {"facecolor": "white", "linewidth": 0, "pad": 1}
+"""The ground behind words that stand on a line."""
+WIDE, NARROW = 7.6, 3.9
+"""Widths of a figure [inches]."""
 
 
 def select_ladder(stats: Row) -> list[Row]:
@@ -56,91 +62,160 @@ def name_arm(row: Row) -> str:
     return f"{row['arm']}, {100 * row['fraction']:.3g}%" + (f" {row['order']}" if row["fraction"] < 1 else "")
 
 
-def draw_ladder(stats: Row, path: Path) -> None:
-    """Each arm's loss above the clean model's with its paired interval, and above it the share of the gap."""
+def draw_twice(
+    name: str, title: str, told: str, height: tuple[float, float], paint: Callable[[Axes, bool], None]
+) -> Drawn:
+    """A figure in both widths, `height` [inches] of each; `paint` is told whether it is the narrow one."""
+    figures = []
+    for width, tall, narrow in ((WIDE, height[0], False), (NARROW, height[1], True)):
+        figure = open_figure(width, tall)
+        axes = figure.subplots()
+        axes.spines[["top", "right"]].set_visible(False)
+        paint(axes, narrow)
+        figures.append(figure)
+    return Drawn(name, title, told, *figures)
+
+
+def draw_ladder(stats: Row) -> Drawn:
+    """Each arm's loss above the clean model's with its paired interval, and beside it the share of the gap."""
     rows = select_ladder(stats)
-    figure = open_figure(7.6, 1.7 + 0.42 * len(rows))
-    axes = figure.subplots()
-    for place, row in enumerate(rows):
-        colour = COLOURS.get(row["arm"], VERMILION if row["arm"].startswith("zero") else GREY)
-        low, high = row["increase_ci"]
-        axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
-        axes.plot(row["increase"], place, "o", color=colour, markersize=7)
-        note = f"  {row['loss']:.3f}" + _share_note(row)
-        ink = GREY if colour in (SKY, PURPLE) else colour
-        axes.annotate(note, (high, place), (5, 0), "data", "offset points", va="center", fontsize=9, color=ink)
-    axes.set_yticks(range(len(rows)), [name_arm(row) for row in rows])
-    axes.invert_yaxis()
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.margins(x=0.05)
+
+    def paint(axes: Axes, narrow: bool) -> None:
+        for place, row in enumerate(rows):
+            colour = COLOURS.get(row["arm"], VERMILION if row["arm"].startswith("zero") else GREY)
+            low, high = row["increase_ci"]
+            axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
+            axes.plot(row["increase"], place, "o", color=colour, markersize=7)
+            note = f"  {row['loss']:.3f}{_share_note(row)}"
+            axes.annotate(note, (high, place), (5, 0), "data", "offset points", va="center", fontsize=9, color=GREY)
+        _name_rows(axes, [name_arm(row) for row in rows], narrow)
+        axes.margins(x=0.05)
+        _leave_room(axes, 0.5 if narrow else 0.28)
+        axes.set_xlabel("loss above the clean model [nats per token]")
+        axes.grid(axis="x", color=RULE)
+
+    told = "; ".join(f"{name_arm(row)}: {row['increase']:.3f}{_share_note(row)}" for row in rows)
+    return draw_twice(
+        "ladder",
+        f"Loss of each arm with its {cover(stats)} paired interval, and in brackets the share of the gap recovered",
+        f"Loss above the clean model in nats per token, and share of the gap, best first. {told}.",
+        (0.8 + 0.42 * len(rows), 0.8 + 0.56 * len(rows)),
+        paint,
+    )
+
+
+def _name_rows(axes: Axes, names: list[str], narrow: bool) -> None:
+    """The rows' names, first row on top: beside the axes, or where there is little room above each row."""
+    axes.set_yticks(range(len(names)), [""] * len(names) if narrow else names)
+    axes.set_ylim(len(names) - 0.4, -0.9 if narrow else -0.6)
+    if narrow:
+        axes.tick_params(axis="y", length=0)
+        for place, name in enumerate(names):
+            where = (0.02, place - 0.42)
+            axes.annotate(name, where, xycoords=("axes fraction", "data"), va="center", fontsize=9, bbox=BACKED)
+
+
+def _leave_room(axes: Axes, share: float) -> None:
+    """Room on the right, for what stands beside the values."""
     left, right = axes.get_xlim()
-    axes.set_xlim(left, right + 0.28 * (right - left))
-    axes.set_xlabel(f"loss above the clean model [nats per token], {_cover(stats)} paired interval")
-    axes.grid(axis="x", color="#dddddd")
-    axes.set_title("Loss of each arm, and in brackets the share of the gap recovered", loc="left", fontsize=11)
-    figure.savefig(path, dpi=DPI)
+    axes.set_xlim(left, right + share * (right - left))
 
 
 def _share_note(row: Row) -> str:
-    return f"  ({100 * row['recovered']:.0f}%)" if row["recovered_ci"] is not None else ""
+    return f" ({100 * row['recovered']:.0f}%)" if row["recovered_ci"] is not None else ""
 
 
-def draw_split(stats: Row, path: Path) -> None:
+def draw_split(stats: Row) -> Drawn:
     """What the simulation lost, part after part from the coder's loss to its own, each with its paired interval."""
-    figure = open_figure(7.6, 2.9)
-    axes = figure.subplots()
-    begin = 0.0
-    for place, row in enumerate(stats["split"]):
-        axes.barh(place, row["nats"], left=begin, color=(BLUE, ORANGE, VERMILION)[place], height=0.55)
-        axes.plot([begin + end for end in row["ci"]], [place, place], color="black", linewidth=1.5)
-        share = f" ({100 * row['share']:.0f}%)" if row["share"] is not None else ""
-        axes.annotate(
-            f"  {row['nats']:+.3f}{share}", (begin + max(0.0, *row["ci"]), place), va="center", fontsize=9, color=GREY
-        )
-        begin += row["nats"]
-    axes.set_axisbelow(True)
-    axes.axvline(0, color=GREEN, linewidth=1.5)
-    axes.axvline(begin, color=BLUE, linewidth=1.5, linestyle="--")
-    axes.set_yticks(range(len(stats["split"])), [PARTS[row["part"]] for row in stats["split"]])
-    axes.invert_yaxis()
-    left, right = axes.get_xlim()
-    axes.set_xlim(left, right + 0.25 * (right - left))
-    axes.set_xlabel(f"loss above the coder's [nats per token], {_cover(stats)} paired interval")
-    axes.grid(axis="x", color="#dddddd")
-    axes.set_title("From the coder to the simulation (dashed)", loc="left", fontsize=11)
-    figure.savefig(path, dpi=DPI)
+    rows = stats["split"]
+
+    def paint(axes: Axes, narrow: bool) -> None:
+        begin = 0.0
+        for place, row in enumerate(rows):
+            axes.barh(place, row["nats"], left=begin, color=(BLUE, ORANGE, VERMILION)[place], height=0.45)
+            axes.plot([begin + end for end in row["ci"]], [place, place], color="black", linewidth=1.5)
+            right = begin + max(0.0, *row["ci"])
+            note = f" {row['nats']:+.3f}{_part_share(row)}"
+            axes.annotate(note, (right, place), va="center", fontsize=9, color=GREY, bbox=BACKED)
+            begin += row["nats"]
+        axes.set_axisbelow(True)
+        axes.axvline(0, color=GREEN, linewidth=1.5)
+        axes.axvline(begin, color=BLUE, linewidth=1.5, linestyle="--")
+        _name_rows(axes, [PARTS[row["part"]] for row in rows], narrow)
+        _leave_room(axes, 0.45 if narrow else 0.25)
+        axes.set_xlabel("loss above the coder's [nats per token]")
+        axes.grid(axis="x", color=RULE)
+
+    told = "; ".join(f"{PARTS[row['part']]}: {row['nats']:+.3f}{_part_share(row)}" for row in rows)
+    return draw_twice(
+        "split",
+        f"What the simulation lost, from the coder (line at 0) to the simulation (dashed), with {cover(stats)} paired "
+        "intervals",
+        f"Nats per token lost, in three parts that add up. {told}.",
+        (2.5, 2.7),
+        paint,
+    )
 
 
-def draw_fractions(stats: Row, path: Path) -> None:
+def _part_share(row: Row) -> str:
+    return f" ({100 * row['share']:.0f}%)" if row["share"] is not None else ""
+
+
+def draw_fractions(stats: Row) -> Drawn:
     """Loss against the share of latents simulated, a curve for each order, between the coder's and zero's lines."""
-    figure = open_figure(7.6, 4.6)
-    axes = figure.subplots()
-    single = {row["arm"]: row for row in stats["arms"] if row["fraction"] is None}
-    clean = single["clean"]["loss"]
+    curves = {place: rows for place in CURVES if (rows := select_curve(stats, *place))}
+
+    def paint(axes: Axes, narrow: bool) -> None:
+        _paint_levels(axes, stats)
+        for place, rows in curves.items():
+            _paint_curve(axes, stats, place, rows)
+        _scale_fractions(axes, sorted({row["fraction"] for rows in curves.values() for row in rows}), narrow)
+        axes.set_xlabel("share of the latents that are simulated")
+        axes.set_ylabel("loss [nats per token]")
+        axes.grid(color=RULE)
+        if stats["gap"]["ci"][0] > 0:
+            _add_share_axis(axes, _single(stats, "zero")["loss"], stats["gap"]["nats"])
+        if narrow:
+            axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+        else:
+            axes.legend(frameon=False, fontsize=9, loc="best")
+
+    told = "; ".join(
+        f"{CURVES[place][3]}: " + ", ".join(f"{100 * row['fraction']:.3g}% {row['loss']:.3f}" for row in rows)
+        for place, rows in curves.items()
+    )
+    return draw_twice(
+        "fractions",
+        f"Loss against the share of the latents that are simulated, the others true; bands are {cover(stats)} paired "
+        "intervals",
+        f"Loss in nats per token at each share of latents simulated. {told}.",
+        (4.4, 4.6),
+        paint,
+    )
+
+
+def _single(stats: Row, arm: str) -> Row:
+    """The row of an arm that stands once."""
+    return next(row for row in stats["arms"] if row["arm"] == arm and row["fraction"] is None)
+
+
+def _paint_levels(axes: Axes, stats: Row) -> None:
+    clean = _single(stats, "clean")["loss"]
     for name, (colour, style, label) in LEVELS.items():
-        low, high = (clean + end for end in single[name]["increase_ci"])
+        row = _single(stats, name)
+        low, high = (clean + end for end in row["increase_ci"])
         axes.axhspan(low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.axhline(single[name]["loss"], color=colour, linestyle=style, linewidth=1.5, label=label)
-    shown: set[float] = set()
-    for (arm, order), (colour, marker, style, label) in CURVES.items():
-        rows = select_curve(stats, arm, order)
-        if rows:
-            places = [row["fraction"] for row in rows]
-            shown.update(places)
-            bands = [[clean + row["increase_ci"][end] for row in rows] for end in (0, 1)]
-            axes.fill_between(places, bands[0], bands[1], color=colour, alpha=0.2, linewidth=0)
-            losses = [row["loss"] for row in rows]
-            front = 3 if order == "best" else 2
-            axes.plot(places, losses, marker, color=colour, linestyle=style, label=label, markersize=5, zorder=front)
-    _scale_fractions(axes, sorted(shown))
-    axes.set_xlabel("share of the latents that are simulated, the others keep their true activations")
-    axes.set_ylabel("loss [nats per token]")
-    axes.set_title(f"Loss against the share simulated (bands: {_cover(stats)} paired)", loc="left", fontsize=11)
-    axes.grid(color="#dddddd")
-    if stats["gap"]["ci"][0] > 0:
-        _add_share_axis(axes, single["zero"]["loss"], stats["gap"]["nats"])
-    axes.legend(frameon=False, fontsize=9, loc="best")
-    figure.savefig(path, dpi=DPI)
+        axes.axhline(row["loss"], color=colour, linestyle=style, linewidth=1.5, label=label)
+
+
+def _paint_curve(axes: Axes, stats: Row, place: tuple[str, str], rows: list[Row]) -> None:
+    colour, marker, style, label = CURVES[place]
+    clean, shares = _single(stats, "clean")["loss"], [row["fraction"] for row in rows]
+    bands = [[clean + row["increase_ci"][end] for row in rows] for end in (0, 1)]
+    axes.fill_between(shares, bands[0], bands[1], color=colour, alpha=0.2, linewidth=0)
+    front = 3 if place[1] == "best" else 2
+    losses = [row["loss"] for row in rows]
+    axes.plot(shares, losses, marker, color=colour, linestyle=style, label=label, markersize=5, zorder=front)
 
 
 def _add_share_axis(axes: Axes, zero: float, gap: float) -> None:
@@ -165,7 +240,7 @@ def select_curve(stats: Row, arm: str, order: str) -> list[Row]:
     return sorted(rows, key=lambda row: float(row["fraction"]))
 
 
-def _scale_fractions(axes: Axes, fractions: list[float]) -> None:
+def _scale_fractions(axes: Axes, fractions: list[float], narrow: bool) -> None:
     """A logarithmic axis with a mark for every fraction that leaves its neighbours room; linear next to 0."""
     positive = [fraction for fraction in fractions if fraction > 0]
     if len(positive) > 1 and fractions[0] > 0:
@@ -174,13 +249,14 @@ def _scale_fractions(axes: Axes, fractions: list[float]) -> None:
         axes.set_xscale("symlog", linthresh=positive[0])
     kept: list[float] = []
     for fraction in reversed(fractions):
-        if not kept or fraction == 0 or kept[-1] / fraction >= 1.45:
+        if not kept or fraction == 0 or kept[-1] / fraction >= (2.6 if narrow else 1.45):
             kept.append(fraction)
     axes.set_xticks(kept, [f"{100 * fraction:.3g}%" for fraction in kept])
     axes.minorticks_off()
 
 
-def _cover(stats: Row) -> str:
+def cover(stats: Row) -> str:
+    """What intervals cover: "95%"."""
     return f"{100 * (1 - stats['alpha']):.3g}%"
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from rewrite.config import UserError
-from rewrite.store import hash_path, read_json
+from rewrite.store import flatten, hash_path, read_json
 
 LAST = "6_stats.json"
 """The artefact without which a run is not finished."""
@@ -52,7 +52,7 @@ class Finished:
     @property
     def settings(self) -> dict[str, Any]:
         """The resolved config, flat: {"coder.k": 16, ...}."""
-        return _flatten(self.manifest.get("config", {}))
+        return flatten(self.manifest.get("config", {}))
 
     @property
     def ledger(self) -> dict[str, dict[str, Any]]:
@@ -146,10 +146,3 @@ def hash_coder(run: Finished) -> str:
     for file in files:
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

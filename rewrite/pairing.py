@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rewrite import resampling, stats, tables
+from rewrite import resampling, stats
 from rewrite.config import UserError
+from rewrite.escaping import one_line
 from rewrite.finished import Finished, Scored
 
 Measure = Literal["loss", "recovered"]
@@ -90,7 +91,7 @@ def check_same(one: Side, other: Side) -> None:
     for left, right, count, other_count in zip(one.scored, other.scored, one.tokens, other.tokens, strict=True):
         if left.sha256 != right.sha256 or count != other_count:
             raise UserError(
-                f"{names}: scored on different tokens or positions, first in document {tables.clean(left.name)} "
+                f"{names}: scored on different tokens or positions, first in document {one_line(left.name)} "
                 f"({count} and {other_count} tokens): {_differing_positions(one, other)}"
             )
     for key, values in {

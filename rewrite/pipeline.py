@@ -48,10 +48,10 @@ STAGES = (
     Stage(
         "evaluate",
         ("1_coder", "2_activations", "4_simulations", "4_scores.parquet"),
-        ("5_latents.parquet", "5_losses.parquet"),
+        ("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
         (*SUBJECT, "calibrator", "evaluate"),
         ("subject",),
-        version=3,
+        version=4,
     ),
     Stage(
         "cost",
@@ -60,15 +60,23 @@ STAGES = (
         (*SUBJECT, "calibrator", "evaluate.missing", "cost", "analyse.alpha"),
         ("subject",),
     ),
-    Stage("analyse", ("5_latents.parquet", "5_losses.parquet"), ("6_stats.json",), ("analyse",), version=3),
+    Stage(
+        "analyse",
+        ("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
+        ("6_stats.json",),
+        ("analyse",),
+        version=4,
+    ),
     Stage(
         "report",
         (
             "1_coder",
+            "2_activations",
             "3_explanations.jsonl",
             "4_simulations",
             "4_scores.parquet",
             "5_latents.parquet",
+            "5_calibration.safetensors",
             "5_costs.parquet",
             "5_costs.json",
             "6_stats.json",
@@ -78,7 +86,7 @@ STAGES = (
             *("subject", "hookpoint", "corpus", "sample", "coder", "explain", "explainer", "explainers", "simulator"),
             *("simulators", "engine", "calibrator", "score", "evaluate.missing"),
         ),
-        version=4,
+        version=5,
     ),
 )
 
@@ -139,4 +147,4 @@ def _stale(run: Run, stage: Stage, key: str) -> str | None:
 def verdict(run: Run) -> str:
     """The verdict of a finished run and where its report is."""
     sentence: str = read_json(run.path("6_stats.json"))["verdict"]["sentence"]
-    return f"{sentence}\nreport: {run.path('7_report') / 'report.md'}"
+    return f"{sentence}\nreport: {run.path('7_report') / 'index.html'}"

@@ -1,4 +1,5 @@
-"""Backends are files: a name in the config is a module in `explainers/`, `simulators/` or `engines/`.
+"""Backends are files: a name in the config is a module in `explainers/`, `simulators/` or `engines/`, and the name of a
+form of `rewrite export` is one in `exports/`.
 
 A backend module holds a `Settings` table (a `rewrite.config.Section`) and a `build` function whose arguments its
 folder's `base.py` documents. Nothing else lists backends, so adding one is adding a file.
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from rewrite.config import Section, UserError
 
-Kind = Literal["explainers", "simulators", "engines"]
+Kind = Literal["explainers", "simulators", "engines", "exports"]
 
 
 def names(kind: Kind) -> list[str]:

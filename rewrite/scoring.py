@@ -27,9 +27,16 @@ def next_tokens(
     return targets
 
 
+def token_losses(
+    logits: Float[Tensor, "window position token"], targets: Int[Tensor, "window position"]
+) -> Float[Tensor, "window position"]:
+    """Cross-entropy in nats of each target, in float64; 0 where there is none."""
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return loss.view(targets.shape).double()
+
+
 def window_losses(
     logits: Float[Tensor, "window position token"], targets: Int[Tensor, "window position"]
 ) -> Float[np.ndarray, " window"]:
     """Cross-entropy in nats, summed over each window in float64."""
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return loss.view(targets.shape).double().sum(1).cpu().numpy()
+    return token_losses(logits, targets).sum(1).cpu().numpy()

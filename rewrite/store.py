@@ -91,6 +91,67 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: not readable as safetensors ({error}); delete it to compute it again") from None
 
 
+# --- what a manifest says of its artefacts ----------------------------------------------------------------------
+
+Entry = dict[str, Any]
+
+
+def why_stale(folder: Path, entries: Mapping[str, Entry], artefact: str, key: str, inputs: Sequence[str]) -> str | None:
+    """Why an artefact must be computed anew, or None where it is fresh; only reads.
+
+    Raises UserError where it is there but is not what was written: damaged, or edited by hand.
+    """
+    entry = entries.get(artefact)
+    if entry is None or not (folder / artefact).exists():
+        return "not there yet"
+    if entry["key"] != key:
+        return "its settings or its code changed"
+    if any(_find(folder, entries, name)["sha256"] != entry["inputs"].get(name) for name in inputs):
+        return "what it is made from changed"
+    check_content(folder, entries, artefact)
+    return None
+
+
+def check_content(folder: Path, entries: Mapping[str, Entry], artefact: str) -> Path:
+    """Where a finished artefact is. Raises UserError where its content is not what the manifest says."""
+    entry, path = _find(folder, entries, artefact), folder / artefact
+    if not path.exists() or hash_path(path) != entry["sha256"]:
+        hint = "; to use edited explanations set explain.file to a copy" if artefact.endswith(".jsonl") else ""
+        raise UserError(f"{path}: not what was written (damaged or edited); delete it to compute it again{hint}")
+    return path
+
+
+def partial_folder(folder: Path, artefact: str, key: str, inputs: Mapping[str, str]) -> Path:
+    """Where the parts of a resumable artefact wait for the rest, as long as its key and its inputs stay."""
+    return folder / f".partial-{hash_value([key, inputs])[:16]}-{artefact}"
+
+
+def find_holder(folder: Path) -> str:
+    """The process that works in a run folder, as its lock says it; empty where none does."""
+    try:
+        lock = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _read_holder(lock)
+    finally:
+        os.close(lock)
+    return ""
+
+
+def _read_holder(lock: int) -> str:
+    return os.read(lock, 200).decode(errors="replace").strip() or "another process"
+
+
+def _find(folder: Path, entries: Mapping[str, Entry], artefact: str) -> Entry:
+    entry = entries.get(artefact)
+    if entry is None:
+        raise UserError(f"{folder / artefact}: not there yet; run the stage that writes it first")
+    return entry
+
+
 class Run:
     """One run folder, locked while open.
 
@@ -121,7 +182,7 @@ class Run:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
+            holder = _read_holder(lock)
             os.close(lock)
             raise UserError(f"{self.folder}: in use by {holder}; wait for it to end or name another --run") from None
         os.ftruncate(lock, 0)
@@ -133,7 +194,7 @@ class Run:
         resolved = _without_secrets(config.model_dump(mode="json"))
         facts = {
             "config": resolved,
-            "seeds": {k: v for k, v in _flatten(resolved).items() if k.split(".")[-1] in ("seed", "random_seeds")},
+            "seeds": {k: v for k, v in flatten(resolved).items() if k.split(".")[-1] in ("seed", "random_seeds")},
             "versions": {"python": platform.python_version(), "rewrite": __version__}
             | {name: _version(name) for name in PACKAGES},
             "commit": _commit(),
@@ -154,15 +215,7 @@ class Run:
 
         Raises UserError where it is there but is not what was written: damaged, or edited by hand.
         """
-        entry = self.manifest["artefacts"].get(artefact)
-        if entry is None or not (self.folder / artefact).exists():
-            return "not there yet"
-        if entry["key"] != key:
-            return "its settings or its code changed"
-        if any(self._entry(name)["sha256"] != entry["inputs"].get(name) for name in inputs):
-            return "what it is made from changed"
-        self.path(artefact)
-        return None
+        return why_stale(self.folder, self.manifest["artefacts"], artefact, key, inputs)
 
     def begin(self, key: str, inputs: Sequence[str]) -> None:
         """Say what the artefacts that are written next depend on."""
@@ -171,17 +224,10 @@ class Run:
 
     def path(self, artefact: str) -> Path:
         """Where a finished artefact is, after its content was checked against the manifest."""
-        entry, path = self._entry(artefact), self.folder / artefact
-        if not path.exists() or hash_path(path) != entry["sha256"]:
-            hint = "; to use edited explanations set explain.file to a copy" if artefact.endswith(".jsonl") else ""
-            raise UserError(f"{path}: not what was written (damaged or edited); delete it to compute it again{hint}")
-        return path
+        return check_content(self.folder, self.manifest["artefacts"], artefact)
 
-    def _entry(self, artefact: str) -> dict[str, Any]:
-        entry: dict[str, Any] | None = self.manifest["artefacts"].get(artefact)
-        if entry is None:
-            raise UserError(f"{self.folder / artefact}: not there yet; run the stage that writes it first")
-        return entry
+    def _entry(self, artefact: str) -> Entry:
+        return _find(self.folder, self.manifest["artefacts"], artefact)
 
     @contextmanager
     def writing(self, artefact: str, resumable: bool = False) -> Iterator[Path]:
@@ -190,8 +236,8 @@ class Run:
         A resumable artefact is a folder whose finished files outlive a kill, as long as the key and the inputs stay.
         The path of any other does not exist yet: make it a file or a folder.
         """
-        kind = f"partial-{hash_value([self._key, self._inputs])[:16]}" if resumable else "writing"
-        beside = self.folder / f".{kind}-{artefact}"
+        own = partial_folder(self.folder, artefact, self._key, self._inputs)
+        beside = own if resumable else self.folder / f".writing-{artefact}"
         if resumable:
             for other in self.folder.glob(f".partial-*-{artefact}"):
                 _remove(other) if other != beside else None
@@ -238,10 +284,11 @@ def _without_secrets(value: Any) -> Any:
     return re.sub(r"://[^/@\s]+@", "://", value) if isinstance(value, str) else value
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables within tables as one: {"coder.k": 16, ...}."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
 
 

@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 from scipy.sparse import csr_array
 
 from rewrite.activations import Shard, save_shard
-from rewrite.config import AnalyseConfig
+from rewrite.calibrate import Pair, Scaled
+from rewrite.config import load_config
+from rewrite.controls import find_threshold
+from rewrite.curves import Curves, measure, save_curves
 from rewrite.explanations import save_explanations
 from rewrite.losses import COLUMNS
-from rewrite.losses import read_losses as read
+from rewrite.places import Tally
 from rewrite.records import Explanation, Strengths, Text
 from rewrite.simulations import save_simulator, save_strengths
 from rewrite.stages import analyse
@@ -109,12 +112,13 @@ def make_run(folder: Path, made: Made = Made()) -> Path:
             _write_latents(path, made)
         with run.writing("5_losses.parquet") as path:
             _write_losses(path, tokens, arms)
-        run.begin("k", ["5_latents.parquet", "5_losses.parquet"])
+        with run.writing("5_places.parquet") as path:
+            write_places(path, tokens, arms)
+        with run.writing("5_calibration.safetensors") as path:
+            write_calibration(path, 40)
+        run.begin("k", ["5_latents.parquet", "5_losses.parquet", "5_places.parquet", "5_calibration.safetensors"])
         if len(made.windows) >= 8:
-            source = run.path("5_losses.parquet")
-            latents = analyse.read_latents(run.path("5_latents.parquet"))
-            with run.writing("6_stats.json") as path:
-                write_json(path, analyse.analyse(read(source), AnalyseConfig(resamples=999), latents, source))
+            analyse.run(load_config(None, ["analyse.resamples=999"]), run)
     return folder
 
 
@@ -158,7 +162,8 @@ def _write_simulations(path: Path, made: Made) -> None:
 
 def _write_latents(path: Path, made: Made) -> None:
     latents = pa.array(list(made.latents), pa.int32())
-    table = pa.table({"latent": latents, "missing_share": [made.missing] * len(latents)})
+    columns = {"missing_share": [made.missing] * len(latents), "maximum": [2.0] * len(latents)}
+    table = pa.table({"latent": latents} | columns)
     pq.write_table(table.replace_schema_metadata({"latents": "40"}), path)
 
 
@@ -173,6 +178,25 @@ def _write_losses(path: Path, tokens: np.ndarray, arms: dict[str, np.ndarray]) -
     types = [pa.int32(), pa.string(), pa.float64(), pa.string(), pa.int64(), pa.float64(), pa.int64()]
     columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)]
     pq.write_table(pa.table(columns, names=list(COLUMNS)), path)
+
+
+def write_places(path: Path, tokens: np.ndarray, arms: dict[str, np.ndarray]) -> None:
+    """Each document's losses per token in each arm, one window a document; a third of its tokens was never seen."""
+    tally = Tally(tuple(arms), len(tokens), np.array([0.0, 50.0, 20_000.0]))
+    for document in np.flatnonzero(tokens):
+        targets = np.full((1, 1 + tokens[document]), -1)
+        targets[0, 1:] = np.arange(tokens[document]) % 3
+        located = tally.locate(targets, np.array([document]))
+        for arm, loss in arms.items():
+            tally.add(arm, located, np.full(targets.shape, loss[document]))
+    pq.write_table(tally.tabulate(), path)
+
+
+def write_calibration(path: Path, latents: int) -> None:
+    """Nothing fires, and nothing is said to."""
+    calibrator, silence = Scaled(np.ones(latents, dtype=np.float32)), csr_array((WINDOW, latents), dtype=np.float32)
+    test = measure([Pair(silence, silence)], calibrator, 9.0, np.ones(latents, dtype=bool)).test
+    save_curves(path, Curves(9.0, calibrator, find_threshold(calibrator, 9.0, latents), np.zeros(latents), test))
 
 
 def edit_manifest(folder: Path, **facts: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from finished_runs import write_calibration, write_places
 
 from rewrite import stats
 from rewrite.config import AnalyseConfig, Config, UserError
@@ -237,8 +238,13 @@ def test_the_same_losses_in_any_order_give_the_same_bytes(tmp_path: Path) -> Non
             with run.writing("5_losses.parquet") as path:
                 write_losses(path, given)
             with run.writing("5_latents.parquet") as path:
-                table = pa.table({"latent": pa.array(range(7), pa.int32()), "missing_share": np.zeros(7)})
+                columns = {"missing_share": np.zeros(7), "maximum": np.ones(7)}
+                table = pa.table({"latent": pa.array(range(7), pa.int32())} | columns)
                 pq.write_table(table.replace_schema_metadata({"latents": "9"}), path)
+            with run.writing("5_places.parquet") as path:
+                write_places(path, np.full(10, 30), dict.fromkeys(("clean", "coder", "zero"), np.arange(10.0)))
+            with run.writing("5_calibration.safetensors") as path:
+                write_calibration(path, 9)
             analyse.run(Config(analyse=QUICK), run)
             written.append(run.path("6_stats.json").read_bytes())
     assert written[0] == written[1]

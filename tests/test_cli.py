@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from conftest import SMALL
 
 import rewrite.__main__ as cli
 from rewrite.config import list_keys
+from rewrite.exports import forms
 from rewrite.pipeline import STAGES
 from rewrite.store import Run
 
@@ -157,3 +162,73 @@ def test_bad_explanation_files_are_named(
     mine = f"explain.file={tmp_path / 'mine.jsonl'}"
     assert cli.main(["explain", "--run", str(tmp_path / "r"), *SETTINGS, "--set", mine]) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_a_dry_run_of_a_finished_run_asks_nothing_in_every_form(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_run, tmp_path / "r")
+    command = ["run", "--run", str(tmp_path / "r"), *SETTINGS, "--dry-run"]
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == "No language model would be asked\n"
+    assert cli.main([*command, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["stages"] == [] and facts["total"]["calls"] == 0
+    assert cli.main([*command, "--out", str(tmp_path / "price.md")]) == 0
+    assert (tmp_path / "price.md").read_text() == "# No language model would be asked\n"
+
+
+@pytest.mark.parametrize("option", [["--json"], ["--markdown"], ["--out", "x.md"]])
+def test_a_run_prints_no_table(tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--run", str(tmp_path / "r"), *option]) == 2
+    assert "are for --dry-run; `rewrite status` tells of a run" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_open_shows_the_page_in_the_browser(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a run #1"
+    shutil.copytree(small_run, folder)
+    note = tmp_path / "opened"
+    (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > {note}\n')
+    (tmp_path / "browser").chmod(0o755)
+    environment = os.environ | {"BROWSER": str(tmp_path / "browser")}
+    command = ["report", "--run", str(folder), *SETTINGS, "--open"]
+    said = subprocess.run([sys.executable, "-m", "rewrite", *command], env=environment, capture_output=True, text=True)
+    assert (said.returncode, said.stderr) == (0, "")
+    page = folder / "7_report" / "index.html"
+    assert f"report: {page}" in said.stdout and page.is_file()
+    assert note.read_text().strip() == page.as_uri()
+
+    def fail(address: str) -> bool:
+        raise webbrowser.Error(address)
+
+    for none in (fail, lambda address: False):
+        monkeypatch.setattr("webbrowser.open", none)
+        assert cli.main(command) == 0
+        assert capsys.readouterr().err == f"rewrite: no browser could be opened; open {page} in one\n"
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*command, "--dry-run"])
+
+
+def test_a_form_that_cannot_be_exported_is_one_line(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["export", "neuropedia", str(small_run), "--out", str(tmp_path / "x")]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"rewrite: export = neuropedia: no such export; did you mean neuronpedia? there are: {', '.join(forms())}\n"
+    )
+    assert cli.main(["export", "neuronpedia", str(tmp_path / "none"), "--out", str(tmp_path / "x")]) == 2
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["export", "--help"])
+    helped = " ".join(capsys.readouterr().out.split())
+    assert all(f"{form}: {told.split()[0]}" in helped for form, told in forms().items())
+
+
+def test_an_export_says_what_it_wrote(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", "dataset", str(small_run), "--out", str(tmp_path / "x")]) == 0
+    assert capsys.readouterr().out.strip()
+    assert (tmp_path / "x" / "README.md").is_file()

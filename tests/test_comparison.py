@@ -300,9 +300,11 @@ def test_written_to_a_file_its_ending_names_the_form(tmp_path: Path, capsys: pyt
     assert json.loads((tmp_path / "c.json").read_text())["schema"] == 1
     assert cli.main(["compare", *runs, "--out", str(tmp_path / "c.md")]) == 0
     assert (tmp_path / "c.md").read_text().startswith("# 2 runs on the same 30 documents")
-    assert cli.main(["compare", *runs, "--format", "json", "--out", str(tmp_path / "c.md")]) == 0
-    assert json.loads((tmp_path / "c.md").read_text())["schema"] == 1
-    capsys.readouterr()
+    assert cli.main(["compare", *runs, "--out", str(tmp_path / "c.txt")]) == 0
+    assert (tmp_path / "c.txt").read_text() == compare([Path(run) for run in runs]).write("table") + "\n"
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["compare", *runs, "--json", "--out", str(tmp_path / "c.md")])
+    assert "not allowed with argument --json" in capsys.readouterr().err
     assert cli.main(["compare", *runs, "--out", str(tmp_path / "none" / "c.md")]) == 2
     assert re.fullmatch(r"rewrite: --out .*c.md: cannot be written \(.*\); .*\n", capsys.readouterr().err)
 

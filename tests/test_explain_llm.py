@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_array
 
 from rewrite import plugins
-from rewrite.activations import ActivationStore
+from rewrite.activations import ActivationStore, gather_evidence
 from rewrite.config import UserError
 from rewrite.engines.base import VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
 from rewrite.exemplars import Exemplar, Windows
@@ -23,7 +23,6 @@ from rewrite.explanations import as_line
 from rewrite.grammar import count_words
 from rewrite.prompting import Message
 from rewrite.records import Evidence, Explanation, Text
-from rewrite.stages.explain import gather_evidence
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -18,6 +18,7 @@ from rewrite.arms import Planned
 from rewrite.calibrate import Pair, identity, tally
 from rewrite.coder import load_coder
 from rewrite.config import Config, Control
+from rewrite.hookpoint import read_batch
 from rewrite.pipeline import go
 from rewrite.scoring import next_tokens, window_losses
 from rewrite.simulations import Simulations
@@ -122,10 +123,10 @@ def test_the_clean_arm_is_the_model_itself_bit_for_bit(small_run: Path) -> None:
     prefix = subject.run_to(ids)
     assert torch.equal(subject.run_from(prefix, prefix.output), subject.logits(ids))
     plain = window_losses(subject.logits(ids), next_tokens(ids, counted, torch.ones_like(counted)))[0]
-    assert scorer(small_run, config, [Planned(Arm("clean"))], batch=1)[0, 0] == plain
+    assert scorer(small_run, config, [Planned(Arm("clean"))], windows=1)[0, 0] == plain
 
 
-def scorer(folder: Path, config: Config, arms: list[Planned], batch: int) -> np.ndarray:
+def scorer(folder: Path, config: Config, arms: list[Planned], windows: int) -> np.ndarray:
     """Losses of arms on the first window of the first test document."""
     store = ActivationStore(folder / "2_activations")
     simulations = Simulations(folder / "4_simulations", store.latents)
@@ -134,8 +135,10 @@ def scorer(folder: Path, config: Config, arms: list[Planned], batch: int) -> np.
     strengths = simulations.strengths(store.shards("test")[0], len(shard.text.ids))
     fitted = tally([Pair(shard.activations, strengths)], store.latents, simulations.scale)
     splicer = Splicer(coder, identity(fitted), fitted, store.mean_output(), simulations.rewritten)
-    score = Scorer(config, load_subject(config), coder, splicer, arms)
-    return score._score_batch(shard, strengths, np.arange(batch))[0]
+    subject = load_subject(config)
+    batch = read_batch(subject, splicer, shard, strengths, np.arange(windows))
+    losses = Scorer(config, subject, splicer, arms).score_batch(batch)
+    return np.stack([one.sum(1).numpy() for one in losses])
 
 
 def test_no_document_is_in_two_splits(small_run: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_gap_not_told_from_0_leaves_nats(tmp_path: Path) -> None:
 
 def test_the_command_says_it_in_three_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(make_run(tmp_path / "pilot", EQUAL))
-    assert cli.main(["plan", folder, "--effect", "0.02", "0.1", "--latents", "80", "--format", "json"]) == 0
+    assert cli.main(["plan", folder, "--effect", "0.02", "0.1", "--latents", "80", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     keys = {"schema", "run", "reference", "fraction", "alpha", "power", "confidence", "sd", "gap", "latents"}
     assert set(facts) == keys | {"documents_there", "pilot", "plans"}
@@ -154,7 +154,7 @@ def test_the_command_says_it_in_three_forms(tmp_path: Path, capsys: pytest.Captu
     assert said.out.startswith("Documents to tell simulated from zero, by run pilot\n")
     assert "Assumes documents as long as the run's" in said.out
     assert said.err == ""
-    assert cli.main(["plan", folder, "--format", "markdown"]) == 0
+    assert cli.main(["plan", folder, "--markdown"]) == 0
     assert "| effect \\[%\\] | nats |" in capsys.readouterr().out
 
 

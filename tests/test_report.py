@@ -1,161 +1,34 @@
-"""The report says what 6_stats.json says, shows foreign text as text, and stands without what may be absent."""
+"""report.md says what 6_stats.json says, shows foreign text as text, and stands without what may be absent."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from facts_made import make_facts, make_stats
 
 from rewrite import figures
-from rewrite.config import AnalyseConfig, Config, Control, UserError
+from rewrite.config import Control, UserError
 from rewrite.explanations import load_explanations
+from rewrite.facts import CONTROLS, KINDS, Latent, group_reasons
 from rewrite.firings import NAMES
-from rewrite.losses import COLUMNS
-from rewrite.stages import analyse, report
-from rewrite.store import Run
+from rewrite.page.formats import WIDTH, format_cell, format_ends
+from rewrite.page.markdown import render_markdown
+from rewrite.place_figures import name_bin
 
-CONFIG = Config(subject="/somebody/home/stories", analyse=AnalyseConfig(resamples=999))
-LATENTS = 40
-HOSTILE = 'fires on "`|\n<b>*x*_y_\u2028" and $5$, \\ and\ttab, [a](b) 🙂'
-NAN = float("nan")
 Row = dict[str, Any]
 
 
-def write_losses(path: Path, topk: bool) -> None:
-    """Losses with the shape of a real run's: clean 1.48, coder 1.55, zero 2.04."""
-    rng = np.random.default_rng(1)
-    count = 40
-    tokens = 100 + rng.integers(0, 300, count)
-    clean = 1.48 + 0.2 * rng.normal(size=count)
-    coder, gap = clean + 0.07 + 0.02 * rng.normal(size=count), 0.49 + 0.1 * rng.normal(size=count)
-    arms: list[tuple[str, float | None, str, int, np.ndarray]] = [
-        ("clean", None, "", 0, clean),
-        ("coder", None, "", 0, coder),
-        ("zero", None, "", 0, coder + gap),
-        ("mean", None, "", 0, coder + 0.98 * gap),
-    ]
-    for arm in ("simulated", "simulated_topk") if topk else ("simulated",):
-        for fraction in (0.01, 0.5, 1.0):
-            noise = 0.02 * rng.normal(size=count)
-            arms.append((arm, fraction, "best", 0, coder + 0.4 * fraction * gap + noise))
-            if fraction < 1:
-                arms += [(arm, fraction, "random", k, coder + (0.5 + 0.02 * k) * fraction * gap) for k in range(3)]
-    rows = [
-        (number, name, fraction, order, seed, float(loss[number] * tokens[number]), int(tokens[number]))
-        for name, fraction, order, seed, loss in arms
-        for number in range(count)
-    ]
-    types = [pa.int32(), pa.string(), pa.float64(), pa.string(), pa.int64(), pa.float64(), pa.int64()]
-    columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)]
-    pq.write_table(pa.table(columns, names=list(COLUMNS)), path)
-
-
-def write_latents(path: Path, scores: Path) -> None:
-    """Correlations fall from 0.9 with the latent's number; 3 is silent and 4 and 5 were not understood."""
-    correlation = np.linspace(0.9, 0.1, LATENTS)
-    correlation[3] = NAN
-    missing = [
-        "cannot parse: “gibberish of 4”" if i == 4 else "cannot parse: “5”" if i == 5 else "" for i in range(LATENTS)
-    ]
-    density = np.where(np.arange(LATENTS) == 3, 0.0, 0.0123)
-    numbers = pa.array(range(LATENTS), pa.int32())
-    columns = {"latent": numbers, "density": density, "maximum": pa.array([1.0] * LATENTS, pa.float32())}
-    shares = [float(bool(why)) for why in missing]
-    table = pa.table(columns | {"missing": missing, "missing_share": shares})
-    pq.write_table(table.replace_schema_metadata({"latents": str(LATENTS)}), path)
-    columns = {"latent": numbers, "simulation": correlation, "r2": correlation**2}
-    pq.write_table(pa.table(columns), scores)
-
-
-def write_explanations(path: Path) -> None:
-    texts: list[str | None] = [f"fires on the word w{i}" for i in range(LATENTS)]
-    texts[0], texts[6] = HOSTILE, None
-    rows = [{"latent": i, "text": text, "why": "" if text else "refused"} for i, text in enumerate(texts)]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-def make_costs() -> Row:
-    """The content of 5_costs.json."""
-    rho: Row = {"n": 25, "value": 0.875, "ci": [0.5, 0.9375]}
-    unclear: Row = {"n": 2, "value": None, "ci": None}
-    return {
-        "documents": 40,
-        "tokens": 9000,
-        "steps": 4,
-        "loss": {"coder": 1.55, "simulated": 1.75},
-        "sum": 0.199,
-        "completeness_share": 0.005,
-        "alpha": 0.05,
-        "costly": 3,
-        "tested": LATENTS,
-        "check": {"latents": 25, "all": {"spearman": rho}, "random": {"spearman": unclear}},
-        "predictors": [
-            {"score": "density", "n": 40, "rho": -0.25, "ci": [-0.5, 0.0], "rho_signed": None, "ci_signed": None}
-        ],
-        "firings": {"latents": LATENTS} | {name: {"value": 0.125, "ci": [0.1, 0.15]} for name in NAMES},
-    }
-
-
-def write_costs(path: Path) -> None:
-    """Costs that fall with the latent's number; one is unknown, three are sure, two were measured alone."""
-    cost = np.linspace(0.02, -0.001, LATENTS)
-    cost[7] = NAN
-    unknown = np.isnan(cost)
-    columns = {"latent": np.arange(LATENTS), "cost": cost, "cost_low": cost - 0.01, "cost_high": cost + 0.01}
-    columns |= {"q": np.where(np.arange(LATENTS) < 3, 0.01, 0.5), "density": np.full(LATENTS, 0.0123)}
-    columns |= {"alone": np.where(np.arange(LATENTS) < 2, 0.03, NAN), "simulation": np.linspace(0.9, 0.1, LATENTS)}
-    arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
-    assert unknown.sum() == 1
-    pq.write_table(pa.table(arrays), path)
-
-
-def make_run(run: Run, topk: bool = False, metrics: Row | None = None, faults: dict[str, int] | None = None) -> Path:
-    """Everything before the report, and the report; returns its folder."""
-    run.begin("k", ())
-    with run.writing("1_coder") as folder:
-        folder.mkdir()
-        (folder / "metrics.json").write_text(json.dumps(metrics or {"fvu": 0.13125, "dead": 12, "curve": [1, 2]}))
-    with run.writing("3_explanations.jsonl") as path:
-        write_explanations(path)
-    with run.writing("4_simulations") as folder:
-        folder.mkdir()
-        (folder / "test-00000.json").write_text(json.dumps({"missing": {}, "faults": faults or {}}))
-    with run.writing("5_latents.parquet") as path, run.writing("4_scores.parquet") as scores:
-        write_latents(path, scores)
-    with run.writing("5_losses.parquet") as path:
-        write_losses(path, topk)
-    with run.writing("5_costs.parquet") as path:
-        write_costs(path)
-    with run.writing("5_costs.json") as path:
-        path.write_text(json.dumps(make_costs()))
-    analyse.run(CONFIG, run)
-    report.run(CONFIG, run)
-    return run.path("7_report")
+@pytest.fixture(scope="module")
+def stats(tmp_path_factory: pytest.TempPathFactory) -> Row:
+    return make_stats(tmp_path_factory.mktemp("report") / "5_losses.parquet")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    with Run(tmp_path_factory.mktemp("report")) as run:
-        make_run(run)
-        yield run
-
-
-@pytest.fixture(scope="module")
-def page(finished: Run) -> str:
-    return (finished.path("7_report") / "report.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def stats(finished: Run) -> Row:
-    found: Row = json.loads(finished.path("6_stats.json").read_text())
-    return found
+def page(stats: Row) -> str:
+    return render_markdown(make_facts(stats))
 
 
 def table_under(page: str, heading: str) -> list[list[str]]:
@@ -255,125 +128,36 @@ def test_what_each_latent_costs_is_told(page: str) -> None:
     assert [row[0] for row in table_under(page, "## False and missed firings")] == list(NAMES.values())
 
 
-def test_missing_predictions_are_counted_by_reason(page: str) -> None:
-    rows = table_under(page, "## Missing")
-    assert rows == [
-        ["prediction: cannot parse", "2", "cannot parse: “gibberish of 4”"],
-        ["explanation: refused", "1", "–"],
-    ]
-    assert "the latent keeps its mean where a prediction is missing" in page
-
-
-def test_cost_and_metrics(page: str, finished: Run) -> None:
-    assert table_under(page, "## The coder") == [["fvu", "0.1313"], ["dead", "12"]]
-    rows = table_under(page, "## Cost")
-    names = ["1_coder", "3_explanations.jsonl", "4_scores.parquet", "4_simulations", "5_costs.json", "5_costs.parquet"]
-    names += ["5_latents.parquet", "5_losses.parquet", "6_stats.json", "all"]
-    assert [row[0].replace("\\", "") for row in rows] == names
-    seconds = sum(finished.manifest["artefacts"][name]["seconds"] for name in names[:-1])
-    assert float(rows[-1][1]) == pytest.approx(seconds, abs=0.05001)
-
-
-def test_every_image_is_there_and_is_one(page: str, finished: Run) -> None:
-    images = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
-    assert images == ["ladder.png", "fractions.png", "costs.png"]
-    for name in images:
-        image = (finished.path("7_report") / name).read_bytes()
-        assert image.startswith(b"\x89PNG")
-        assert len(image) > 10_000
-
-
-def test_the_same_run_gives_the_same_page(finished: Run, page: str) -> None:
-    report.run(CONFIG, finished)
-    assert (finished.path("7_report") / "report.md").read_text(encoding="utf-8") == page
-
-
-def test_with_topk_there_are_four_curves(tmp_path: Path) -> None:
-    with Run(tmp_path) as run:
-        page = (make_run(run, topk=True) / "report.md").read_text(encoding="utf-8")
-    curves = table_under(page, "## Loss against the share simulated")
-    assert {row[0] for row in curves} == {label for *_, label in figures.CURVES.values()}
-    assert "simulated\\_topk, 100%" in [row[0] for row in table_under(page, "## The ladder of arms")]
-
-
-def test_what_was_asked_and_what_failed_is_told(tmp_path: Path) -> None:
-    ledger = {
-        "calls": 1200,
-        "tokens_in": 34000,
-        "tokens_out": 560,
-        "cached": 7,
-        "retried": 3,
-        "failed": {"timeout": {"requests": 2, "example": "after 3 s"}},
-        "seconds": 12.5,
-        "cost": 0.25,
-        "cost_per_latent": 0.00625,
-    }
-    with Run(tmp_path) as run:
-        run.note("calls", {"simulate": ledger})
-        page = (make_run(run, faults={"timeout": 20, "malformed": 3}) / "report.md").read_text(encoding="utf-8")
-    missing = page.split("\n## Missing\n")[1]
-    assert "| timeout | 20 |\n| malformed | 3 |" in missing
-    assert "5% of the\npredictions on the test split are missing; beyond 5% there is no verdict" in missing
-    calls = page.split("\nCalls of language models")[1]
-    row = "| simulate | 1,200 | 34,000 | 560 | 7 | 3 | timeout: 2 | 12.5 | 0.2500 | 0.006250 |"
-    assert row in calls
-
-
-def bare_page(stats: Row, latents: list[report.Latent]) -> str:
-    setting = report.describe_setting(CONFIG, stats)
-    return report.render(
-        stats=stats,
-        setting=setting,
-        scorers=[],
-        faults={},
-        unjudged={},
-        calls={},
-        metrics={},
-        latents=latents,
-        unexplained=[],
-        seconds={},
-        costs=make_costs(),
-        costly=[],
-    )
-
-
 def test_a_page_without_metrics_latents_or_gap(stats: Row) -> None:
     unclear = [row | {"recovered": None, "recovered_ci": None} for row in stats["arms"]]
     changed = stats | {"arms": unclear, "averages": [], "gap": {"nats": 0.01, "ci": [-0.1, 0.12], "se": 0.05}}
-    page = bare_page(changed, [])
+    page = render_markdown(make_facts(changed, metrics={}, latents=[], latent_costs=[], unexplained=[]))
     assert "No metrics came with this coder." in page
     assert "Every latent has an explanation, and no prediction is missing." in page
     assert {row[5] for row in table_under(page, "## The ladder of arms")} == {"–"}
 
 
 def test_tests_that_disagree_are_pointed_out(stats: Row) -> None:
-    assert "disagree" not in bare_page(stats, [])
+    assert "disagree" not in render_markdown(make_facts(stats))
     rows = [stats["comparisons"][0] | {"p": 0.04, "p_sign_flip": 0.06}, *stats["comparisons"][1:]]
     count = len(rows)
-    assert f"disagree at 0.05 about 1 of the\n{count} comparisons" in bare_page(stats | {"comparisons": rows}, [])
+    assert f"disagree at 0.05 about 1 of the\n{count} comparisons" in render_markdown(
+        make_facts(stats | {"comparisons": rows})
+    )
 
 
 def test_few_latents_are_not_both_best_and_worst(stats: Row) -> None:
-    latents = [report.Latent(i, f"t{i}", 0.9 - 0.1 * i, 0.1, 1.0, "") for i in range(3)]
-    page = bare_page(stats, latents)
+    latents = [Latent(i, f"t{i}", 0.9 - 0.1 * i, 0.1, 1.0, "") for i in range(3)]
+    page = render_markdown(make_facts(stats, latents=latents))
     assert [row[0] for row in table_under(page, "### Best")] == ["0", "1"]
     assert [row[0] for row in table_under(page, "### Worst")] == ["2"]
 
 
-def test_figures_with_fraction_0_and_with_one_fraction(stats: Row, tmp_path: Path) -> None:
-    zero = [row | {"fraction": 0.0} for row in stats["arms"] if row["fraction"] == 0.01 and row["order"] == "best"]
-    figures.draw_fractions(stats | {"arms": stats["arms"] + zero}, tmp_path / "a.png")
-    one = [row for row in stats["arms"] if row["fraction"] in (None, 1.0)]
-    figures.draw_fractions(stats | {"arms": one, "averages": []}, tmp_path / "b.png")
-    assert (tmp_path / "a.png").stat().st_size > 0
-    assert (tmp_path / "b.png").stat().st_size > 0
-
-
 def test_reasons_beyond_the_list_are_added_up() -> None:
-    kinds = report.group_reasons([f"kind {chr(97 + i)}" for i in range(report.KINDS + 3)] + ["kind c", ""])
+    kinds = group_reasons([f"kind {chr(97 + i)}" for i in range(KINDS + 3)] + ["kind c", ""])
     assert (kinds[0].reason, kinds[0].latents) == ("kind c", 2)
     assert (kinds[-1].reason, kinds[-1].latents) == ("other reasons", 4)
-    assert sum(kind.latents for kind in kinds) == report.KINDS + 5
+    assert sum(kind.latents for kind in kinds) == KINDS + 5
 
 
 def test_an_explanations_line_that_is_not_one_is_named(tmp_path: Path) -> None:
@@ -384,9 +168,9 @@ def test_an_explanations_line_that_is_not_one_is_named(tmp_path: Path) -> None:
 
 
 def test_no_minus_zero_and_no_overlong_cells() -> None:
-    assert report.format_ends([-0.00001, 0.5]) == "[0.0000, 0.5000]"
-    assert len(report.escape_cell("x" * 5000)) == report.WIDTH
-    assert report.escape_cell("  ") == "–"
+    assert format_ends([-0.00001, 0.5]) == "[0.0000, 0.5000]"
+    assert len(format_cell("x" * 5000)) == WIDTH
+    assert format_cell("  ") == "–"
 
 
 def with_controls(stats: Row) -> Row:
@@ -407,8 +191,8 @@ def with_controls(stats: Row) -> Row:
 
 
 def test_the_page_tells_why_not_more(stats: Row) -> None:
-    assert "Why not more" not in bare_page(stats, [])
-    page = bare_page(with_controls(stats), [])
+    assert "Why not more" not in render_markdown(make_facts(stats))
+    page = render_markdown(make_facts(with_controls(stats)))
     rows = table_under(page, "## Why not more")
     assert [row[0].split(":")[0] for row in rows] == ["magnitude", "sensitivity", "specificity", "all"]
     assert rows[1][1:] == ["0.0500", "[0.0300, 0.0700]", "41.7%"]
@@ -418,7 +202,7 @@ def test_the_page_tells_why_not_more(stats: Row) -> None:
 
 def test_controls_are_in_the_ladder_and_explained(stats: Row, page: str) -> None:
     changed = with_controls(stats)
-    shown = bare_page(changed, [])
+    shown = render_markdown(make_facts(changed))
     names = [row[0].replace("\\", "") for row in table_under(shown, "## The ladder of arms")]
     assert names.count("shuffled, mean of 5 draws") == 1
     assert len(names) == len(figures.select_ladder(stats)) + 2
@@ -430,14 +214,59 @@ def test_controls_are_in_the_ladder_and_explained(stats: Row, page: str) -> None
     assert "### Controls told nothing" not in page
 
 
-def test_the_figures_of_the_controls_are_drawn(stats: Row, tmp_path: Path) -> None:
-    changed = with_controls(stats)
-    figures.draw_ladder(changed, tmp_path / "ladder.png")
-    figures.draw_split(changed, tmp_path / "split.png")
-    unclear = [row | {"share": None} for row in changed["split"]]
-    figures.draw_split(changed | {"split": unclear}, tmp_path / "unclear.png")
-    assert all((tmp_path / f"{name}.png").stat().st_size > 10_000 for name in ("ladder", "split", "unclear"))
-
-
 def test_every_control_that_can_be_chosen_is_told() -> None:
-    assert set(get_args(Control)) | {"zero"} == set(report.CONTROLS)
+    assert set(get_args(Control)) | {"zero"} == set(CONTROLS)
+
+
+def test_missing_predictions_are_counted_by_reason(page: str) -> None:
+    rows = table_under(page, "## Missing")
+    assert rows == [
+        ["prediction: cannot parse", "2", "cannot parse: “gibberish of 4”"],
+        ["explanation: refused", "1", "–"],
+    ]
+    assert "the latent keeps its mean where a prediction is missing" in page
+
+
+def test_cost_and_metrics(page: str) -> None:
+    assert table_under(page, "## The coder") == [["fvu", "0.1313"], ["dead", "12"]]
+    rows = [["1\\_coder", "12.2"], ["5\\_losses.parquet", "3.5"], ["all", "15.8"]]
+    assert table_under(page, "## Cost") == rows
+
+
+def test_with_topk_there_are_four_curves(tmp_path: Path) -> None:
+    page = render_markdown(make_facts(make_stats(tmp_path / "5_losses.parquet", topk=True)))
+    curves = table_under(page, "## Loss against the share simulated")
+    assert {row[0] for row in curves} == {label for *_, label in figures.CURVES.values()}
+    assert "simulated\\_topk, 100%" in [row[0] for row in table_under(page, "## The ladder of arms")]
+
+
+def test_what_was_asked_and_what_failed_is_told(stats: Row) -> None:
+    ledger = {
+        "calls": 1200,
+        "tokens_in": 34000,
+        "tokens_out": 560,
+        "cached": 7,
+        "retried": 3,
+        "failed": {"timeout": {"requests": 2, "example": "after 3 s"}},
+        "seconds": 12.5,
+        "cost": 0.25,
+        "cost_per_latent": 0.00625,
+    }
+    page = render_markdown(make_facts(stats, calls={"simulate": ledger}, faults={"timeout": 20, "malformed": 3}))
+    missing = page.split("\n## Missing\n")[1]
+    assert "| timeout | 20 |\n| malformed | 3 |" in missing
+    assert "5% of the\npredictions on the test split are missing; beyond 5% there is no verdict" in missing
+    calls = page.split("\nCalls of language models")[1]
+    row = "| simulate | 1,200 | 34,000 | 560 | 7 | 3 | timeout: 2 | 12.5 | 0.2500 | 0.006250 |"
+    assert row in calls
+
+
+def test_where_the_loss_is_and_how_the_calibration_holds(page: str, stats: Row) -> None:
+    rows = table_under(page, "## Where the loss is")
+    expected = [(name_bin(row), own) for row in stats["places"] for own in row["arms"] if own["arm"] != "clean"]
+    assert [(cells[1], cells[3]) for cells in rows] == [(name, own["arm"]) for name, own in expected]
+    assert rows[1] == ["position", "1", "1,234", "simulated", "0.2500", "[0.1000, 0.3000]", "60.0%", "[50.0, 70.0]"]
+    assert rows[4][4:] == ["0.2500", "", "–", ""]
+    curve = table_under(page, "## Calibration")
+    assert curve[3] == ["3", "9,997", "0.1875", "0.1500"]
+    assert curve[4] == ["4", "0", "–", "–"]

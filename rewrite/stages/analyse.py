@@ -1,4 +1,4 @@
-"""Losses → arms, comparisons and the verdict: 5_losses.parquet → 6_stats.json.
+"""Losses → arms, comparisons and the verdict: what evaluate wrote → 6_stats.json.
 
 1. Read one loss per document and arm, the seeds of a drawn arm averaged within each document (`rewrite.losses`).
 2. Estimate each arm's loss, its increase over the clean model and its share of the gap (`rewrite.stats`).
@@ -7,7 +7,8 @@
    adjusted by itself: the controls that are told nothing of their latents against `mean`.
 4. Split what simulating every latent lost, coder → simulated, into magnitude, sensitivity and specificity: differences
    between neighbours on a path of arms (`rewrite.controls`), so that they add up to the whole.
-5. The verdict is the primary comparison of `simulated` at the largest fraction, best first. Where more predictions are
+5. Inside each bin of `rewrite.places` the same estimates again; the curve of `rewrite.curves` pooled over latents.
+6. The verdict is the primary comparison of `simulated` at the largest fraction, best first. Where more predictions are
    missing than `analyse.max_missing` allows there is no verdict, of this comparison or any other.
 
 The equivalence margin is a share of the gap, set in the config; where the gap's interval reaches 0 the margin is 0 and
@@ -24,8 +25,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from jaxtyping import Float
 
-from rewrite import resampling, stats
+from rewrite import curves, places, resampling, stats
 from rewrite.config import AnalyseConfig, Config, UserError
 from rewrite.controls import SPLIT
 from rewrite.losses import Key, Losses, read_losses
@@ -37,9 +39,13 @@ UNTOLD = ("shuffled", "random")
 
 
 def run(config: Config, run: Run) -> None:
-    """Read 5_losses.parquet and write 6_stats.json. Raises UserError where the losses allow no analysis."""
+    """Read what evaluate wrote and write 6_stats.json. Raises UserError where the losses allow no analysis."""
     source = run.path("5_losses.parquet")
-    result = analyse(read_losses(source), config.analyse, read_latents(run.path("5_latents.parquet")), source)
+    latents = run.path("5_latents.parquet")
+    result = analyse(read_losses(source), config.analyse, read_latents(latents), source)
+    result["places"] = places.describe(places.read_places(run.path("5_places.parquet")), config.analyse.alpha)
+    test = curves.load_curves(run.path("5_calibration.safetensors")).test
+    result["calibration"] = curves.pool(test, read_maxima(latents))
     with run.writing("6_stats.json") as path:
         write_json(path, result)
 
@@ -58,6 +64,14 @@ def read_latents(path: Path) -> Latents:
     table = pq.read_table(path)
     shares = table.column("missing_share").to_numpy()
     return Latents(int(table.schema.metadata[b"latents"]), len(shares), float(shares.mean()))
+
+
+def read_maxima(path: Path) -> Float[np.ndarray, " latent"]:
+    """Each latent's largest activation on the calibrate split; 0 where it is not rewritten."""
+    table = pq.read_table(path)
+    maxima = np.zeros(int(table.schema.metadata[b"latents"]))
+    maxima[table.column("latent").to_numpy()] = table.column("maximum").to_numpy()
+    return maxima
 
 
 def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Path) -> dict[str, Any]:

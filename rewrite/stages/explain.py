@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-from scipy.sparse import vstack
 from tqdm import tqdm
 
 from rewrite import plugins
-from rewrite.activations import ActivationStore
+from rewrite.activations import ActivationStore, gather_evidence
 from rewrite.calls import Calls, Planned
 from rewrite.config import Config
 from rewrite.explainers.base import Explainer
 from rewrite.explanations import read_explanations, save_explanations
-from rewrite.records import Evidence, Explanation, Text
+from rewrite.records import Explanation
 from rewrite.sampling import draw_latents
 from rewrite.store import Run
 
@@ -53,13 +51,3 @@ def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[E
     settings = plugins.settings("explainers", config.explainer, config.explainers.get(config.explainer, {}))
     explainer: Explainer = plugins.load("explainers", config.explainer).build(settings, calls.open)
     return explainer.explain(gather_evidence(store), latents)
-
-
-def gather_evidence(store: ActivationStore) -> Evidence:
-    """The train split as one text, its activations by latent."""
-    shards = [store.load(name) for name in store.shards("train")]
-    ids = np.concatenate([s.text.ids for s in shards])
-    lengths = np.concatenate([np.diff(s.text.starts) for s in shards])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    activations = vstack([s.activations for s in shards], format="csc")
-    return Evidence(Text(ids, starts, store.vocabulary), activations)
