@@ -3,8 +3,8 @@
 `last_token`    Paulo & Belrose (2025): one request for each position; the text ends at the token, which is marked; the
                 answer's first token is a digit, and the strength is the expectation over the digits' probabilities.
 `all_at_once`   Bills et al. (2023), Language models can explain neurons in language models: the answer lists the tokens
-                with a slot after each; all slots hold the same placeholder, so every digit is read as if it were the
-                first, and one pass over the prompt gives them all.
+                with a slot after each; all slots stay empty, so every digit is read as if it were the first, and one
+                pass over the prompt gives them all.
 `ratings_list`  for chat models without log-probabilities: a JSON list of [token, rating], checked token by token.
 
 A scheme works on one window at a time. Positions are those of the window; `asked` marks the ones to rate.
@@ -24,8 +24,6 @@ from jaxtyping import Bool, Float, Int
 from rewrite.engines.base import Abilities, Answer, Question, Reading, Slots
 from rewrite.prompting import Message, fill, make_text, mark, show_token
 
-PLACEHOLDER = ""
-"""What stands in a slot: nothing costs nothing, and says nothing of any answer."""
 Request = Slots | Question
 
 
@@ -129,7 +127,7 @@ class AllAtOnce(_Probabilities):
         """See `Scheme.ask`. What comes after the last asked token is left out."""
         pieces = _lines(tuple(tokens), tuple(asked.tolist()))
         if pieces:
-            yield Item(Slots(_heading(_one_line(explanation)), pieces, PLACEHOLDER), np.flatnonzero(asked))
+            yield Item(Slots(_heading(_one_line(explanation)), pieces), np.flatnonzero(asked))
 
 
 # The same heading stands before every window of a latent, and the same lines after every latent's heading.
@@ -148,7 +146,7 @@ def _lines(tokens: tuple[str, ...], asked: tuple[bool, ...]) -> tuple[str, ...]:
             pieces.append(begun)
             begun = "\n"
         else:
-            begun += PLACEHOLDER + "\n"
+            begun += "\n"
     return tuple(pieces)
 
 

@@ -24,16 +24,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rewrite.config import Config, UserError
+from rewrite.models import check_device, check_folder, load_network, load_part
 
 Forward = Callable[..., Any]
 Rewriter = Callable[[Tensor, Tensor], Tensor]
@@ -333,46 +332,13 @@ def load_subject(config: Config) -> Subject:
     Raises UserError, in one line, where the model, its tokenizer, the device or the hookpoint is not to be had, and
     where the model cannot read windows as long as the corpus is cut into.
     """
-    device = _check_device(config.device)
-    folder = Path(config.subject)
-    local = folder.is_absolute() or folder.exists() or config.subject.startswith(".")
-    if local and not (folder / "config.json").is_file():
-        raise UserError(f"subject = {config.subject}: no model folder (it has no config.json); set subject to one")
-    # The library's warnings and bars speak to programmers; what matters in them is checked below.
-    library: Any = logging
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    loader: Any = AutoModelForCausalLM
-    try:
-        model, report = loader.from_pretrained(
-            config.subject,
-            revision=config.revision,
-            dtype=getattr(torch, config.dtype),
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(config.subject, revision=config.revision, trust_remote_code=False)
-    except Exception as error:  # whatever the libraries underneath raise for a damaged or absent file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"subject = {config.subject}: cannot be loaded as a causal language model ({reason})") from None
-    if report["missing_keys"]:
-        missing = min(report["missing_keys"])
-        raise UserError(f"subject = {config.subject}: the weights lack {missing}; get the whole model again")
+    device, said = check_device("device", config.device), f"subject = {config.subject}"
+    check_folder(said, config.subject)
+    model = load_network(said, config.subject, config.revision, config.dtype)
+    tokenizer = load_part(said, AutoTokenizer, config.subject, config.revision)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit and config.corpus.window > limit:
         raise UserError(
             f"corpus.window = {config.corpus.window}: {config.subject} reads at most {limit} tokens; set less"
         )
     return build_subject(model.to(device), tokenizer, config.hookpoint)
-
-
-def _check_device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except Exception:  # torch raises half a dozen types for a device that is not there
-        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        there += ["mps"] if torch.backends.mps.is_available() else []
-        raise UserError(f"device = {name}: not on this machine; there are: {', '.join(there)}") from None
-    return device

@@ -73,7 +73,8 @@ class Slots:
 
     messages: tuple[Message, ...]
     pieces: tuple[str, ...] = ("",)
-    placeholder: str = "?"
+    placeholder: str = ""
+    """What stands in a slot: nothing costs nothing, and says nothing of any answer."""
 
 
 @dataclass(frozen=True)

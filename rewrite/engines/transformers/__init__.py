@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from rewrite.config import Section, UserError
+from rewrite.config import Section
 from rewrite.encoding import Encoder, fingerprint_model
 from rewrite.engines.base import VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
 from rewrite.engines.transformers.trunk import Reader, Row, can_cut_back, plan_batches
 from rewrite.engines.transformers.writer import Asked, Writer
+from rewrite.models import check_device, check_folder, first_line, load_network, load_part
 
 WINDOW = 32
 """Batches' worth of requests that are sorted together."""
@@ -161,39 +161,15 @@ class TransformersEngine:
     def _config(self) -> Any:
         from transformers import AutoConfig
 
-        _check_folder(self.model)
-        try:
-            return AutoConfig.from_pretrained(self.model, revision=self.settings.revision, trust_remote_code=False)
-        except Exception as error:  # whatever the libraries underneath raise for a damaged or absent file
-            raise UserError(_no_model(self.model, error)) from None
+        check_folder(self.model, self.model)
+        return load_part(self.model, AutoConfig, self.model, self.settings.revision)
 
     @cached_property
     def _network(self) -> Any:
         """The model itself, on its device."""
-        import torch
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
-        device, dtype = _check_device(self.settings.device), getattr(torch, self.settings.dtype)
-        _check_folder(self.model)
-        # The library's warnings and bars speak to programmers; what matters in them is checked here.
-        library: Any = logging
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-        loader: Any = AutoModelForCausalLM
-        try:
-            model, report = loader.from_pretrained(
-                self.model,
-                revision=self.settings.revision,
-                dtype=dtype,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        except Exception as error:  # as above
-            raise UserError(_no_model(self.model, error)) from None
-        if report["missing_keys"]:
-            raise UserError(f"{self.model}: the weights lack {min(report['missing_keys'])}; get the whole model again")
+        device = check_device("engines.transformers.device", self.settings.device)
+        check_folder(self.model, self.model)
+        model = load_network(self.model, self.model, self.settings.revision, self.settings.dtype)
         return model.train(False).requires_grad_(False).to(device)
 
     @cached_property
@@ -206,45 +182,13 @@ class TransformersEngine:
         return Writer(self._network, self._encoder)
 
 
-def _check_folder(model: str) -> None:
-    """What looks like a folder must be a model's, or the library takes it for a name on the hub."""
-    folder = Path(model)
-    if (folder.is_absolute() or folder.exists() or model.startswith(".")) and not (folder / "config.json").is_file():
-        raise UserError(
-            f"{model}: no model folder (it has no config.json); name a model's folder or its name on the hub"
-        )
-
-
-def _check_device(name: str) -> Any:
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except Exception:  # torch raises half a dozen types for a device that is not there
-        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        there += ["mps"] if torch.backends.mps.is_available() else []
-        raise UserError(
-            f"engines.transformers.device = {name}: not on this machine; there are: {', '.join(there)}"
-        ) from None
-    return device
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _no_model(model: str, error: Exception) -> str:
-    return f"{model}: cannot be loaded as a causal language model ({_reason(error)})"
-
-
 def _fault(error: Exception) -> Fault:
     """What went wrong in the model, as the request's fault."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
         return Fault("server error", "out of memory; lower engines.transformers.batch or the prompt's length")
-    return Fault("server error", _reason(error))
+    return Fault("server error", first_line(error))
 
 
 def build(model: str, settings: Settings) -> TransformersEngine:
