@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +17,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from rewrite.activations import ActivationStore
-from rewrite.calibrate import Calibrator, Pair, Tally, forget, tally
+from rewrite.calibrate import Tally
 from rewrite.coder import Coder
 from rewrite.config import Config, UserError
 from rewrite.controls import MIXTURES, Random, Shuffled, derange
+from rewrite.hookpoint import fit, splice
 from rewrite.losses import DRAWN, NEEDED
 from rewrite.probes import LinearProbe, Reader, fit_probe, fit_table
 from rewrite.simulations import Simulations
@@ -92,37 +92,17 @@ def plan_draws(
 class Readings:
     """Calibrates a control's strengths as the simulator's were: the same split, latents and kind of calibrator."""
 
+    config: Config
     store: ActivationStore
     simulations: Simulations
-    calibrator: Callable[[Tally], Calibrator]
     coder: Coder
     fitted: Tally
     """The simulator's own tally."""
-    rewritten: Bool[np.ndarray, " latent"]
-    absent: Bool[np.ndarray, " latent"]
 
     def calibrate(self, source: Shuffled | Random) -> Reading:
-        """Tally the control's strengths on the calibrate split and fit a calibrator to them."""
-        pairs = pair_up(self.store, self.simulations, source)
-        fitted = tally(pairs, self.store.latents, self.simulations.scale)
-        fitted = forget(fitted, self.absent | ~self.rewritten)
-        mean_output = self.store.mean_output()
-        splicer = Splicer(self.coder, self.calibrator(fitted), fitted, mean_output, self.rewritten)
-        splicer.replace_missing(self.absent)
-        return Reading(source, splicer)
-
-
-def pair_up(
-    store: ActivationStore, simulations: Simulations, source: Shuffled | Random | None = None
-) -> Iterator[Pair]:
-    """Truth and strengths, the simulator's unless a source is given, on the calibrate split's simulated positions."""
-    for name in store.shards("calibrate"):
-        shard = store.load(name)
-        counted = simulations.show(name, shard.text).counted()
-        strengths = simulations.strengths(name, len(counted))
-        if source is not None:
-            strengths = source.strengths(name, strengths, counted)
-        yield Pair(shard.activations[counted], strengths[counted])
+        """Fit a calibrator to the control's strengths on the calibrate split."""
+        fitted = fit(self.config, self.store, self.simulations, source)
+        return Reading(source, splice(self.store, self.simulations, fitted, self.coder))
 
 
 def fit_readers(config: Config, subject: Subject, store: ActivationStore, device: torch.device) -> dict[str, Reader]:

@@ -24,8 +24,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 
-from rewrite.hookpoint import Batch
-from rewrite.scoring import NONE, window_losses
+from rewrite.hookpoint import Batch, losses_of
+from rewrite.scoring import NONE
 from rewrite.splice import Bags, Splicer, Written
 from rewrite.subject import Subject
 
@@ -72,22 +72,9 @@ def _to_csr(bags: Bags, shape: tuple[int, int]) -> csr_array:
 Vectors = Float[Tensor, "counted d"]
 
 
-def losses_of(subject: Subject, batch: Batch, vectors: Vectors) -> Float[np.ndarray, " window"]:
-    """The loss [nats] of each window where `vectors` are written at the batch's counted positions."""
-    with torch.no_grad():
-        return window_losses(subject.run_from(batch.prefix, _place(batch, vectors)), batch.targets)
-
-
-def _place(batch: Batch, vectors: Vectors) -> Float[Tensor, "window position d"]:
-    """The module's own output with `vectors` at the counted positions, in float32: the subject casts what it reads."""
-    placed = batch.prefix.output.detach().float().clone()
-    placed[batch.counted] = vectors.to(placed.device)
-    return placed
-
-
 def differentiate(subject: Subject, batch: Batch, vectors: Vectors) -> Vectors:
     """The gradient of the batch's summed loss by what is written at each counted position."""
-    placed = _place(batch, vectors).requires_grad_()
+    placed = batch.place(vectors).requires_grad_()
     with torch.enable_grad():
         logits = subject.run_from(batch.prefix, placed)
         loss = functional.cross_entropy(

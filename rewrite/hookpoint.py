@@ -2,27 +2,29 @@
 
 1. `fit` reads the calibrate split: a tally of strengths and true activations, and the calibrator made from it.
 2. `splice` puts coder, calibrator and means together into the `Splicer` that knows every arm.
-3. `walk_batches` walks the simulated windows of the test split, each batch run once up to the hookpoint.
+3. `walk_shards` shows a split as it was simulated, `read_batches` runs its windows once up to the hookpoint.
+4. `losses_of` runs the rest of the model with what an arm writes there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from rewrite.activations import ActivationStore, Shard
-from rewrite.arms import pair_up
 from rewrite.calibrate import CALIBRATORS, Calibrator, Pair, Tally, forget, tally
 from rewrite.coder import Coder
 from rewrite.config import Config
+from rewrite.controls import Random, Shuffled
 from rewrite.corpus import pad_windows
-from rewrite.scoring import next_tokens
+from rewrite.probes import Reader, list_context
+from rewrite.scoring import next_tokens, window_losses
 from rewrite.simulations import Simulations
 from rewrite.splice import Splicer, Written
 from rewrite.subject import Prefix, Subject
@@ -30,34 +32,64 @@ from rewrite.subject import Prefix, Subject
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the calibrate split says: the tally, the calibrator, and the latents without any prediction."""
+    """What the calibrate split says: the tally, the calibrator, and the latents without any prediction, with why."""
 
     tally: Tally
     calibrator: Calibrator
-    absent: Bool[np.ndarray, " latent"]
+    missing: dict[int, str]
+
+    @property
+    def absent(self) -> Bool[np.ndarray, " latent"]:
+        """The latents without any prediction."""
+        return np.isin(np.arange(len(self.tally.mean)), list(self.missing))
 
 
-def fit(config: Config, store: ActivationStore, simulations: Simulations) -> Fitted:
-    """Fit the calibrator that the config names on the calibrate split."""
+def fit(
+    config: Config, store: ActivationStore, simulations: Simulations, source: Shuffled | Random | None = None
+) -> Fitted:
+    """Fit the calibrator that the config names on the calibrate split, for a control's strengths if one is given."""
     missing = simulations.missing(store.shards("calibrate") + store.shards("test"))
     absent = np.isin(np.arange(store.latents), list(missing))
-    fitted = tally(pair_up(store, simulations), store.latents, simulations.scale)
+    fitted = tally(_pair_up(store, simulations, source), store.latents, simulations.scale)
     fitted = forget(fitted, absent | ~simulations.rewritten)
-    return Fitted(fitted, CALIBRATORS[config.calibrator](fitted), absent)
+    return Fitted(fitted, CALIBRATORS[config.calibrator](fitted), missing)
 
 
-def splice(store: ActivationStore, simulations: Simulations, fitted: Fitted, coder: Coder) -> Splicer:
+def splice(
+    store: ActivationStore,
+    simulations: Simulations,
+    fitted: Fitted,
+    coder: Coder,
+    readers: Mapping[str, Reader] | None = None,
+) -> Splicer:
     """The splicer in which latents without a prediction rest at their mean."""
-    splicer = Splicer(coder, fitted.calibrator, fitted.tally, store.mean_output(), simulations.rewritten)
+    calibrator, rewritten = fitted.calibrator, simulations.rewritten
+    splicer = Splicer(coder, calibrator, fitted.tally, store.mean_output(), rewritten, readers)
     splicer.replace_missing(fitted.absent)
     return splicer
 
 
-def document_pairs(store: ActivationStore, simulations: Simulations, split: str) -> Iterator[tuple[int, Pair]]:
-    """Each document of a split that has simulated positions: its number, and truth and strengths there."""
+def walk_shards(store: ActivationStore, simulations: Simulations, split: str) -> Iterator[tuple[str, Shard]]:
+    """The shards of a split by name, their text with the positions that were simulated."""
     for name in store.shards(split):
         shard = store.load(name)
-        counted = simulations.show(name, shard.text).counted()
+        yield name, replace(shard, text=simulations.show(name, shard.text))
+
+
+def _pair_up(store: ActivationStore, simulations: Simulations, source: Shuffled | Random | None) -> Iterator[Pair]:
+    """Truth and strengths, the simulator's unless a source is given, on the calibrate split's simulated positions."""
+    for name, shard in walk_shards(store, simulations, "calibrate"):
+        counted = shard.text.counted()
+        strengths = simulations.strengths(name, len(counted))
+        if source is not None:
+            strengths = source.strengths(name, strengths, counted)
+        yield Pair(shard.activations[counted], strengths[counted])
+
+
+def document_pairs(store: ActivationStore, simulations: Simulations, split: str) -> Iterator[tuple[int, Pair]]:
+    """Each document of a split that has simulated positions: its number, and truth and strengths there."""
+    for name, shard in walk_shards(store, simulations, split):
+        counted = shard.text.counted()
         strengths = simulations.strengths(name, len(counted))
         owner = np.where(counted, np.repeat(shard.documents, np.diff(shard.text.starts)), -1)
         for document in np.unique(owner[counted]):
@@ -78,6 +110,8 @@ class Batch:
     """Of the counted positions, in order."""
     documents: Int[np.ndarray, " window"]
     """Whose each window is."""
+    rows: Int[np.ndarray, " counted"]
+    """Where each counted position stands in its shard."""
 
     @property
     def owners(self) -> Int[np.ndarray, " counted"]:
@@ -91,6 +125,18 @@ class Batch:
         """Scored tokens of each window."""
         return (self.targets >= 0).sum(1).cpu().numpy()
 
+    def place(self, vectors: Float[Tensor, "counted d"]) -> Float[Tensor, "window position d"]:
+        """The module's own output with `vectors` where arms write, in float32: the subject casts what it reads."""
+        placed = self.prefix.output.detach().float().clone()
+        placed[self.counted] = vectors.to(placed.device)
+        return placed
+
+
+def losses_of(subject: Subject, batch: Batch, vectors: Float[Tensor, "counted d"]) -> Float[np.ndarray, " window"]:
+    """The loss [nats] of each window where `vectors` are written at the batch's counted positions."""
+    with torch.no_grad():
+        return window_losses(subject.run_from(batch.prefix, batch.place(vectors)), batch.targets)
+
 
 def walk_batches(
     config: Config,
@@ -101,16 +147,25 @@ def walk_batches(
     documents: Int[np.ndarray, " chosen"],
 ) -> Iterator[Batch]:
     """The simulated windows of these test documents, `config.batch` at a time."""
-    for name in store.shards("test"):
-        shard = store.load(name)
-        if not np.isin(shard.documents, documents).any():
-            continue
-        shard = replace(shard, text=simulations.show(name, shard.text))
-        strengths = simulations.strengths(name, len(shard.text.ids))
+    for name, shard in walk_shards(store, simulations, "test"):
         windows = simulated_windows(shard)
         windows = windows[np.isin(shard.documents[windows], documents)]
-        for begin in range(0, len(windows), config.batch):
-            yield read_batch(subject, splicer, shard, strengths, windows[begin : begin + config.batch])
+        if len(windows):
+            strengths = simulations.strengths(name, len(shard.text.ids))
+            yield from read_batches(config, subject, splicer, shard, strengths, windows)
+
+
+def read_batches(
+    config: Config,
+    subject: Subject,
+    splicer: Splicer,
+    shard: Shard,
+    strengths: csr_array,
+    windows: Int[np.ndarray, " chosen"],
+) -> Iterator[Batch]:
+    """These windows of a shard, `config.batch` at a time."""
+    for begin in range(0, len(windows), config.batch):
+        yield read_batch(subject, splicer, shard, strengths, windows[begin : begin + config.batch])
 
 
 def simulated_windows(shard: Shard) -> Int[np.ndarray, " window"]:
@@ -135,6 +190,7 @@ def read_batch(
     prefix = subject.run_to(ids)
     own = prefix.output[counted].float()
     x = splicer.coder.read(prefix.input[counted], own)
-    written = splicer.prepare(x, own, shard.activations[rows], strengths[rows])
+    context = torch.as_tensor(list_context(shard.text, rows), device=subject.device)
+    written = splicer.prepare(x, own, shard.activations[rows], strengths[rows], context)
     targets = next_tokens(ids, counted, torch.as_tensor(padded.real, device=subject.device))
-    return Batch(prefix, counted, targets, written, shard.documents[chosen])
+    return Batch(prefix, counted, targets, written, shard.documents[chosen], rows)

@@ -22,7 +22,7 @@ kept as that constant and a sparse difference from it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -138,15 +138,20 @@ class Splicer:
         context: Int[Tensor, "position reach"] | None = None,
     ) -> Written:
         """What the arms share: calibrate the strengths once, move everything to the coder's device once."""
+        true = Bags.of(truth, self.resting.device)
+        return Written(output, self.coder.base(x), true, self._calibrate(strengths), truth, strengths, context)
+
+    def prepare_again(self, written: Written, strengths: csr_array) -> Written:
+        """The same positions of the same coder with other strengths, by this splicer's calibration."""
+        return replace(written, simulated=self._calibrate(strengths), strengths=strengths)
+
+    def _calibrate(self, strengths: csr_array) -> Bags:
         latents = strengths.indices
         activations = self.calibrator.apply(strengths.data.astype(np.float32), latents)
         # A value missing at one position is not zero: the latent's mean stands there.
         activations = np.where(np.isnan(activations), self.means[latents], activations)
-        shape = strengths.shape
-        difference = csr_array((activations - self.at_zero[latents], latents, strengths.indptr), shape=shape)
-        device = self.resting.device
-        bags = Bags.of(truth, device), Bags.of(difference, device)
-        return Written(output, self.coder.base(x), *bags, truth, strengths, context)
+        difference = csr_array((activations - self.at_zero[latents], latents, strengths.indptr), shape=strengths.shape)
+        return Bags.of(difference, self.resting.device)
 
     def vectors(
         self, arm: Arm, written: Written, simulated: Bool[Tensor, " latent"] | None = None

@@ -11,10 +11,10 @@ from scipy.sparse import csr_array
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rewrite import attribution
-from rewrite.attribution import Errors, alone_losses, attribute, differentiate, integrate, losses_of
+from rewrite.attribution import Errors, alone_losses, attribute, differentiate, integrate
 from rewrite.calibrate import Pair, conditional_mean, tally
 from rewrite.coder import Coder
-from rewrite.hookpoint import Batch
+from rewrite.hookpoint import Batch, losses_of
 from rewrite.scoring import next_tokens
 from rewrite.splice import Arm, Splicer
 from rewrite.subject import build_subject
@@ -69,7 +69,8 @@ class Case:
         self.splicer = Splicer(coder, calibrator, fitted, np.zeros(WIDTH, dtype=np.float32), EVERY)
         written = self.splicer.prepare(x, prefix.output[counted], truth, self.strengths)
         targets = next_tokens(ids, counted, real)
-        self.batch = Batch(prefix, counted, targets, written, np.array([0, 0, 1, 1, 1, 2], dtype=np.int32))
+        owners = np.array([0, 0, 1, 1, 1, 2], dtype=np.int32)
+        self.batch = Batch(prefix, counted, targets, written, owners, np.flatnonzero(counted))
         # Random weights know no text, so what comes next is what the coder arm says: true latents are worth something.
         placed = prefix.output.clone()
         placed[counted] = self.arm("coder")

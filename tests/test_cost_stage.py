@@ -61,7 +61,7 @@ def test_what_was_measured_alone_is_what_evaluate_says_of_it(small_run: Path) ->
     latent = int(table.alone.abs().idxmax())
     one = np.arange(128) == table.latent[latent]
     arms = [Planned(Arm("coder")), Planned(Arm("simulated", 0.1, "best"), one)]
-    scored = Scorer(config, meter.subject, meter.splicer.coder, meter.splicer, arms)
+    scored = Scorer(config, meter.subject, meter.splicer, arms)
     frame = scored.score(meter.store, meter.simulations).to_pandas().groupby("arm")[["nats", "tokens"]].sum()
     expected = (frame.nats["simulated"] - frame.nats["coder"]) / frame.tokens["coder"]
     assert table.alone[latent] == pytest.approx(expected, rel=1e-4)

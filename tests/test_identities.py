@@ -18,6 +18,7 @@ from rewrite.arms import Planned
 from rewrite.calibrate import Pair, identity, tally
 from rewrite.coder import load_coder
 from rewrite.config import Config, Control
+from rewrite.hookpoint import read_batch
 from rewrite.pipeline import go
 from rewrite.scoring import next_tokens, window_losses
 from rewrite.simulations import Simulations
@@ -134,8 +135,10 @@ def scorer(folder: Path, config: Config, arms: list[Planned], batch: int) -> np.
     strengths = simulations.strengths(store.shards("test")[0], len(shard.text.ids))
     fitted = tally([Pair(shard.activations, strengths)], store.latents, simulations.scale)
     splicer = Splicer(coder, identity(fitted), fitted, store.mean_output(), simulations.rewritten)
-    score = Scorer(config, load_subject(config), coder, splicer, arms)
-    return score._score_batch(shard, strengths, np.arange(batch))[0]
+    subject = load_subject(config)
+    return Scorer(config, subject, splicer, arms).score_batch(
+        read_batch(subject, splicer, shard, strengths, np.arange(batch))
+    )
 
 
 def test_no_document_is_in_two_splits(small_run: Path) -> None:

@@ -64,7 +64,7 @@ def score(small_run: Path, folder: Path, alter: Alter) -> Losses:
     arms = [Planned(Arm(name)) for name in ("clean", "coder", "zero")]
     arms += [Planned(Arm(name), every) for name in ("matched", "hits")]
     arms.append(Planned(Arm("simulated", 1.0, "best"), every))
-    scorer = Scorer(config, load_subject(config), coder, splicer, arms)
+    scorer = Scorer(config, load_subject(config), splicer, arms)
     pq.write_table(scorer.score(store, Simulations(folder, store.latents)), folder / "5_losses.parquet")
     return read_losses(folder / "5_losses.parquet")
 

@@ -27,13 +27,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rewrite.activations import ActivationStore
-from rewrite.attribution import Errors, alone_losses, attribute, integrate, losses_of
+from rewrite.attribution import Errors, alone_losses, attribute, integrate
 from rewrite.coder import load_coder
 from rewrite.config import Config, UserError
 from rewrite.controls import find_threshold
 from rewrite.costs import PREDICTORS, Costs, check_costs, draw_check, predict, summarise
 from rewrite.firings import Firings, count_firings, pool, rate_latents
-from rewrite.hookpoint import Batch, Fitted, document_pairs, fit, splice, walk_batches
+from rewrite.hookpoint import Batch, Fitted, document_pairs, fit, losses_of, splice, walk_batches, walk_shards
 from rewrite.simulations import Simulations
 from rewrite.splice import Arm, Splicer
 from rewrite.store import Run, write_json
@@ -131,11 +131,10 @@ class Meter:
     def documents(self) -> Int[np.ndarray, " document"]:
         """The test documents that costs are taken on: those with a scored token, or as many of them as are wanted."""
         scored = []
-        for name in self.store.shards("test"):
-            text = self.simulations.show(name, (shard := self.store.load(name)).text)
-            followed = text.counted()
-            followed[text.starts[1:] - 1] = False
-            scored.append(np.unique(np.repeat(shard.documents, np.diff(text.starts))[followed]))
+        for _, shard in walk_shards(self.store, self.simulations, "test"):
+            followed = shard.text.counted()
+            followed[shard.text.starts[1:] - 1] = False
+            scored.append(np.unique(np.repeat(shard.documents, np.diff(shard.text.starts))[followed]))
         found = np.unique(np.concatenate(scored))
         if not len(found):
             raise UserError("no test document has a position that is simulated and scored; see sample in the config")
