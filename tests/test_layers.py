@@ -18,6 +18,7 @@ FLOORS = {
         "resampling",
         "power",
         "components",
+        "models",
         "subject",
         "coder",
         "corpus",
