@@ -8,7 +8,7 @@
     evaluate   calibrated predictions are written at the layer; losses under every arm      5_losses.parquet
     cost       what each latent's error costs, how often it fires falsely or not at all     5_costs.parquet
     analyse    paired tests by document: how much of the gap is recovered, how sure         6_stats.json
-    report     the verdict in a sentence, the figures, the latents                          7_report
+    report     the verdict, why it is not more, every latent, on one page                   7_report
 
 Each stage reads the artefacts before its own from a run folder and writes its own (`rewrite.pipeline`). The method is
 Paulo & Belrose, Partially Rewriting a Transformer in Natural Language (arXiv:2501.18838, 2025).

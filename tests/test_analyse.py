@@ -425,4 +425,4 @@ def test_skewed_documents_are_warned_of(tmp_path: Path) -> None:
         for row in rows
     ]
     found = analyse_rows(tmp_path, rows)["warnings"]
-    assert [line.split(":")[0] for line in found] == ["simulated fraction 1.0 best against zero", "zero against coder"]
+    assert [line.split(":")[0] for line in found] == ["simulated, 100% against zero", "zero against coder"]

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from rewrite.cost_figures import draw_costs
-from rewrite.costs import check_costs, correlate, draw_check, predict, rows_of_costs, summarise
+from rewrite.costs import check_costs, correlate, draw_check, predict, summarise
 from rewrite.stats import estimate
 
 DRAWS = np.random.default_rng(0)
@@ -129,29 +124,3 @@ def test_the_score_that_makes_the_cost_predicts_it_best() -> None:
     assert rows[0]["score"] == "density" and len(rows) == 3
     assert rows[0]["ci"][0] > 0.9 and rows[0]["ci_signed"][1] < -0.9
     assert all(row["ci"][0] < 0 < row["ci"][1] for row in rows[1:])
-
-
-def write_costs(path: Path, latents: int = 30) -> dict[str, np.ndarray]:
-    draws = np.random.default_rng(5)
-    names = ("cost", "cost_low", "cost_high", "q", "alone", "simulation", "density")
-    columns = {name: draws.random(latents) for name in names}
-    columns["cost"][0] = columns["alone"][:20] = columns["simulation"][4] = np.nan
-    table = {"latent": pa.array(range(latents), pa.int32())}
-    table |= {name: pa.array(values, pa.float64(), from_pandas=True) for name, values in columns.items()}
-    pq.write_table(pa.table(table), path)
-    return columns
-
-
-def test_the_reports_rows_are_the_most_costly(tmp_path: Path) -> None:
-    columns = write_costs(tmp_path / "c.parquet")
-    rows = rows_of_costs(tmp_path / "c.parquet", 5)
-    assert [row["latent"] for row in rows] == list(np.argsort(-np.nan_to_num(columns["cost"], nan=-1))[:5])
-    assert rows[0]["ci"] == [columns["cost_low"][rows[0]["latent"]], columns["cost_high"][rows[0]["latent"]]]
-    assert len(rows_of_costs(tmp_path / "c.parquet", 100)) == 29  # the one without a cost is no row
-
-
-def test_the_figure_is_drawn_without_a_word(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    write_costs(tmp_path / "c.parquet")
-    draw_costs(tmp_path / "c.parquet", tmp_path / "c.png", 0.05)
-    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
-    assert not [warning for warning in recwarn if "distutils" not in str(warning.message)]

@@ -38,7 +38,6 @@ FLOORS = {
         "selection",
         "candidates",
         "revision",
-        "models",
         "pictures",
         "place_figures",
         "escaping",

@@ -30,12 +30,12 @@ from jaxtyping import Float
 from rewrite import curves, places, resampling, stats
 from rewrite.config import AnalyseConfig, Config, UserError
 from rewrite.controls import SPLIT
-from rewrite.losses import Key, Losses, read_losses
+from rewrite.figures import name_arm
+from rewrite.losses import DRAWN, Key, Losses, read_losses
 from rewrite.store import Run, write_json
 
 SIMULATED = ("simulated", "simulated_topk")
 BASELINES = ("coder", "mean", "mean_layer", "zero_layer", "shuffled", "random", "token_table", "linear_probe")
-UNTOLD = ("shuffled", "random")
 
 
 def run(config: Config, run: Run) -> None:
@@ -176,7 +176,7 @@ def _compare_secondary(losses: Losses, config: AnalyseConfig, margin: float) -> 
 
 
 def _compare_controls(losses: Losses, config: AnalyseConfig, margin: float) -> list[dict[str, Any]]:
-    keys = [Key(arm, 1.0, "", None) for arm in UNTOLD if losses.has(arm) and losses.has("mean")]
+    keys = [Key(arm, 1.0, "", None) for arm in DRAWN if losses.has(arm) and losses.has("mean")]
     return _compare([_Pair(key, "mean", losses.averaged[key]) for key in keys], "controls", losses, config, margin)
 
 
@@ -205,7 +205,8 @@ def find_warnings(losses: Losses, config: AnalyseConfig) -> list[str]:
     bootstrap-t interval that is."""
     curve = [key for key in losses.single if (key.arm, key.order) == ("simulated", "best")]
     headline = max(curve, key=lambda key: key.place)
-    pairs = [(str(headline), losses.single[headline], arm) for arm in ("zero", "coder")]
+    name = name_arm(vars(headline))
+    pairs = [(name, losses.single[headline], arm) for arm in ("zero", "coder")]
     pairs.append(("zero", losses.find("zero"), "coder"))
     warnings = []
     for name, nats, reference in pairs:

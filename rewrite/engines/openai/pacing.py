@@ -1,7 +1,9 @@
 """Requests to a server: paced, tried again, many at a time, and handed out one by one as they are answered.
 
 1. `stream` runs an event loop in a thread of its own; a fixed number of workers there take jobs, one after another, and
-   what they bring is yielded at once. Closing the iterator cancels what is in flight.
+   what they bring is yielded at once. A worker takes its next job when what it brought was taken away, so that whoever
+   keeps each answer before asking for the next one can lose no more than `concurrency` jobs. Closing the iterator
+   cancels what is in flight.
 2. `insist` is the one place that tries again: it waits its turn, tries, and on a `Trouble` that may pass waits as long
    as the server asked, else exponentially longer each time, with jitter so that workers do not return together.
 3. `Pace` spreads requests evenly over the minute by both limits, requests and tokens, so that no minute holds more than
@@ -126,17 +128,27 @@ class _End:
     error: BaseException | None
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """Stands in the queue after a job's results: the worker waits until it is reached."""
+
+    event: asyncio.Event
+
+
 def stream(
     connect: Callable[[], AbstractAsyncContextManager[Client]], jobs: Iterator[Job[Client, T]], concurrency: int
 ) -> Generator[T, None, None]:
     """The results of all jobs as they come, at most `concurrency` at work. An error of a job ends all and is raised."""
-    results: SimpleQueue[T | _End] = SimpleQueue()
+    results: SimpleQueue[T | _Taken | _End] = SimpleQueue()
     loop = asyncio.new_event_loop()
 
     async def work(client: Client) -> None:
         for job in jobs:
             for result in await job(client):
                 results.put(result)
+            taken = _Taken(asyncio.Event())
+            results.put(taken)
+            await taken.event.wait()
 
     async def all_workers() -> None:
         async with connect() as client, asyncio.TaskGroup() as group:
@@ -148,7 +160,11 @@ def stream(
     thread.start()
     try:
         while not isinstance(result := results.get(), _End):
-            yield result
+            if isinstance(result, _Taken):
+                with suppress(RuntimeError):  # The loop is closed where a worker failed.
+                    loop.call_soon_threadsafe(result.event.set)
+            else:
+                yield result
         if result.error is not None:
             raise result.error
     finally:
@@ -157,7 +173,7 @@ def stream(
         thread.join()
 
 
-def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], results: SimpleQueue[T | _End]) -> None:
+def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], results: SimpleQueue[T | _Taken | _End]) -> None:
     error: BaseException | None = None
     try:
         loop.run_until_complete(task)
