@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from rewrite.config import Config, load_config
-from rewrite.pipeline import go
+from rewrite.running import go
 from rewrite.store import Run
 
 SETTINGS = [

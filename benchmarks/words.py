@@ -15,7 +15,7 @@ from pathlib import Path
 from rewrite.config import load_config
 from rewrite.explanations import load_explanations
 from rewrite.grammar import count_words
-from rewrite.pipeline import go
+from rewrite.running import go
 from rewrite.store import Run, read_json
 
 BUDGETS = (5, 10, 20, 40, 80, 0)

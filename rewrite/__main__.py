@@ -26,8 +26,9 @@ from rewrite.calls import Planned
 from rewrite.config import Config, UserError, list_keys, load_config
 from rewrite.exports import export, forms
 from rewrite.fresh import backend_keys
-from rewrite.pipeline import STAGES, go, verdict
-from rewrite.pipeline import plan as plan_calls
+from rewrite.pipeline import STAGES
+from rewrite.running import go, verdict
+from rewrite.running import plan as plan_calls
 from rewrite.store import Run, write_whole
 from rewrite.tables import Form, Page, show
 

@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +18,15 @@ import pyarrow.parquet as pq
 
 from rewrite.explanations import load_explanations
 from rewrite.finished import Finished, hash_coder, open_finished
-from rewrite.gathering import read_costs
+from rewrite.gathering import read_rows
 from rewrite.page import render_page
+from rewrite.sidefiles import Number, encode, round_number
 from rewrite.tables import Page, Row, numeric
 
-COSTS = "5_costs.parquet"
-DIGITS = 5
-"""Significant digits of a latent's numbers."""
+SCORES, COSTS = "4_scores.parquet", "5_costs.parquet"
+SCRIPTS = ("page.js", "listing.js", "compare.js")
+HOMES = ("", "home", "Users")
+"""What folders are called in which homes are, the root too: what stands in them says whose page it is."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,28 @@ def render(folders: Sequence[Path], page: Page, out: Path) -> str:
     shared = find_shared(runs)
     return render_page(
         "compare.html.jinja",
-        ("page.js", "compare.js"),
+        SCRIPTS,
         page=page,
         reports=reports,
         axis=draw_axis(page.facts["runs"]),
         numeric=[numeric(table) for table in page.tables],
         shared=[names[number] for number in shared],
-        latents=_to_json(set_side_by_side([runs[n] for n in shared], [reports[n] for n in shared])) if shared else "",
+        latents=encode(set_side_by_side([runs[n] for n in shared], [reports[n] for n in shared])) if shared else "",
     )
 
 
 def link_report(run: Finished, out: Path) -> str | None:
-    """The address of a run's own page from the place of this one; None where it has none."""
-    own = run.folder / "7_report" / "index.html"
-    return quote(os.path.relpath(own.resolve(), out.resolve().parent)) if own.is_file() else None
+    """The address of a run's own page from the place of this one; None where it has none, or is too far away.
+
+    Near is below this page's folder or that one's parent, without a folder of homes between: the address of anything
+    else would say of a home, and lead nowhere once the page is moved.
+    """
+    own, here = (run.folder / "7_report" / "index.html").resolve(), out.resolve().parent
+    top = next((folder for folder in (here, here.parent) if own.is_relative_to(folder)), None)
+    if top is None or not own.is_file():
+        return None
+    between = [folder for folder in own.parents if folder.is_relative_to(top)]
+    return None if any(folder.name in HOMES for folder in between) else quote(os.path.relpath(own, here))
 
 
 def draw_axis(runs: Sequence[Row]) -> Axis:
@@ -104,39 +112,30 @@ def set_side_by_side(runs: Sequence[Finished], reports: Sequence[str | None]) ->
     """
     rewritten = [pq.read_table(run.path("5_latents.parquet"), columns=["latent"]).column(0).to_pylist() for run in runs]
     latents = sorted(set[int]().union(*rewritten))
-    rows = [_read_costs(run) for run in runs]
     texts = [{e.latent: e.text for e in load_explanations(run.path("3_explanations.jsonl"))} for run in runs]
-    scores = [[_short(own.get(latent, {}).get("simulation")) for latent in latents] for own in rows]
+    scores = [_read_column(run, SCORES, "simulation", latents) for run in runs]
     return {
         "runs": [run.name for run in runs],
         "reports": list(reports),
         "latents": latents,
         "scores": scores,
-        "costs": [[_short(own.get(latent, {}).get("cost")) for latent in latents] for own in rows],
+        "costs": [_read_column(run, COSTS, "cost", latents) for run in runs],
         "texts": [[own.get(latent) for latent in latents] for own in texts],
         "differences": [_differ(values) for values in zip(*scores, strict=True)],
     }
 
 
-def _read_costs(run: Finished) -> dict[int, Row]:
-    """Each latent's row of `5_costs.parquet`; none where the run is older than costs."""
-    if COSTS not in run.manifest["artefacts"]:
-        return {}
-    costs = open_finished(run.folder, run.name, last=COSTS).path(COSTS)
-    return {int(row["latent"]): row for row in read_costs(costs)}
+def _read_column(run: Finished, artefact: str, column: str, latents: Sequence[int]) -> list[Number]:
+    """A number of each latent; unknown where the run is older than the file, or did not measure it."""
+    if artefact not in run.manifest["artefacts"]:
+        return [None] * len(latents)
+    rows = read_rows(open_finished(run.folder, run.name, last=artefact).path(artefact))
+    known = {row["latent"]: row.get(column) for row in rows}
+    return [round_number(known.get(latent)) for latent in latents]
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
-
-
-def _differ(values: Sequence[float | None]) -> float | None:
+def _differ(values: Sequence[Number]) -> Number:
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return None
-    return _short(known[0] - known[1] if len(values) == 2 else max(known) - min(known))
-
-
-def _to_json(value: Row) -> str:
-    """JSON that may stand in a script element, where `<` could end it."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return round_number(known[0] - known[1] if len(values) == 2 else max(known) - min(known))

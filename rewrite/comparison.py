@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from rewrite import stats, tables
 from rewrite.config import UserError
-from rewrite.escaping import NONE
+from rewrite.escaping import NONE, public
 from rewrite.explanations import load_explanations
 from rewrite.finished import Finished, hash_coder, open_finished, read_documents
 from rewrite.grammar import count_words
@@ -62,15 +62,22 @@ def compare(folders: Sequence[Path]) -> Page:
 
 
 def _open(folders: Sequence[Path]) -> list[Finished]:
-    """The runs, each by the last part of its folder's name where that tells them apart."""
+    """The runs, each by as much of the end of its folder's path as tells it from the others."""
     if len(folders) < 2:
         raise UserError("compare: name two runs or more")
     places = [folder.resolve() for folder in folders]
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
             raise UserError(f"{folder}: named twice; name different runs")
-    unique = len({place.name for place in places}) == len(places)
-    return [open_finished(folder, "" if unique else str(folder)) for folder in folders]
+    return [open_finished(folder, _name(place, places)) for folder, place in zip(folders, places, strict=True)]
+
+
+def _name(place: Path, places: Sequence[Path]) -> str:
+    """The shortest end of a path that no other one has: more of it would only say of a home."""
+    parts = place.parts[1:]
+    others = [other.parts[1:] for other in places if other != place]
+    ends = (parts[-length:] for length in range(1, len(parts)))
+    return "/".join(next((end for end in ends if all(other[-len(end) :] != end for other in others)), parts))
 
 
 def _read(run: Finished, result: Row) -> Side:
@@ -132,8 +139,7 @@ def _differing_settings(runs: Sequence[Finished]) -> dict[str, dict[str, Any]]:
 
 
 def _shorten(value: Any) -> Any:
-    """A folder by its last name, so that a page says nothing of a home."""
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    return public(value) if isinstance(value, str) else value
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ def draw_costs(rows: Sequence[Row], alpha: float) -> Drawn:
     return draw_twice(
         "costs",
         "What each latent's simulation costs, against how well it is simulated; the area says how often it is active",
-        f"A dot for each of {int(known.sum()):,} latents; {sure:,} cost more than 0 (q < {alpha:.3g}).",
+        f"A dot for each of {int(known.sum()):,} latents that have a cost and a correlation, of {len(rows):,}; "
+        f"{sure:,} of them cost more than 0 (q < {alpha:.3g}).",
         (4.4, 4.4),
         lambda axes, narrow: _paint(axes, columns, alpha),
     )

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import PurePath
 
 NONE = "–"
 """What stands for a value that is not known; a missing value is never 0."""
 
-# Whitespace of every kind, control characters, marks that are not seen or turn the direction of writing, and halves of
-# surrogate pairs, which no file can hold.
+# Whitespace of every kind, control characters, letters and marks that are not seen or turn the direction of writing,
+# and halves of surrogate pairs, which no file can hold. Variation selectors stay: they belong to many an emoji.
 UNSEEN = re.compile(
-    r"[\s\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+    r"[\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\u2800\u3164\uffa0\ufff9-\ufffb\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 NAMED = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
 MARKUP = re.compile(r"([\\`*_\[\]|~$#])")
+LINK = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
 FORMULA = re.compile(r"\s*[=+\-@|%\uff1d\uff0b\uff0d\uff20]")
 
 
@@ -49,10 +51,16 @@ def cut(text: str, limit: int) -> str:
 
 
 def markdown(text: object, limit: int = 0) -> str:
-    """The text on one line of Markdown that shows the text itself: no markup, no HTML; `limit` cuts it, 0 does not."""
+    """The text on one line of Markdown that shows the text itself: no markup, HTML or link; cut to `limit`, if any."""
     plain = one_line(text)
     plain = (cut(plain, limit) if limit else plain).replace("&", "&amp;").replace("<", "&lt;")
-    return MARKUP.sub(r"\\\1", plain)
+    # An address would become a link by itself.
+    return LINK.sub(lambda found: f"&#{ord(found[0])};", MARKUP.sub(r"\\\1", plain))
+
+
+def public(source: str) -> str:
+    """A hub name as it is, of a path on this machine the last part alone: what is shown says nothing of a home."""
+    return PurePath(source).name if PurePath(source).is_absolute() or source.startswith(".") else source
 
 
 def csv_cell(value: object) -> str:

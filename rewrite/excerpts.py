@@ -1,8 +1,9 @@
 """What stands at the places that `rewrite.heldout` found: text, true and simulated activations, a latent at a time.
 
 1. An excerpt goes from `BEFORE` positions before its peak to `AFTER` behind it, and not beyond its window. The true
-   activation is unknown at a window's first position, which is context; the simulated one where a position was not
-   simulated or its prediction is missing; where no strength is stored it is the calibrator's at strength 0.
+   activation is unknown at a window's first position, which is context; the simulated one where its prediction is
+   missing, and there is none where the position was not simulated. Where no strength is stored it is the calibrator's
+   at strength 0.
 2. One pass over the shards cuts all excerpts out, and counts true activations and what the simulation fires, where both
    are known, in `BINS` equal bins from 0 to the larger of the two maxima.
 3. `Sights.pages` tells each latent as plain data: the activations of its excerpts as whole thousandths of a unit of its
@@ -24,7 +25,7 @@ from rewrite.activations import ActivationStore
 from rewrite.curves import Curves
 from rewrite.firings import Counts
 from rewrite.heldout import KINDS, Best, Judged, Piece, Reader, find_places
-from rewrite.sidefiles import round_number
+from rewrite.sidefiles import NOT_SIMULATED, round_number
 from rewrite.simulations import Simulations
 
 BEFORE, AFTER = 16, 8
@@ -55,6 +56,7 @@ class Excerpts:
     ids: Int[np.ndarray, "excerpt width"]
     true: Float[np.ndarray, "excerpt width"]
     simulated: Float[np.ndarray, "excerpt width"]
+    """NaN where a prediction is missing, -inf where the position was not simulated."""
 
     @property
     def inside(self) -> Bool[np.ndarray, "excerpt width"]:
@@ -98,7 +100,7 @@ class Excerpts:
         """Fill in what the simulation says of some excerpts."""
         latent = self.latent[own][:, None]
         simulated = judged.predicted.look_up(rows, latent, rest[latent])
-        self.simulated[own] = np.where(judged.counted[rows], simulated, np.nan)
+        self.simulated[own] = np.where(judged.counted[rows], simulated, -np.inf)
 
 
 def lay_out(best: dict[str, Best]) -> Excerpts:
@@ -202,10 +204,14 @@ def describe(excerpts: Excerpts, unit: np.ndarray, number: np.ndarray) -> dict[i
 
 
 def to_thousandths(values: Float[np.ndarray, "excerpt width"], unit: Float[np.ndarray, "excerpt 1"]) -> list[list[Any]]:
-    """Activations as whole thousandths of a unit, None where they are not known; what is above 0 is at least 1."""
+    """Activations as whole thousandths of a unit, None where they are not known; what is above 0 is at least 1.
+
+    What was not simulated (-inf) is `NOT_SIMULATED`.
+    """
     known = ~np.isnan(values)
     share = np.where(known, values, 0) / unit * 1000
-    whole = np.where(share > 0, np.maximum(np.rint(share), 1), 0).astype(np.int64)
+    rest = np.where(np.isneginf(values), NOT_SIMULATED, 0)
+    whole = np.where(share > 0, np.maximum(np.rint(share), 1), rest).astype(np.int64)
     rows: list[list[Any]] = whole.tolist()
     for row in np.flatnonzero(~known.all(1)).tolist():
         rows[row] = [value if there else None for value, there in zip(rows[row], known[row].tolist(), strict=True)]

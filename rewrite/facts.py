@@ -79,6 +79,8 @@ class Facts:
     """The content of 5_costs.json."""
     latent_costs: list[Row]
     """The rows of 5_costs.parquet, by latent; a number that is not known is None."""
+    latent_scores: list[Row]
+    """The same of 4_scores.parquet."""
     setting: dict[str, str]
     """What was run, in words."""
     scorers: tuple[str, ...]
@@ -99,7 +101,7 @@ class Facts:
     @property
     def cover(self) -> str:
         """What intervals cover: "95%"."""
-        return f"{100 * (1 - self.stats['alpha']):.3g}%"
+        return figures.cover(self.stats)
 
     @property
     def headline(self) -> Row:
@@ -188,6 +190,12 @@ class Facts:
         return PREDICTORS
 
     @property
+    def dollars(self) -> float | None:
+        """What all calls cost; None where calls were made and no price was set."""
+        costs = [row["cost"] for row in self.calls.values()]
+        return None if None in costs else sum(costs)
+
+    @cached_property
     def tables(self) -> dict[str, list[Row]]:
         """Every table as rows, by the name of its file; those that have none are left out."""
         stats, costs = self.stats, self.costs
@@ -208,17 +216,24 @@ class Facts:
             "predictors": costs["predictors"],
             "firings": self.rates,
             "metrics": [{"metric": name, "value": value} for name, value in self.metrics.items()],
-            "latents": [_row_of(latent, self.scorers) for latent in self.latents],
+            "latents": [_row_of(latent) for latent in self.latents],
+            "scores": self.latent_scores,
             "missing": [{"failed": kind, "predictions": number} for kind, number in self.faults.items()],
+            "unjudged": [{"failed": kind, "windows": number} for kind, number in self.unjudged.items()],
+            "reasons": [
+                {"what": what} | vars(kind)
+                for what, kinds in (("prediction", self.missing), ("explanation", self.unexplained))
+                for kind in kinds
+            ],
             "seconds": [{"artefact": name, "seconds": value} for name, value in self.seconds.items()],
             "calls": [{"stage": name} | row for name, row in self.calls.items()],
         }
         return {name: rows for name, rows in named.items() if rows}
 
 
-def _row_of(latent: Latent, scorers: tuple[str, ...]) -> Row:
-    row = vars(latent) | dict(zip(scorers, latent.scores, strict=True))
-    return {key: value for key, value in row.items() if key not in ("scores", "answer")}
+def _row_of(latent: Latent) -> Row:
+    numbers = {"density": latent.density, "maximum": latent.maximum, "missing_share": latent.missing_share}
+    return {"latent": latent.number, "explanation": latent.text, "missing": latent.missing} | numbers
 
 
 def group_reasons(reasons: list[str]) -> list[Kind]:

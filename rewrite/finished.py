@@ -63,9 +63,14 @@ class Finished:
     @property
     def seconds(self) -> dict[str, float]:
         """What each artefact took [s]: its last session, or all waiting for answers where that was longer."""
-        entries = self.manifest["artefacts"]
-        waited = {ASKED[stage]: float(spent["seconds"]) for stage, spent in self.ledger.items() if stage in ASKED}
-        return {name: max(float(entries[name]["seconds"]), waited.get(name, 0.0)) for name in sorted(entries)}
+        return count_seconds(self.manifest)
+
+
+def count_seconds(manifest: dict[str, Any]) -> dict[str, float]:
+    """What each artefact took [s]: its last session, or all waiting for answers where that was longer."""
+    entries, calls = manifest.get("artefacts", {}), manifest.get("calls", {})
+    waited = {ASKED[stage]: float(spent["seconds"]) for stage, spent in calls.items() if stage in ASKED}
+    return {name: max(float(entries[name]["seconds"]), waited.get(name, 0.0)) for name in sorted(entries)}
 
 
 def open_finished(folder: Path, name: str = "", last: str = LAST) -> Finished:

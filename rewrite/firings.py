@@ -91,15 +91,15 @@ def _count_document(pair: Pair, calibrator: Calibrator, threshold: Threshold) ->
         """Of the stored strengths that are marked: how many, and at how many the latent is truly active."""
         marked = csr_array((marks, latent, pair.strengths.indptr), shape=pair.strengths.shape)
         both = csr_array(marked.multiply(truth))
-        return _sum(latent, marks, latents), _sum(both.indices, both.data, latents)
+        return sum_marks(latent, marks, latents), sum_marks(both.indices, both.data, latents)
 
     lost, lost_true = total(unknown)
     fired, hits = total(said & ~unknown)
-    true = _sum(truth.indices, truth.data, latents) - lost_true
+    true = sum_marks(truth.indices, truth.data, latents) - lost_true
     return Counts(positions - lost, true, hits, fired - hits)
 
 
-def _sum(latent: np.ndarray, marks: np.ndarray, latents: int) -> Float[np.ndarray, " latent"]:
+def sum_marks(latent: np.ndarray, marks: np.ndarray, latents: int) -> Float[np.ndarray, " latent"]:
     """How many marks each latent has; numpy counts nothing at all in integers."""
     return np.bincount(latent, marks, latents).astype(np.float64)
 

@@ -11,10 +11,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from rewrite.config import Config
+from rewrite.escaping import public
 from rewrite.explanations import load_explanations
 from rewrite.facts import Facts, Latent, Row, group_reasons
+from rewrite.finished import count_seconds
 from rewrite.fresh import Asks, asked_model
 from rewrite.records import Explanation
+from rewrite.spending import cost_of
 from rewrite.store import Run, read_json
 
 
@@ -22,19 +25,21 @@ def gather(config: Config, run: Run) -> Facts:
     """Read what the stages before the report left. Raises UserError for what is damaged or not there."""
     explanations = load_explanations(run.path("3_explanations.jsonl"))
     stats: Row = read_json(run.path("6_stats.json"))
+    scores = read_rows(run.path("4_scores.parquet"))
     return Facts(
         stats=stats,
         costs=read_json(run.path("5_costs.json")),
-        latent_costs=read_costs(run.path("5_costs.parquet")),
+        latent_costs=read_rows(run.path("5_costs.parquet")),
+        latent_scores=scores,
         setting=describe_setting(config, stats),
         scorers=config.score.scorers,
-        latents=read_latents(run.path("5_latents.parquet"), run.path("4_scores.parquet"), explanations, config),
+        latents=read_latents(run.path("5_latents.parquet"), scores, explanations, config.score.scorers),
         faults=read_faults(run.path("4_simulations")),
-        unjudged=read_unjudged(run.path("4_scores.parquet"), config.score.scorers),
+        unjudged=count_unjudged(scores, config.score.scorers),
         unexplained=group_reasons([e.why for e in explanations if e.text is None]),
         metrics=read_metrics(run.path("1_coder")),
         seconds=read_seconds(run.manifest),
-        calls=run.manifest.get("calls", {}),
+        calls=read_calls(run.manifest),
     )
 
 
@@ -47,12 +52,12 @@ def describe_setting(config: Config, stats: Row) -> dict[str, str]:
     trained = f"{coder.kind}, k = {coder.k}, {coder.tokens:,} training tokens"
     return (
         {
-            "subject": _last_name(config.subject),
+            "subject": public(config.subject),
             "hookpoint": config.hookpoint,
-            "coder": f"{stats['latents']:,} latents; " + (f"from {_last_name(coder.path)}" if coder.path else trained),
-            "corpus": f"{_last_name(config.corpus.source)}, windows of {config.corpus.window} tokens",
+            "coder": f"{stats['latents']:,} latents; " + (f"from {public(coder.path)}" if coder.path else trained),
+            "corpus": f"{public(config.corpus.source)}, windows of {config.corpus.window} tokens",
             "rewritten": describe_sample(config, stats),
-            "explainer": config.explainer if not config.explain.file else f"file {_last_name(config.explain.file)}",
+            "explainer": config.explainer if not config.explain.file else f"file {public(config.explain.file)}",
             "simulator": config.simulator,
         }
         | describe_models(config)
@@ -86,12 +91,8 @@ def describe_models(config: Config) -> dict[str, str]:
     """The language models that were asked, and where they ran."""
     roles: dict[str, Asks] = {"explains": "explainer", "simulates": "simulator", "judges explanations": "score"}
     models = {verb: asked_model(asks, config) for verb, asks in roles.items()}
-    told = {f"model that {verb}": _last_name(model) for verb, model in models.items() if model}
+    told = {f"model that {verb}": public(model) for verb, model in models.items() if model}
     return told | ({"engine": config.engine} if told else {})
-
-
-def _last_name(source: str) -> str:
-    return Path(source).name if Path(source).is_absolute() else source
 
 
 # --- what the other stages left ---------------------------------------------------------------------------------------
@@ -110,23 +111,25 @@ def _format_scalar(value: int | float | str) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def read_latents(path: Path, scores: Path, explanations: Sequence[Explanation], config: Config) -> list[Latent]:
-    """Each latent's scores with its explanation, by number."""
+def read_latents(
+    path: Path, scores: Sequence[Row], explanations: Sequence[Explanation], scorers: Sequence[str]
+) -> list[Latent]:
+    """Each rewritten latent's scores with its explanation, by number."""
     found = {e.latent: e for e in explanations}
-    scored = {row["latent"]: row for row in pq.read_table(scores).to_pylist()}
+    scored = {row["latent"]: row for row in scores}
     latents = []
-    for row in sorted(pq.read_table(path).to_pylist(), key=lambda row: int(row["latent"])):
+    for row in read_rows(path):
         own, explanation = scored[row["latent"]], found.get(row["latent"])
         latents.append(
             Latent(
                 number=row["latent"],
                 text=(explanation.text or "") if explanation else "",
-                correlation=_finite(own["simulation"]),
+                correlation=own["simulation"],
                 density=row["density"],
                 maximum=row["maximum"],
                 missing=row["missing"],
-                r2=_finite(own["r2"]),
-                scores=tuple(describe_score(own, name) for name in config.score.scorers),
+                r2=own["r2"],
+                scores=tuple(describe_score(own, name) for name in scorers),
                 missing_share=row["missing_share"],
                 answer=explanation.answer if explanation else "",
             )
@@ -134,20 +137,20 @@ def read_latents(path: Path, scores: Path, explanations: Sequence[Explanation], 
     return latents
 
 
-def read_costs(path: Path) -> list[Row]:
-    """The rows of 5_costs.parquet, by latent, with None for what is not known."""
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a Parquet file about latents, by latent, with None for a number that is not known."""
     rows = pq.read_table(path).to_pylist()
     known = [{k: _finite(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     return sorted(known, key=lambda row: int(row["latent"]))
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def describe_score(row: Row, name: str) -> str:
     """A language model's score with its interval and the precision at the true base rate, or why there is none."""
-    value, low, high, precision = (_finite(row[name + end]) for end in ("", "_low", "_high", "_precision"))
+    value, low, high, precision = (row[name + end] for end in ("", "_low", "_high", "_precision"))
     if value is None:
         return str(row[f"{name}_why"] or "none")
     interval = f" [{low:.2f}, {high:.2f}]" if low is not None and high is not None else ""
@@ -164,15 +167,22 @@ def read_faults(folder: Path) -> dict[str, int]:
 
 def read_seconds(manifest: Row) -> dict[str, float]:
     """Seconds that each artefact before the report took, in the order of the stages."""
-    entries = manifest.get("artefacts", {})
-    return {name: float(entries[name].get("seconds", 0.0)) for name in sorted(entries) if not name.startswith("7")}
+    return {name: seconds for name, seconds in count_seconds(manifest).items() if not name.startswith("7")}
 
 
-def read_unjudged(path: Path, scorers: Sequence[str]) -> dict[str, int]:
+def read_calls(manifest: Row) -> dict[str, Row]:
+    """The ledger of calls; a cost is None where calls were made and no price was set."""
+    ledger: dict[str, Row] = manifest.get("calls", {})
+    priced = {stage: cost_of({stage: row}) is not None for stage, row in ledger.items()}
+    unknown = {"cost": None, "cost_per_latent": None}
+    return {stage: row if priced[stage] else row | unknown for stage, row in ledger.items()}
+
+
+def count_unjudged(scores: Sequence[Row], scorers: Sequence[str]) -> dict[str, int]:
     """Windows that a scorer's language model did not judge, by scorer and kind of failure."""
     found: Counter[str] = Counter()
-    table = pq.read_table(path)
     for scorer in scorers:
-        for faults in table.column(f"{scorer}_faults").to_pylist():
-            found.update({f"{scorer}, {kind}": number for kind, number in json.loads(faults or "{}").items()})
+        for row in scores:
+            faults = json.loads(row[f"{scorer}_faults"] or "{}")
+            found.update({f"{scorer}, {kind}": number for kind, number in faults.items()})
     return dict(found.most_common())

@@ -26,7 +26,7 @@ from scipy.sparse import csr_array
 from rewrite.activations import ActivationStore
 from rewrite.controls import Threshold, fires
 from rewrite.curves import Curves
-from rewrite.firings import Counts
+from rewrite.firings import Counts, sum_marks
 from rewrite.records import Text
 from rewrite.simulations import Simulations
 
@@ -109,16 +109,11 @@ class Judged:
     def count(self, latents: int) -> Counts:
         """As `rewrite.firings.count_firings` counts."""
         said = self.predicted.latent
-        lost = _sum(said, np.isnan(self.predicted.value), latents)
-        true = _sum(self.piece.truth.latent, self.known, latents)
-        hits = _sum(said, self.fired & (self.actual > 0), latents)
-        false = _sum(said, self.fired & (self.actual <= 0), latents)
+        lost = sum_marks(said, np.isnan(self.predicted.value), latents)
+        true = sum_marks(self.piece.truth.latent, self.known, latents)
+        hits = sum_marks(said, self.fired & (self.actual > 0), latents)
+        false = sum_marks(said, self.fired & (self.actual <= 0), latents)
         return Counts(self.counted.sum() - lost, true, hits, false)
-
-
-def _sum(latent: np.ndarray, marks: np.ndarray, latents: int) -> Float[np.ndarray, " latent"]:
-    """How many marks each latent has; numpy counts nothing at all in integers."""
-    return np.bincount(latent, marks, latents).astype(np.float64)
 
 
 @dataclass(frozen=True)

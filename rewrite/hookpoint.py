@@ -88,15 +88,15 @@ def walk_pairs(
         yield Pair(shard.activations[counted], strengths[counted])
 
 
-def document_pairs(store: ActivationStore, simulations: Simulations, split: str) -> Iterator[tuple[int, Pair]]:
-    """Each document of a split that has simulated positions: its number, and truth and strengths there."""
+def document_pairs(store: ActivationStore, simulations: Simulations, split: str) -> Iterator[Pair]:
+    """Truth and strengths on the simulated positions of each document of a split that has some."""
     for name, shard in walk_shards(store, simulations, split):
         counted = shard.text.counted()
         strengths = simulations.strengths(name, len(counted))
         owner = np.where(counted, np.repeat(shard.documents, np.diff(shard.text.starts)), -1)
         for document in np.unique(owner[counted]):
             rows = np.flatnonzero(owner == document)
-            yield int(document), Pair(shard.activations[rows], strengths[rows])
+            yield Pair(shard.activations[rows], strengths[rows])
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from rewrite.activations import ActivationStore
 from rewrite.curves import load_curves
 from rewrite.escaping import cut
@@ -44,7 +42,7 @@ def write_latent_files(facts: Facts, run: Run, folder: Path) -> None:
     sights = find_sights(store, simulations, load_curves(run.path("5_calibration.safetensors")))
     write_side_files(
         folder,
-        columns=list_columns(facts, run.path("4_scores.parquet")),
+        columns=list_columns(facts),
         documents=[name for shard in store.names("test") for name in shard],
         texts=[latent.text or None for latent in facts.latents],
         tokens=sights.tokens,
@@ -52,9 +50,9 @@ def write_latent_files(facts: Facts, run: Run, folder: Path) -> None:
     )
 
 
-def list_columns(facts: Facts, scores: Path) -> dict[str, list[Number]]:
+def list_columns(facts: Facts) -> dict[str, list[Number]]:
     """The numbers of the table, a row for each latent."""
-    judged = {row["latent"]: row for row in pq.read_table(scores, columns=["latent", *facts.scorers]).to_pylist()}
+    judged = {row["latent"]: row for row in facts.latent_scores}
     costs = {row["latent"]: row for row in facts.latent_costs}
     none: Row = {}
     columns: dict[str, list[Number]] = {

@@ -7,6 +7,7 @@ are one arm, and their spread is kept beside it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ class _Loss:
 def _read_rows(path: Path) -> dict[Key, dict[int, _Loss]]:
     """The losses by arm and document, as they stand in the file, in any order."""
     rows: dict[Key, dict[int, _Loss]] = {}
-    for document, arm, fraction, order, seed, nats, tokens in zip(*_read_columns(path), strict=True):
+    for document, arm, fraction, order, seed, nats, tokens in zip(*read_columns(path, COLUMNS), strict=True):
         key = Key(arm, fraction, order, seed)
         losses = rows.setdefault(key, {})
         if document in losses:
@@ -118,15 +119,16 @@ def _read_rows(path: Path) -> dict[Key, dict[int, _Loss]]:
     return rows
 
 
-def _read_columns(path: Path) -> list[list[Any]]:
+def read_columns(path: Path, names: Sequence[str]) -> list[list[Any]]:
+    """Columns of a Parquet file that evaluate wrote. Raises UserError naming the file where it has them not."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]}); evaluate again") from None
-    absent = [name for name in COLUMNS if name not in table.column_names]
+    absent = [name for name in names if name not in table.column_names]
     if absent:
         raise UserError(f"{path}: no column {absent[0]}; evaluate again")
-    return [table.column(name).to_pylist() for name in COLUMNS]
+    return [table.column(name).to_pylist() for name in names]
 
 
 def _check_arm(path: Path, key: Key, losses: dict[int, _Loss], documents: list[int], clean: dict[int, _Loss]) -> None:

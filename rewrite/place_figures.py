@@ -51,9 +51,9 @@ def draw_places(stats: Row, by: str) -> Drawn:
             found = [(place, own) for place, row in enumerate(bins) for own in row["arms"] if own["arm"] == arm]
             places = [place for place, _ in found]
             axes.plot(places, [own["increase"] for _, own in found], marker, linestyle=style, color=colour, label=label)
-            sure = [(place, *own["increase_ci"]) for place, own in found if own["increase_ci"] is not None]
-            if sure:
-                axes.fill_between(*np.array(sure).T, color=colour, alpha=0.2, linewidth=0)
+            # Where there is no interval there is no band, and none across it.
+            ends = np.array([own["increase_ci"] or (np.nan, np.nan) for _, own in found], dtype=np.float64)
+            axes.fill_between(places, *ends.reshape(-1, 2).T, color=colour, alpha=0.2, linewidth=0)
         axes.set_xticks(range(len(bins)), [name_bin(row) for row in bins])
         if narrow or by == "frequency":
             axes.tick_params(axis="x", rotation=90 if narrow else 20)

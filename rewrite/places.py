@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
 from rewrite import stats
 from rewrite.config import UserError
-from rewrite.losses import NEEDED
+from rewrite.losses import NEEDED, read_columns
 
 FREQUENCIES = ((0, 0), (0, 10), (10, 100), (100, 1_000), (1_000, 10_000), (10_000, None))
 """Per million tokens of the train split; the second is without the first."""
@@ -128,15 +127,8 @@ def read_places(path: Path) -> list[Place]:
     Raises UserError naming the file where it is no such table, a loss is not a finite number, or arms were not scored
     on the same tokens.
     """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]}); evaluate again") from None
-    absent = [name for name in COLUMNS if name not in table.column_names]
-    if absent:
-        raise UserError(f"{path}: no column {absent[0]}; evaluate again")
     found: dict[Bin, dict[str, list[tuple[int, float | None, int]]]] = {}
-    for by, low, high, arm, *loss in zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True):
+    for by, low, high, arm, *loss in zip(*read_columns(path, COLUMNS), strict=True):
         found.setdefault(Bin(by, low, high), {}).setdefault(arm, []).append(tuple(loss))
     places = sorted(found, key=lambda one: (one.by != "position", one.low, one.high is None, one.high or 0))
     return [_check_place(path, place, found[place]) for place in places]

@@ -7,7 +7,7 @@
    second number is the one to plan with, and what follows is for it.
 3. Positions, predictions, calls, tokens, dollars and hours, from what the run took (`rewrite.spending`).
 
-It is not `rewrite.pipeline.plan`, which counts, without asking, what the very next run would ask of language models.
+It is not `rewrite.running.plan`, which counts, without asking, what the very next run would ask of language models.
 """
 
 from __future__ import annotations

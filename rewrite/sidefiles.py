@@ -7,6 +7,9 @@ texts          [explanation, or null where there is none], by row of the table
 tokens         [token strings], which windows name by their index
 latents-<n>    [all else of a latent], for the rows n · `PER_FILE` to (n + 1) · `PER_FILE`: a click needs one such file
 
+Activations in windows are whole thousandths of the latent's unit "top", 1 for all that is above 0 and less than 1.5 of
+them. Of simulated ones null is a prediction that is missing, and `NOT_SIMULATED` a position that nobody asked about.
+
 A file is plain ASCII, has no `<` that could end a script, and gives every string back as it was, halves of surrogate
 pairs too. Numbers of the table have `DIGITS` significant digits; what is not known is null, never NaN and never 0.
 """
@@ -25,6 +28,8 @@ from typing import Any
 PER_FILE = 64
 """Latents in one file: a few hundred kilobytes, so that a click is answered at once."""
 DIGITS = 5
+NOT_SIMULATED = -1
+"""Stands for a simulated activation where nothing was simulated: no prediction is missing there."""
 
 Number = int | float | None
 Row = dict[str, Any]

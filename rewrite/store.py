@@ -32,6 +32,8 @@ from rewrite.config import Config, UserError
 from rewrite.prompting import prompts_folder
 
 PACKAGES = ("torch", "transformers", "eai-sparsify", "datasets", "numpy", "scipy", "tokenizers")
+PAUSES = (0.0, 0.01, 0.03, 0.06, 0.1)
+"""Before each try to lock a run folder [s]."""
 
 
 def hash_path(path: Path) -> str:
@@ -141,6 +143,16 @@ def find_holder(folder: Path) -> str:
     return ""
 
 
+def _try_lock(lock: int, pause: float) -> bool:
+    """Whether a lock is ours alone, tried after a pause."""
+    time.sleep(pause)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def _read_holder(lock: int) -> str:
     return os.read(lock, 200).decode(errors="replace").strip() or "another process"
 
@@ -179,12 +191,11 @@ class Run:
 
     def _take_lock(self, command: str) -> int:
         lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        # `find_holder` shares the lock for a moment: who only looks keeps no run from starting.
+        if not any(_try_lock(lock, pause) for pause in PAUSES):
             holder = _read_holder(lock)
             os.close(lock)
-            raise UserError(f"{self.folder}: in use by {holder}; wait for it to end or name another --run") from None
+            raise UserError(f"{self.folder}: in use by {holder}; wait for it to end or name another --run")
         os.ftruncate(lock, 0)
         os.write(lock, f"process {os.getpid()} (rewrite {command})".encode())
         return lock

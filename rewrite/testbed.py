@@ -24,10 +24,11 @@ import numpy as np
 
 from rewrite.config import Config, UserError, data_folder, load_config
 from rewrite.explanations import save_explanations
-from rewrite.pipeline import STAGES, go
+from rewrite.pipeline import STAGES
 from rewrite.planted import COSTLY, SENTENCES, WORDS, corrupt, draw_texts, spell
 from rewrite.planted_model import make_coder, make_weights, save_subject
 from rewrite.records import Explanation
+from rewrite.running import go
 from rewrite.stats import find_headline
 from rewrite.store import Run, read_json
 

@@ -301,7 +301,7 @@ def _write_costs(run: Run, size: Size) -> None:
     store = ActivationStore(run.path("2_activations"))
     simulations = Simulations(run.path("4_simulations"), store.latents)
     fitted = calibrator(size)
-    pairs = (pair for _, pair in document_pairs(store, simulations, "test"))
+    pairs = document_pairs(store, simulations, "test")
     firings = count_firings(pairs, fitted, find_threshold(fitted, SCALE, size.latents), ~size.absent)
     value = rng.normal(1e-6, 1e-5, size.latents)
     checked = np.isin(np.arange(size.latents), rng.permutation(size.latents)[:50])

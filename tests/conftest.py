@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
@@ -13,7 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 install_import_hook("rewrite", "beartype.beartype")
 
 from rewrite.config import Config, load_config  # noqa: E402  (after the hook, which checks what it imports)
-from rewrite.pipeline import go  # noqa: E402
+from rewrite.running import go  # noqa: E402
 from rewrite.store import Run  # noqa: E402
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -66,3 +68,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny import make_tiny
 
     return make_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real browser, offline (tests/browser.py)."""
+    from browser import open_browser
+
+    with open_browser() as found:
+        yield found

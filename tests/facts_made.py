@@ -140,6 +140,7 @@ def make_facts(stats: Row, **changed: Any) -> Facts:
         stats=stats,
         costs=make_costs(),
         latent_costs=make_latent_costs(),
+        latent_scores=[{"latent": row.number, "simulation": row.correlation, "r2": row.r2} for row in make_latents()],
         setting=describe_setting(CONFIG, stats),
         scorers=(),
         latents=make_latents(),

@@ -8,7 +8,7 @@ from typing import Any
 from facts_made import make_facts, make_stats
 
 from rewrite.facts import Facts, Kind, Latent
-from rewrite.sidefiles import write_side_files
+from rewrite.sidefiles import NOT_SIMULATED, write_side_files
 from rewrite.stages.report import write_facts
 
 Row = dict[str, Any]
@@ -90,7 +90,7 @@ def make_columns() -> dict[str, list[float | None]]:
 def make_page(latent: int) -> Row:
     """All else of a latent: a window of each kind with ordinary tokens, and one that holds every hostile one."""
     own = [*range(len(HOSTILE), len(HOSTILE) + len(ORDINARY))]
-    true, simulated = [0, 0, 500, 0, 0, 0, 1000, None], [0, 800, 400, 2, 2, None, 2, 2]
+    true, simulated = [0, 0, 500, 0, 0, 0, 1000, None], [0, 800, 400, 2, 1, None, 2, NOT_SIMULATED]
     windows: list[Row] = [
         {"kind": kind, "document": 1, "at": at, "tokens": own, "true": true, "simulated": simulated}
         for kind, at in (("false", 1), ("missed", 6), ("right", 2))

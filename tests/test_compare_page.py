@@ -12,19 +12,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from browser import DESKTOP, PHONE, Scheme, Visit, open_browser, visit
+from browser import DESKTOP, PHONE, Scheme, Visit, visit
 from finished_runs import Made, make_run
 
 import rewrite.__main__ as cli
-from rewrite.compare_page import COSTS, draw_axis, find_shared, set_side_by_side
+from rewrite.compare_page import COSTS, draw_axis, find_shared, link_report, set_side_by_side
 from rewrite.comparison import compare
 from rewrite.escaping import visible
 from rewrite.explanations import load_explanations, save_explanations
-from rewrite.finished import open_finished
+from rewrite.finished import Finished, open_finished
 from rewrite.records import Explanation
 from rewrite.store import Run
 
 BASE = Made(noise=0.02)
+SCORES_FILE = "4_scores.parquet"
 SCORES = [[0.9 - 0.01 * i for i in range(40)], [0.9 - 0.01 * i - (0.3 if i == 12 else 0.001 * i) for i in range(40)]]
 HOSTILE = (
     "</script><script>document.title='stolen'</script><img src=x onerror=alert(1)> \u202e\x00 \ud800 'q\" javascript:"
@@ -49,13 +50,17 @@ def make(folder: Path, made: Made, scores: list[float | None], says: str) -> Pat
             run.begin("k", reads)
             with run.writing(artefact) as path:
                 shutil.copy(folder / artefact, path)
-        run.begin("k", ["4_simulations"])
-        with run.writing(COSTS) as path:
-            costs = [None if score is None else 1e-3 * score for score in scores]
-            pq.write_table(pa.table({"latent": range(40), "simulation": scores, "cost": costs}), path)
+        write_latents(run, SCORES_FILE, simulation=scores)
+        write_latents(run, COSTS, cost=[None if score is None else 1e-3 * score for score in scores])
     (folder / "7_report").mkdir()
     (folder / "7_report" / "index.html").write_text("<!doctype html><title>own</title>")
     return folder
+
+
+def write_latents(run: Run, artefact: str, **columns: list[float | None]) -> None:
+    run.begin("k", ["4_simulations"])
+    with run.writing(artefact) as path:
+        pq.write_table(pa.table({"latent": range(40)} | columns), path)
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +79,6 @@ def file(runs: list[Path]) -> Path:
     out = runs[0].parent / "index.html"
     assert cli.main(["compare", *map(str, runs), "--out", str(out)]) == 0
     return out
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as found:
-        yield found
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -219,11 +218,52 @@ def test_of_more_runs_the_spread_is_shown_and_strangers_are_left_out(
         assert seen.page.locator("#all").count() == 0
 
 
-def test_a_run_without_costs_has_no_scores(tmp_path: Path) -> None:
-    opened = [open_finished(make_run(tmp_path / name, BASE)) for name in "ab"]
-    found = set_side_by_side(opened, [None, None])
-    assert set(found["scores"][0]) == set(found["differences"]) == {None}
-    assert found["texts"][0][3] == BASE.text
+def test_scores_need_no_costs_and_a_run_without_either_is_shown_all_the_same(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, BASE) for name in "abc"]
+    for folder, scores in zip(folders[:2], SCORES, strict=True):
+        with Run(folder) as run:
+            write_latents(run, SCORES_FILE, simulation=[*scores[:-1], float("nan")])
+    found = set_side_by_side([open_finished(folder) for folder in folders], [None] * 3)
+    assert found["scores"][0][:-1] == pytest.approx(SCORES[0][:-1]) and found["scores"][0][-1] is None
+    assert found["differences"][12] == pytest.approx(0.3) and found["differences"][39] is None
+    assert {*found["scores"][2], *found["costs"][0]} == {None}
+    assert found["texts"][2][3] == BASE.text
+
+
+def test_a_run_that_has_judged_scores_only_has_no_correlation(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a", BASE)
+    with Run(folder) as run:
+        write_latents(run, SCORES_FILE, detection=[0.5] * 40)
+    assert set(set_side_by_side([open_finished(folder)], [None])["scores"][0]) == {None}
+
+
+@pytest.mark.parametrize(
+    ("place", "run", "link"),
+    [
+        ("page.html", "runs/a", "runs/a/7_report/index.html"),
+        ("runs/page.html", "runs/a", "a/7_report/index.html"),
+        ("pages/page.html", "runs/a b", "../runs/a%20b/7_report/index.html"),
+        ("far/pages/page.html", "runs/a", None),
+        ("page.html", "home/alice/a", None),
+        ("home/page.html", "home/alice/a", None),
+        ("home/bob/page.html", "home/alice/a", None),
+        ("home/bob/page.html", "home/bob/runs/a", "runs/a/7_report/index.html"),
+        ("Users/bob/pages/page.html", "Users/bob/runs/a", "../runs/a/7_report/index.html"),
+    ],
+)
+def test_a_link_leads_to_near_places_only_and_names_no_home(
+    tmp_path: Path, place: str, run: str, link: str | None
+) -> None:
+    report = tmp_path / run / "7_report"
+    report.mkdir(parents=True)
+    (report / "index.html").touch()
+    assert link_report(Finished(tmp_path / run, "a", {}), tmp_path / place) == link
+
+
+def test_a_page_just_below_the_root_links_to_nothing_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "7_report").mkdir()
+    (tmp_path / "7_report" / "index.html").touch()
+    assert link_report(Finished(tmp_path, "a", {}), Path(tmp_path.anchor) / "pages" / "page.html") is None
 
 
 def test_places_on_the_common_axis() -> None:

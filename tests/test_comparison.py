@@ -309,6 +309,18 @@ def test_written_to_a_file_its_ending_names_the_form(tmp_path: Path, capsys: pyt
     assert re.fullmatch(r"rewrite: --out .*c.md: cannot be written \(.*\); .*\n", capsys.readouterr().err)
 
 
+def test_runs_of_one_name_are_told_apart_by_what_stands_before_it_and_by_no_more(tmp_path: Path) -> None:
+    places = [tmp_path / "home" / name / "q" / "run" for name in ("a", "b")]
+    page = compare([make_run(place, BASE) for place in places])
+    assert [run["run"] for run in page.facts["runs"]] == ["a/q/run", "b/q/run"]
+    assert (page.facts["comparisons"][0]["a"], page.facts["comparisons"][0]["b"]) == ("a/q/run", "b/q/run")
+    for form in ("json", "markdown", "table"):
+        assert "home" not in page.write(form) and str(tmp_path) not in page.write(form)
+    third = make_run(tmp_path / "other", BASE)
+    names = [run["run"] for run in compare([*places, third]).facts["runs"]]
+    assert names == ["a/q/run", "b/q/run", "other"]
+
+
 def test_errors_take_one_line_and_runs_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = make_run(tmp_path / "a", BASE)
     shutil.copytree(one, tmp_path / "b")

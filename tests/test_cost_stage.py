@@ -71,7 +71,7 @@ def test_counts_are_those_of_the_test_split(small_run: Path) -> None:
     config = small_config()
     meter = meter_of(small_run, config)
     table, content = pq.read_table(small_run / "5_costs.parquet").to_pandas(), read_json(small_run / "5_costs.json")
-    pairs = [pair for _, pair in document_pairs(meter.store, meter.simulations, "test")]
+    pairs = list(document_pairs(meter.store, meter.simulations, "test"))
     true = sum((pair.truth.toarray() > 0).sum(0) for pair in pairs)
     np.testing.assert_array_equal(table.true, true)
     assert content["firings"]["true"] == true.sum() and (table.known == content["firings"]["positions"]).all()

@@ -18,7 +18,7 @@ from rewrite.config import UserError
 from rewrite.controls import find_threshold
 from rewrite.curves import Curves, Reliability, load_curves, measure, pool, save_curves
 from rewrite.hookpoint import fit
-from rewrite.pipeline import go
+from rewrite.running import go
 from rewrite.simulations import Simulations
 from rewrite.store import Run, load_arrays, read_json, save_arrays
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewrite.escaping import csv_cell, cut, markdown, one_line, visible
+from rewrite.escaping import csv_cell, cut, markdown, one_line, public, visible
 
 ANY = st.text(st.characters(codec=None, categories=None), max_size=60)
 
@@ -55,6 +55,20 @@ def test_a_formula_stands_behind_an_apostrophe(text: str) -> None:
 
 def test_numbers_stay_numbers_and_what_is_unknown_is_empty() -> None:
     assert [csv_cell(value) for value in (-0.25, 3, None, float("nan"), True)] == ["-0.25", "3", "", "", "True"]
+
+
+@pytest.mark.parametrize("letter", "\u3164\u115f\u2800\u034f\U0001d173\uffa0")
+def test_letters_that_leave_no_ink_are_seen(letter: str) -> None:
+    assert visible(letter) == f"⟨U+{ord(letter):04X}⟩"
+
+
+def test_an_address_is_no_link() -> None:
+    shown = markdown("see https://a.example/x or WWW.b.example")
+    assert shown == "see https&#58;//a.example/x or WWW&#46;b.example"
+
+
+def test_what_is_shown_says_nothing_of_a_home() -> None:
+    assert [public(s) for s in ("/home/alice/m", "../m", "org/model")] == ["m", "m", "org/model"]
 
 
 def test_markdown_shows_markup() -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from facts_made import make_facts, make_stats
 
-from rewrite.gathering import read_costs
+from rewrite.gathering import read_calls, read_rows, read_seconds
 
 Row = dict[str, Any]
 
@@ -34,7 +34,7 @@ def write_costs(path: Path, latents: int = 30) -> dict[str, np.ndarray]:
 
 def test_the_costly_latents_are_those_of_most_cost(stats: Row, tmp_path: Path) -> None:
     columns = write_costs(tmp_path / "c.parquet")
-    rows = make_facts(stats, latent_costs=read_costs(tmp_path / "c.parquet")).costly
+    rows = make_facts(stats, latent_costs=read_rows(tmp_path / "c.parquet")).costly
     assert [row["latent"] for row in rows] == list(np.argsort(-np.nan_to_num(columns["cost"], nan=-1))[:10])
     assert rows[0]["ci"] == [columns["cost_low"][rows[0]["latent"]], columns["cost_high"][rows[0]["latent"]]]
     few = make_facts(stats, latent_costs=[dict.fromkeys(row) | {"latent": row["latent"]} for row in rows])
@@ -46,5 +46,31 @@ def test_every_table_has_rows_and_those_without_are_left_out(stats: Row) -> None
     assert {"settings", "ladder", "fractions", "comparisons", "places", "calibration", "costs", "latents"} <= set(
         tables
     )
+    assert tables["latents"][1] == {
+        "latent": 1,
+        "explanation": "fires on the word w1",
+        "missing": "",
+        "density": 0.0123,
+        "maximum": 1.0,
+        "missing_share": 0.0,
+    }
+    assert tables["scores"][3] == {"latent": 3, "simulation": None, "r2": None}
+    assert tables["reasons"][-1] == {"what": "explanation", "reason": "refused", "latents": 1, "example": ""}
     assert "calls" not in tables and all(tables.values())
     assert [row["arm"] for row in tables["places"]][:4] == ["clean", "coder", "simulated", "zero"]
+
+
+def test_a_price_that_was_not_set_is_not_zero() -> None:
+    spent = {"calls": 5, "cost": 0.0, "cost_per_latent": 0.0, "seconds": 90.0}
+    made = {"calls": {"simulate": spent, "explain": spent | {"calls": 0}}, "artefacts": {}}
+    calls = read_calls(made)
+    assert (calls["simulate"]["cost"], calls["simulate"]["cost_per_latent"]) == (None, None)
+    assert calls["explain"]["cost"] == 0.0
+    priced = {"simulate": spent | {"cost": 0.25, "cost_per_latent": 0.01}}
+    assert read_calls({"calls": priced}) == priced
+
+
+def test_a_stage_that_went_on_took_all_its_waiting() -> None:
+    artefacts = {"4_simulations": {"seconds": 2.0}, "1_coder": {"seconds": 3.0}, "7_report": {"seconds": 1.0}}
+    manifest = {"artefacts": artefacts, "calls": {"simulate": {"calls": 9, "cost": 1.0, "seconds": 3600.0}}}
+    assert read_seconds(manifest) == {"1_coder": 3.0, "4_simulations": 3600.0}

@@ -73,6 +73,20 @@ def test_calibration_leaves_out_what_was_never_said(stats: Row, tmp_path: Path) 
 
 
 def test_costs_with_what_is_unknown_and_with_none(tmp_path: Path) -> None:
-    check(draw_costs(make_latent_costs(), 0.05), tmp_path, "39 latents; 3 cost more than 0", "measured alone")
+    check(
+        draw_costs(make_latent_costs(), 0.05),
+        tmp_path,
+        "39 latents that have a cost and a correlation, of 40; 3 of them cost more than 0",
+        "measured alone",
+    )
     unknown = [dict.fromkeys(row) for row in make_latent_costs()]
-    check(draw_costs(unknown, 0.05), tmp_path, "0 latents")
+    check(draw_costs(unknown, 0.05), tmp_path, "each of 0 latents")
+
+
+def test_no_band_goes_across_a_bin_without_an_interval(stats: Row) -> None:
+    known, unknown = stats["places"][0], stats["places"][1]
+    bins = [row | {"low": 1 << i, "high": 2 << i} for i, row in enumerate([known, known, unknown, known, known])]
+    drawn = draw_places(stats | {"places": bins}, "position")
+    band = drawn.wide.axes[0].collections[0]
+    spans = [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in band.get_paths()]
+    assert spans == [(0, 1), (3, 4)]

@@ -23,6 +23,7 @@ from rewrite.firings import count_firings
 from rewrite.heldout import KINDS, SHOWN
 from rewrite.hookpoint import document_pairs
 from rewrite.records import Strengths, Text
+from rewrite.sidefiles import NOT_SIMULATED
 from rewrite.simulations import Simulations, save_simulator, save_strengths
 from rewrite.store import write_json
 
@@ -167,8 +168,8 @@ def check_excerpt(sights: Sights, number: int, made: Made, curves: Curves, teste
     for column, place in enumerate(range(begin, end)):
         context = place == made.starts[window]
         np.testing.assert_equal(excerpts.true[number, column], NAN if context else made.truth[place, latent])
-        known = tested and made.counted[place]
-        expected = predict(made, curves, latent, place)[0] if known else NAN
+        unknown = -np.inf if tested else NAN
+        expected = predict(made, curves, latent, place)[0] if tested and made.counted[place] else unknown
         np.testing.assert_equal(excerpts.simulated[number, column], np.float32(expected))
 
 
@@ -232,6 +233,7 @@ def test_planted_errors_are_found_worst_first(tmp_path: Path) -> None:
     assert page["top"] == pytest.approx(7000 / 999, rel=1e-4)
     assert [worst["simulated"][at] for at in (9, 10, 15)] == [0, round(999 * 4.5 / 7), round(999 * 4 / 7)]
     assert worst["true"] == [None, *[0] * 18]
+    assert worst["simulated"][0] == NOT_SIMULATED
     missed = windows_of(page, "missed")[0]
     assert (missed["true"][missed["at"]], missed["simulated"][missed["at"]]) == (round(999 * 5 / 7), 0)
     (train,) = windows_of(page, "train")
@@ -240,14 +242,14 @@ def test_planted_errors_are_found_worst_first(tmp_path: Path) -> None:
     assert pages[0]["windows"] == [] and pages[0]["firings"]["true"] == 0 and pages[0]["why"] == ""
 
 
-def test_what_is_missing_is_null_and_what_is_small_is_not_zero(tmp_path: Path) -> None:
+def test_missing_is_null_not_simulated_is_told_apart_and_what_is_small_is_not_zero(tmp_path: Path) -> None:
     made = plant({(40, 1): (0, 9), (41, 1): (1, NAN), (42, 1): (0.0001, 0)})
     made.asked[43] = False
     curves = make_curves(Scaled(np.ones(LATENTS, dtype=np.float32)))
     pages = list(find_sights(*write(tmp_path, made, plant({})), curves).pages())
     (window,) = windows_of(pages[1], "false")
     begin = 40 - window["at"]
-    assert [window["simulated"][p - begin] for p in (40, 41, 42, 43, 44)] == [999, None, 0, None, 0]
+    assert [window["simulated"][p - begin] for p in (40, 41, 42, 43, 44)] == [999, None, 0, NOT_SIMULATED, 0]
     assert [window["true"][p - begin] for p in (40, 41, 42)] == [0, 111, 1]
 
 
@@ -293,7 +295,7 @@ def look(folder: Path) -> tuple[Sights, ActivationStore, Simulations, Curves]:
 @pytest.mark.parametrize("run", ["big", "small_run"])
 def test_counts_are_those_of_the_cost_stage(run: str, request: pytest.FixtureRequest) -> None:
     sights, store, simulations, curves = look(request.getfixturevalue(run))
-    pairs = (pair for _, pair in document_pairs(store, simulations, "test"))
+    pairs = document_pairs(store, simulations, "test")
     everywhere = np.ones(store.latents, dtype=bool)
     firings = count_firings(pairs, curves.calibrator, curves.threshold, everywhere).latents
     for name, values in vars(firings).items():

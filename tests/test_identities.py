@@ -19,7 +19,7 @@ from rewrite.calibrate import Pair, identity, tally
 from rewrite.coder import load_coder
 from rewrite.config import Config, Control
 from rewrite.hookpoint import read_batch
-from rewrite.pipeline import go
+from rewrite.running import go
 from rewrite.scoring import next_tokens, window_losses
 from rewrite.simulations import Simulations
 from rewrite.splice import Arm, Splicer

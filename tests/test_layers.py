@@ -83,8 +83,9 @@ FLOORS = {
     },
     3: {"stages", "comparison", "compare_page", "planning", "exports"},
     4: {"pipeline"},
-    5: {"status", "testbed"},
-    6: {"__main__"},
+    5: {"running"},
+    6: {"status", "testbed"},
+    7: {"__main__"},
 }
 BACKENDS = {"explainers", "simulators", "engines", "exports"}
 

@@ -15,7 +15,8 @@ from servers import llama_server
 from rewrite.activations import ActivationStore
 from rewrite.config import Config, UserError, load_config
 from rewrite.fresh import check
-from rewrite.pipeline import STAGES, go, plan
+from rewrite.pipeline import STAGES
+from rewrite.running import go, plan
 from rewrite.simulations import Simulations
 from rewrite.store import Run
 

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewrite import page as page_package
-from rewrite.page import SCRIPTS, open_environment
+from rewrite.page import SCRIPTS, show
 from rewrite.page.formats import FILTERS
+from rewrite.page.templates import open_templates
 from rewrite.stages.report import write_facts
 
 HERE = Path(page_package.__file__).parent
@@ -199,7 +200,11 @@ def test_its_files_can_be_read_in_one_sitting() -> None:
 
 @given(st.text())
 def test_any_text_is_shown_and_escaped(text: str) -> None:
-    shown = open_environment().from_string("<p title='{{ text }}'>{{ text }}</p>").render(text=text)
+    shown = (
+        open_templates(autoescape=True, finalize=show)
+        .from_string("<p title='{{ text }}'>{{ text }}</p>")
+        .render(text=text)
+    )
     assert read(shown).tags == ["p"]
     assert not re.search(r"[\x00-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", shown)
     shown.encode("utf-8")

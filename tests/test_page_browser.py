@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from browser import Visit, open_browser, visit
+from browser import Visit, visit
 from page_made import LATENTS, make_folder
 from page_visits import ROWS, count_says, numbers, open_latent, open_table
 
@@ -18,12 +18,6 @@ from rewrite.store import read_json
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("page"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as found:
-        yield found
 
 
 @pytest.fixture
@@ -182,9 +176,12 @@ def test_windows_show_both_activations_of_each_token_and_what_is_not_seen(seen: 
     heights = window.locator(".token b").evaluate_all("all => all.map(one => one.style.getPropertyValue('--high'))")
     assert heights == ["", "", "50%", "", "", "", "100%", ""]
     heights = window.locator(".token u").evaluate_all("all => all.map(one => one.style.getPropertyValue('--high'))")
-    assert heights == ["", "80%", "40%", "0.2%", "0.2%", "", "0.2%", "0.2%"]
+    assert heights == ["", "80%", "40%", "0.2%", "0.1%", "", "0.2%", ""]
     hatched = window.locator(".token").evaluate_all("all => all.map(one => one.querySelectorAll('.hatch').length)")
     assert hatched == [0, 0, 0, 0, 0, 1, 0, 1]
+    assert tokens.nth(5).locator("u.hatch").count() == 1 and tokens.nth(7).locator("b.hatch").count() == 1
+    drawn = window.locator(".token u").evaluate_all("all => all.map(one => getComputedStyle(one).visibility)")
+    assert drawn == ["visible"] * 7 + ["hidden"], "where nothing was simulated nothing is drawn"
     assert "(true 0, simulated 1.6)" in (tokens.nth(1).text_content() or "")
     assert "simulated missing" in (tokens.nth(5).text_content() or "")
     output = window.locator("output")
@@ -194,6 +191,11 @@ def test_windows_show_both_activations_of_each_token_and_what_is_not_seen(seen: 
     assert output.text_content() == "“·king” true 0, simulated 1.6"
     tokens.nth(6).hover()
     assert output.text_content() == "“·land” true 2, simulated 0.004"
+    tokens.nth(4).hover()
+    assert output.text_content() == "“····” true 0, simulated below 0.004", "the least that is told has no digits"
+    tokens.nth(7).hover()
+    assert output.text_content() == "“.” true not known, not simulated"
+    assert "missing" not in (tokens.nth(7).text_content() or "")
     assert seen.page.locator(".windows .train .token u").count() == 0
 
 

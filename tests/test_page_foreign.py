@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import DESKTOP, PHONE, Scheme, Visit, open_browser, visit
+from browser import DESKTOP, PHONE, Scheme, Visit, visit
 from page_made import HOSTILE, make_folder
 from page_visits import ROWS, open_latent, open_table
 
@@ -18,12 +18,6 @@ from rewrite.escaping import visible
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("page"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as found:
-        yield found
 
 
 @pytest.fixture

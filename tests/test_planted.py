@@ -18,7 +18,7 @@ from rewrite.activations import ActivationStore, Shard
 from rewrite.coder import load_coder
 from rewrite.corpus import pad_windows, read_documents
 from rewrite.explanations import load_explanations
-from rewrite.pipeline import go
+from rewrite.running import go
 from rewrite.scoring import next_tokens, window_losses
 from rewrite.simulators.patterns import PatternSimulator
 from rewrite.store import Run, hash_path, read_json

@@ -21,7 +21,8 @@ import rewrite.__main__ as cli
 from rewrite.calls import Cache
 from rewrite.config import UserError, load_config
 from rewrite.engines.base import Answer, Spent
-from rewrite.pipeline import STAGES, go
+from rewrite.pipeline import STAGES
+from rewrite.running import go
 from rewrite.status import status
 from rewrite.store import Run, write_json
 

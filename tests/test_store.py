@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rewrite.config import Config, UserError
-from rewrite.store import Run, hash_path, load_arrays, read_json, save_arrays
+from rewrite.store import Run, find_holder, hash_path, load_arrays, read_json, save_arrays
 
 
 def write_artefact(run: Run, name: str, content: str, key: str = "k", inputs: tuple[str, ...] = ()) -> None:
@@ -81,6 +83,18 @@ def test_a_second_process_is_refused_by_name(tmp_path: Path) -> None:
     assert f"in use by process {os.getpid()} (rewrite simulate)" in said.stdout
     with Run(tmp_path, "explain"):
         pass
+
+
+def test_a_look_at_the_lock_does_not_refuse_a_run_that_starts_just_then(tmp_path: Path) -> None:
+    with Run(tmp_path, "explain"):
+        pass
+    looking = os.open(tmp_path / ".lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    ends = threading.Timer(0.05, os.close, [looking])
+    ends.start()
+    with Run(tmp_path, "simulate"):
+        assert find_holder(tmp_path) == f"process {os.getpid()} (rewrite simulate)"
+    ends.join()
 
 
 def test_the_manifest_says_what_made_the_run(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePath
+from typing import Literal
 
+from rewrite import escaping
 from rewrite.finished import Finished
 
 HALVES = re.compile("[\ud800-\udfff]")
@@ -18,6 +19,13 @@ def sound(text: str) -> str:
 
 def public(run: Finished, key: str) -> str:
     """A setting that names a model or a corpus: a hub name as it is, of a path on this machine the last part alone."""
-    value = str(run.setting(key, ""))
-    path = PurePath(value)
-    return path.name if path.is_absolute() or value.startswith(".") else value
+    return escaping.public(str(run.setting(key, "")))
+
+
+def author(run: Finished, kind: Literal["explainer", "simulator"]) -> str:
+    """Who wrote the explanations or read them: a backend, with its language model where it has one, or a file."""
+    if kind == "explainer" and run.setting("explain.file"):
+        return f"file {public(run, 'explain.file')}"
+    name = str(run.setting(kind))
+    model = public(run, f"{kind}s.{name}.model")
+    return f"{name} with {model}" if model else name

@@ -28,7 +28,7 @@ from rewrite.activations import ActivationStore, Shard
 from rewrite.curves import Curves, load_curves
 from rewrite.escaping import markdown
 from rewrite.explanations import load_explanations
-from rewrite.exports.base import public, sound
+from rewrite.exports.base import author, public, sound
 from rewrite.finished import Finished
 from rewrite.simulations import Simulations
 from rewrite.store import read_json
@@ -195,6 +195,8 @@ def describe(run: Finished, source: Source, explanations: pa.Table, counts: dict
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters["text"] = markdown
     return environment.get_template("dataset.md.jinja").render(
+        explainer=author(run, "explainer"),
+        simulator=author(run, "simulator"),
         run=run,
         public=lambda key: public(run, key),
         verdict=read_json(run.path("6_stats.json"))["verdict"]["sentence"],

@@ -37,7 +37,7 @@ from jaxtyping import Float
 from rewrite.activations import ActivationStore, gather_evidence
 from rewrite.exemplars import Exemplar, Windows, by_maximum
 from rewrite.explanations import load_explanations
-from rewrite.exports.base import public, sound
+from rewrite.exports.base import author, public, sound
 from rewrite.finished import Finished
 from rewrite.records import Explanation
 from rewrite.tables import number
@@ -137,7 +137,7 @@ def describe(run: Finished, place: Place, shown: Shown) -> dict[str, Row]:
     who = {"creatorId": CREATOR, "visibility": "PUBLIC"}
     by = {"creatorName": "rewrite"}
     title = f"Latents of {place.model} rewritten in natural language: {run.name}"
-    how = f"explainer {run.setting('explainer')}, simulator {run.setting('simulator')}; {PAPER}"
+    how = f"explainer {author(run, 'explainer')}, simulator {author(run, 'simulator')}; {PAPER}"
     release = f"rewrite-{place.set}"
     model = {"displayName": public(run, "subject"), "displayNameShort": place.model, "owner": "", "layers": 0}
     model |= {"neuronsPerLayer": 0, "inferenceEnabled": False, "instruct": False}
@@ -244,7 +244,7 @@ def list_notes(run: Finished) -> dict[int, str]:
     scores = pq.read_table(run.path("4_scores.parquet")).to_pylist()
     costs = {row["latent"]: row["cost"] for row in pq.read_table(run.path("5_costs.parquet")).to_pylist()}
     named = [name for name in ("simulation", "r2", "detection", "fuzz") if scores and name in scores[0]]
-    who = f"explainer {run.setting('explainer')}, simulator {run.setting('simulator')}"
+    who = f"explainer {author(run, 'explainer')}, simulator {author(run, 'simulator')}"
     notes = {}
     for row in scores:
         said = [f"{name} {number(row[name])}" for name in named]

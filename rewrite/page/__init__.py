@@ -13,19 +13,16 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from rewrite.escaping import visible
 from rewrite.facts import Facts
-from rewrite.page.formats import FILTERS
+from rewrite.page.templates import HERE, open_templates
 from rewrite.pictures import Picture
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-HERE = Path(__file__).parent
 STYLES = ("style.css", "latent.css")
-SCRIPTS = ("page.js", "sketch.js", "table.js", "windows.js", "latent.js")
+SCRIPTS = ("page.js", "sketch.js", "listing.js", "table.js", "windows.js", "latent.js")
 
 
 def write_page(facts: Facts, pictures: Mapping[str, Picture], folder: Path) -> None:
@@ -39,12 +36,10 @@ def write_page(facts: Facts, pictures: Mapping[str, Picture], folder: Path) -> N
 
 def render_page(template: str, scripts: tuple[str, ...], **content: object) -> str:
     """A page of this folder with the style and these scripts in it."""
-    from markupsafe import Markup
-
     sources = [(HERE / name).read_text(encoding="utf-8") for name in scripts]
     style = "".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
     return (
-        open_environment()
+        open_templates(autoescape=True, finalize=show)
         .get_template(template)
         .render(
             style=Markup(style),
@@ -55,25 +50,9 @@ def render_page(template: str, scripts: tuple[str, ...], **content: object) -> s
     )
 
 
-def open_environment() -> Environment:
-    """Templates in which every value is text, shown in full and escaped, unless the template says that it is markup."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    def show(value: object) -> object:
-        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-        finalize=show,
-    )
-    environment.filters.update(FILTERS)
-    return environment
+def show(value: object) -> object:
+    """Every value is text, shown in full and escaped, unless the template says that it is markup."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def find_policy(sources: list[str]) -> str:

@@ -53,7 +53,6 @@ def format_count(value: int | None) -> str:
 
 FILTERS: dict[str, Any] = {
     "cell": format_cell,
-    "visible": escaping.visible,
     "nats": format_number,
     "significant": format_significant,
     "share": format_share,

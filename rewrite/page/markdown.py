@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from rewrite.facts import Facts
-from rewrite.page.formats import FILTERS
+from rewrite.page.templates import open_templates
 
 
 def render_markdown(facts: Facts) -> str:
     """The report as Markdown; the filter `cell` escapes what was not written by us."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters.update(FILTERS)
-    return environment.get_template("report.md.jinja").render(facts=facts)
+    return open_templates(autoescape=False).get_template("report.md.jinja").render(facts=facts)

@@ -46,8 +46,9 @@ window.rewrite = (() => {
 
   // As `rewrite.escaping.visible`: a symbol for what is not seen or turns the direction of writing. Spaces stay.
   const UNSEEN = new RegExp(
-    "[\\s\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff" +
-      "\\ufff9-\\ufffb\\ud800-\\udfff\\u{e0000}-\\u{e0fff}]", "gu");
+    "[\\s\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180e\\u200b-" +
+      "\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\u2800\\u3164\\uffa0\\ufff9-\\ufffb\\ud800-\\udfff" +
+      "\\u{1d173}-\\u{1d17a}\\u{e0000}-\\u{e0fff}]", "gu");
   const NAMED = { " ": " ", "\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡" };
   function symbol(letter) {
     if (letter in NAMED) return NAMED[letter];

@@ -1,10 +1,10 @@
 "use strict";
-// The table of all latents: read when a reader gets near it, sorted, filtered and searched, 50 rows at a time.
+// The table of all latents: read when a reader gets near it, sorted, filtered and searched.
 (() => {
-  const { load, make, find, visible, cut, fixed, share, whole } = rewrite;
-  const ROWS = 50, LONGEST = 300;
+  const { Listing, load, make, find, visible, cut, fixed, share, listen } = rewrite;
+  const LONGEST = 300;
   const COLUMNS = [
-    { key: "latent", title: "latent", show: String },
+    { key: "latent", title: "latent" },
     { key: "simulation", title: "correlation", show: fixed(3) },
     { key: "r2", title: "R²", show: fixed(3) },
     { key: "detection", title: "detection", show: fixed(2) },
@@ -15,21 +15,20 @@
     { key: "missed", title: "missed a token", fine: true },
     { key: "missing", title: "missing", show: share },
   ];
-  const state = { key: "simulation", down: true, page: 0, order: [], texts: null, lower: null };
-  let columns = null, shown = null, begun = null;
+  let columns = null, texts = null, lower = null, listing = null, begun = null;
 
   // Read the table, then the explanations: rows stand there before their texts do.
   function begin() {
     begun ??= load("table").then((table) => {
       columns = table.columns;
-      state.rowOf = new Map(columns.latent.map((number, row) => [number, row]));
-      shown = choose();
-      drawHead();
+      listing = new Listing(chooseColumns(), "simulation", chooseRows, drawRow);
+      const [first, ...others] = listing.heads;
+      find("all").tHead.rows[0].replaceChildren(first, make("th", { scope: "col" }, "explanation"), ...others);
       find("all").hidden = false;
-      update();
-      load("texts").then((texts) => {
-        state.texts = texts;
-        update(state.page);
+      listing.update();
+      load("texts").then((found) => {
+        texts = found;
+        listing.update(listing.page);
       }).catch(complain);
       return table;
     });
@@ -42,10 +41,12 @@
   }
 
   // The columns that this run has. Fine ones get as many digits as give a typical latent two that say something.
-  function choose() {
+  function chooseColumns() {
     const told = (key) => columns[key] && (key !== "missing" || columns[key].some((value) => value));
-    const there = COLUMNS.filter(({ key }) => told(key));
-    return there.map((column) => (column.fine ? { ...column, show: fixed(digits(columns[column.key])) } : column));
+    return COLUMNS.filter(({ key }) => told(key)).map((column) => {
+      const values = columns[column.key];
+      return { ...column, values, show: column.fine ? fixed(digits(values)) : column.show };
+    });
   }
 
   function digits(values) {
@@ -54,23 +55,8 @@
     return Math.min(Math.max(1 - Math.floor(Math.log10(typical)), 2), 9);
   }
 
-  function drawHead() {
-    const cells = shown.map(({ key, title }) => {
-      const button = make("button", { type: "button" }, title);
-      button.addEventListener("click", () => {
-        state.down = state.key === key ? !state.down : key !== "latent";
-        state.key = key;
-        update();
-      });
-      return make("th", { scope: "col", class: "n", "data-key": key }, button);
-    });
-    cells.splice(1, 0, make("th", { scope: "col" }, "explanation"));
-    find("all").tHead.rows[0].replaceChildren(...cells);
-  }
-
-  // --- which rows, in which order ------------------------------------------------------------------------------------
-
-  function tests() {
+  // A test of a row: whether it is within all bounds that are set, and what is searched for.
+  function chooseRows() {
     const found = [];
     for (const input of document.querySelectorAll("#filters [data-key]")) {
       const { key, end } = input.dataset;
@@ -82,58 +68,14 @@
     }
     const lost = find("lost").value;
     if (lost) found.push((row) => columns.missing[row] > 0 === (lost === "some"));
-    const query = visible(find("search").value.trim()).toLowerCase();
-    if (query && state.texts) {
-      state.lower ??= state.texts.map((text) => visible(text ?? "").toLowerCase());
-      const number = /^\d+$/.test(query) ? Number(query) : null;
-      found.push((row) => state.lower[row].includes(query) || columns.latent[row] === number);
-    }
-    return found;
+    if (texts) found.push(listing.search(() => (lower ??= texts.map((text) => visible(text ?? "").toLowerCase()))));
+    return (row) => found.every((test) => test(row));
   }
-
-  // What is not known stands last, whichever way the rest is sorted.
-  function sort(rows) {
-    const values = columns[state.key], sign = state.down ? -1 : 1;
-    return rows.sort((a, b) => {
-      const [x, y] = [values[a], values[b]];
-      if (x === null || y === null) return (x === null) - (y === null) || a - b;
-      return sign * (x - y) || a - b;
-    });
-  }
-
-  function update(page = 0) {
-    const wanted = tests();
-    const rows = [...columns.latent.keys()].filter((row) => wanted.every((test) => test(row)));
-    state.order = sort(rows);
-    showPage(page);
-  }
-
-  // --- the rows ------------------------------------------------------------------------------------------------------
 
   function drawRow(row) {
-    const number = columns.latent[row];
-    const cells = shown.map(({ key, show }) => make("td", { class: "n" }, show(columns[key][row])));
-    cells[0] = make("th", { scope: "row", class: "n" }, make("a", { href: `#latent=${number}` }, String(number)));
-    const text = state.texts ? visible(cut(state.texts[row] ?? "none", LONGEST)) : "…";
-    cells.splice(1, 0, make("td", { class: "prose" }, make("span", {}, text)));
-    return make("tr", {}, ...cells);
-  }
-
-  function showPage(page) {
-    const last = Math.max(Math.ceil(state.order.length / ROWS) - 1, 0);
-    state.page = Math.min(Math.max(page, 0), last);
-    const from = state.page * ROWS, rows = state.order.slice(from, from + ROWS);
-    find("all").tBodies[0].replaceChildren(...rows.map(drawRow));
-    for (const head of find("all").tHead.querySelectorAll("[data-key]")) {
-      if (head.dataset.key === state.key) head.setAttribute("aria-sort", state.down ? "descending" : "ascending");
-      else head.removeAttribute("aria-sort");
-    }
-    const all = whole(columns.latent.length), found = whole(state.order.length);
-    const of = state.order.length === columns.latent.length ? `${all} latents` : `${found} found, of ${all} latents`;
-    const shownRows = `${whole(from + 1)} to ${whole(from + rows.length)} of ${of}`;
-    find("count").textContent = rows.length ? shownRows : `None of ${all} latents`;
-    find("before").disabled = state.page === 0;
-    find("after").disabled = state.page === last;
+    const [first, ...others] = listing.drawNumbers(row);
+    const text = texts ? visible(cut(texts[row] ?? "none", LONGEST)) : "…";
+    return make("tr", {}, first, make("td", { class: "prose" }, make("span", {}, text)), ...others);
   }
 
   // --- moving about --------------------------------------------------------------------------------------------------
@@ -145,15 +87,10 @@
     const own = links(), at = own.indexOf(document.activeElement);
     if (at < 0) return own[0]?.focus();
     if (own[at + step]) return own[at + step].focus();
-    const page = state.page + step;
-    if (page < 0 || page * ROWS >= state.order.length) return undefined;
-    showPage(page);
+    const page = listing.page + step;
+    if (page < 0 || page > listing.last) return undefined;
+    listing.show(page);
     return links().at(step > 0 ? 0 : -1).focus();
-  }
-
-  function turn(step) {
-    showPage(state.page + step);
-    find("latents-title").scrollIntoView();
   }
 
   function press(event) {
@@ -173,28 +110,18 @@
   // The latents beside one in the order of the table; in the run's order where the table does not show it.
   async function neighbours(number) {
     await begin();
-    const row = state.rowOf.get(number), at = state.order.indexOf(row);
-    const [before, after] = at < 0 ? [row - 1, row + 1] : [state.order[at - 1], state.order[at + 1]];
+    const row = listing.rowOf.get(number), at = listing.order.indexOf(row);
+    const [before, after] = at < 0 ? [row - 1, row + 1] : [listing.order[at - 1], listing.order[at + 1]];
     return { before: columns.latent[before], after: columns.latent[after] };
   }
 
   // Show the row of a latent that was open, and go to it.
   function returnTo(number) {
-    const at = state.order.indexOf(state.rowOf?.get(number));
-    if (at >= 0 && Math.floor(at / ROWS) !== state.page) showPage(Math.floor(at / ROWS));
+    listing?.seek(listing.rowOf.get(number));
     links().find((link) => link.hash === `#latent=${number}`)?.focus({ preventScroll: true });
   }
 
-  let waiting = 0;
-  function soon() {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => begin().then(() => update()).catch(() => {}), 120);
-  }
-  find("filters").addEventListener("submit", (event) => event.preventDefault());
-  find("filters").addEventListener("input", soon);
-  find("filters").addEventListener("reset", soon);
-  find("before").addEventListener("click", () => turn(-1));
-  find("after").addEventListener("click", () => turn(1));
+  listen(() => begin().then(() => listing.update()).catch(() => {}));
   find("all").tBodies[0].addEventListener("click", (event) => {
     if (!event.target.closest("a") && !String(getSelection())) event.target.closest("tr")?.querySelector("a")?.click();
   });
@@ -206,5 +133,5 @@
     }
   }, { rootMargin: "800px" }).observe(find("latents"));
 
-  rewrite.table = { begin, neighbours, returnTo, row: (number) => state.rowOf.get(number) };
+  rewrite.table = { begin, neighbours, returnTo, row: (number) => listing.rowOf.get(number) };
 })();

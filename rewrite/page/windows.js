@@ -11,6 +11,8 @@
 
   // Thousandths below which a simulation is at rest.
   const RESTING = 10;
+  // Stands where nothing was simulated; where a prediction is missing there is null.
+  const NOT_SIMULATED = -1;
 
   // A token's text: spaces as dots, all else that is not seen as its symbol.
   function spell(token) {
@@ -18,20 +20,26 @@
     return parts.map((part) => (part.startsWith(" ") ? make("i", { class: "space" }, "·".repeat(part.length)) : part));
   }
 
-  const value = (thousandths, top) => significant(3)(thousandths === null ? null : (thousandths * top) / 1000);
+  // One thousandth is anything above 0 that is not two: no more is known of it than what it is below.
+  function value(thousandths, top) {
+    const words = (count) => significant(3)((count * top) / 1000);
+    return thousandths === 1 ? `below ${words(2)}` : words(thousandths);
+  }
 
   function tell(window, at, top) {
     const truth = window.true[at] === null ? "true not known" : `true ${value(window.true[at], top)}`;
     if (!window.simulated) return truth;
-    const said = window.simulated[at] === null ? "simulated missing" : `simulated ${value(window.simulated[at], top)}`;
-    return `${truth}, ${said}`;
+    const simulated = window.simulated[at];
+    if (simulated === NOT_SIMULATED) return `${truth}, not simulated`;
+    return `${truth}, simulated ${simulated === null ? "missing" : value(simulated, top)}`;
   }
 
   // A bar of so many thousandths, at least `least` percent high if it has any height.
   function bar(tag, thousandths, least) {
     if (thousandths === null) return make(tag, { class: "hatch" });
     const element = make(tag);
-    if (thousandths) element.style.setProperty("--high", `${Math.max(thousandths / 10, least)}%`);
+    if (thousandths === NOT_SIMULATED) element.style.visibility = "hidden";
+    else if (thousandths) element.style.setProperty("--high", `${Math.max(thousandths / 10, least)}%`);
     return element;
   }
 

@@ -201,7 +201,7 @@ def count_test_firings(store: ActivationStore, simulations: Simulations, fitted:
     """Count on every simulated position of the test split; latents without a prediction are not pooled."""
     counted = simulations.rewritten & ~fitted.absent
     threshold = find_threshold(fitted.calibrator, simulations.scale, store.latents)
-    pairs = (pair for _, pair in document_pairs(store, simulations, "test"))
+    pairs = document_pairs(store, simulations, "test")
     return count_firings(pairs, fitted.calibrator, threshold, counted)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -26,11 +26,11 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from rewrite.activations import ActivationStore
-from rewrite.calibrate import Pair
 from rewrite.calls import Calls, Planned
 from rewrite.config import Config, UserError
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine
 from rewrite.explanations import load_explanations
+from rewrite.hookpoint import document_pairs
 from rewrite.judge import SHOW, Drawn, HeldOut, Sheet, draw_windows, hold_out
 from rewrite.records import Explanation
 from rewrite.sampling import draw_latents
@@ -84,24 +84,12 @@ def simulation_columns(config: Config, store: ActivationStore, simulations: Simu
     missing = simulations.missing(store.shards("calibrate"))
     absent = ~rewritten | np.isin(np.arange(store.latents), list(missing))
     scores = score_simulations(
-        lambda: document_pairs(store, simulations), absent, simulations.scale, config.analyse.alpha
+        lambda: document_pairs(store, simulations, "calibrate"), absent, simulations.scale, config.analyse.alpha
     )
     known = {int(i): missing.get(int(i), NOT_REWRITTEN) for i in np.flatnonzero(absent)}
     still = "its activation does not vary on the calibrate split, or fewer than 2 documents were simulated"
     constant = "its strength or its activation does not vary on the calibrate split"
     return _scored("simulation", scores.correlation, known, constant) | _scored("r2", scores.r2, known, still)
-
-
-def document_pairs(store: ActivationStore, simulations: Simulations) -> Iterator[Pair]:
-    """Truth and strengths on the simulated positions of each document of the calibrate split that has some."""
-    for name in store.shards("calibrate"):
-        shard = store.load(name)
-        counted = simulations.show(name, shard.text).counted()
-        strengths = simulations.strengths(name, len(counted))
-        owner = np.where(counted, np.repeat(shard.documents, np.diff(shard.text.starts)), -1)
-        for document in np.unique(owner[counted]):
-            rows = np.flatnonzero(owner == document)
-            yield Pair(shard.activations[rows], strengths[rows])
 
 
 def _scored(name: str, scored: Scored, known: Mapping[int, str], otherwise: str) -> Columns:
