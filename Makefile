@@ -1,6 +1,6 @@
 # make explain simulate evaluate CONFIG=data/configs/default.toml RUN=runs/default SIMULATOR=patterns ENGINE=transformers
-# SET="key=value ..."; add DRY=1 to be told what language models would be asked, and its price, and ask nothing.
-CONFIG ?= data/configs/default.toml
+# SET="key=value ..."; with nothing but RUN, a run goes on with its own config. Add DRY=1 to be told what language models
+# would be asked, and its price, and ask nothing.
 RUN ?= runs/default
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,10 +12,11 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_VLLM := $(VENV_VLLM)/.installed
 INSTALLED_EXPORT := $(VENV_EXPORT)/.installed
 REWRITE := $(BIN)/rewrite
-OPTIONS = --config $(CONFIG) --run $(RUN) \
+SETTINGS = $(if $(CONFIG),--config $(CONFIG)) --run $(RUN) \
 	$(if $(EXPLAINER),--set explainer=$(EXPLAINER)) $(if $(SIMULATOR),--set simulator=$(SIMULATOR)) \
 	$(if $(CALIBRATOR),--set calibrator=$(CALIBRATOR)) $(if $(ENGINE),--set engine=$(ENGINE)) \
-	$(foreach pair,$(SET),--set '$(pair)') $(if $(DRY),--dry-run)
+	$(foreach pair,$(SET),--set '$(pair)')
+OPTIONS = $(SETTINGS) $(if $(DRY),--dry-run)
 
 .PHONY: setup train explain simulate score evaluate report run status export compare plan planted paper-small subject
 .PHONY: browser test test-vllm test-export check bench clean
@@ -38,7 +39,7 @@ evaluate report run: $(INSTALLED)
 
 # What is fresh in RUN, how far it has come, what it cost, and what to do next.
 status: $(INSTALLED)
-	$(REWRITE) status --run $(RUN)
+	$(REWRITE) status $(SETTINGS)
 
 # make export FORM=neuronpedia RUN=runs/default OUT=exported
 export: $(INSTALLED)

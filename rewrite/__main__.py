@@ -27,9 +27,10 @@ from rewrite.config import Config, UserError, list_keys, load_config
 from rewrite.exports import export, forms
 from rewrite.fresh import backend_keys
 from rewrite.pipeline import STAGES
+from rewrite.recorded import read_recorded
 from rewrite.running import go, verdict
 from rewrite.running import plan as plan_calls
-from rewrite.store import Run, write_whole
+from rewrite.store import Run, read_json, write_whole
 from rewrite.tables import Form, Page, show
 
 ENDINGS: dict[str, Form] = {".md": "markdown", ".json": "json"}
@@ -66,7 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
 def _config_options() -> argparse.ArgumentParser:
     """What names a run and its config."""
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--config", type=Path, metavar="FILE", help="TOML config (default: the bundled default.toml)")
+    options.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML config (default: the bundled default.toml; without --set, that of the run folder where it has one)",
+    )
     options.add_argument(
         "--run", type=Path, metavar="DIR", default=Path("runs/default"), help="run folder (%(default)s)"
     )
@@ -148,7 +154,7 @@ def _run_stages(options: argparse.Namespace) -> None:
         raise UserError(
             f"{options.command}: --json, --markdown and --out are for --dry-run; `rewrite status` tells of a run"
         )
-    config = load_config(options.config, options.set)
+    config = _choose_config(options)
     try:
         with Run(options.run, options.command) as run:
             if options.dry_run:
@@ -164,6 +170,19 @@ def _run_stages(options: argparse.Namespace) -> None:
         ) from None
     if options.open:
         _open(options.run / "7_report" / "index.html")
+
+
+def _choose_config(options: argparse.Namespace) -> Config:
+    """The config that is named; else the one that the run folder records, so that opening a report or going on with a
+    run never makes it another; else the bundled one."""
+    manifest = options.run / "manifest.json"
+    own = read_json(manifest) if manifest.is_file() else {}
+    if options.config or options.set or not (isinstance(own, dict) and own.get("config")):
+        return load_config(options.config, options.set)
+    recorded = read_recorded(manifest, own)
+    if recorded.unknown:
+        _say(f"{options.run}: {recorded.describe_unknown()}")
+    return recorded.config
 
 
 def _say_price(planned: dict[str, Planned], config: Config, options: argparse.Namespace) -> None:

@@ -15,14 +15,12 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from rewrite import tables
 from rewrite.config import Config, UserError, load_config, parse_value
 from rewrite.finished import LAST, Finished
 from rewrite.pipeline import STAGES
+from rewrite.recorded import read_recorded
 from rewrite.spending import cost_of
 from rewrite.standing import DONE, Looked, Standing, find_keys, find_standings
 from rewrite.store import find_holder, flatten, read_json
@@ -79,45 +77,12 @@ def _read_manifest(folder: Path) -> Row:
 
 def _ask(folder: Path, manifest: Row, file: Path | None, overrides: tuple[str, ...]) -> Asked:
     if file is None and not overrides:
-        return _read_own(folder / "manifest.json", manifest)
+        recorded = read_recorded(folder / "manifest.json", manifest)
+        unknown = recorded.describe_unknown()
+        return Asked(recorded.config, True, _options_of(recorded.config), (unknown,) if unknown else ())
     config = load_config(file, list(overrides))
     named = () if file is None else ("--config", str(file))
     return Asked(config, False, (*named, *(word for pair in overrides for word in ("--set", pair))))
-
-
-def _read_own(path: Path, manifest: Row) -> Asked:
-    """The config in the manifest, without keys that this version does not know."""
-    tree = manifest.get("config")
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: says no config; name the run's own with --config")
-    tree = json.loads(json.dumps(tree))
-    try:
-        unknown = _take_unknown(tree)
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(part) for part in fault["loc"])
-        raise UserError(
-            f"{path}: config.{key}: {fault['msg'].lower()}; name the run's own config with --config"
-        ) from None
-    notes = () if not unknown else (f"Keys of its config that this version does not know: {', '.join(unknown)}.",)
-    return Asked(config, True, _options_of(config), notes)
-
-
-def _take_unknown(tree: Row) -> list[str]:
-    """Take keys that are not known out of a config; their names."""
-    try:
-        Config.model_validate(tree)
-    except ValidationError as error:
-        found = [fault["loc"] for fault in error.errors() if fault["type"] == "extra_forbidden"]
-    else:
-        found = []
-    for *tables_, last in found:
-        place: Any = tree
-        for name in tables_:
-            place = place[name]
-        del place[last]
-    return sorted(".".join(map(str, loc)) for loc in found)
 
 
 def _options_of(config: Config) -> tuple[str, ...] | None:

@@ -46,6 +46,26 @@ def test_a_finished_run_does_nothing_and_says_the_verdict(
     assert (tmp_path / "r" / "manifest.json").stat().st_mtime_ns == before
 
 
+def test_without_a_config_a_run_goes_on_with_its_own(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "r"
+    shutil.copytree(small_run, folder)
+    before = (folder / "manifest.json").read_bytes()
+    assert cli.main(["report", "--run", str(folder)]) == 0
+    assert capsys.readouterr().err == "", "nothing runs: its settings are not the bundled config's"
+    assert (folder / "manifest.json").read_bytes() == before
+    manifest = json.loads(before)
+    manifest["config"] |= {"of_another_version": 1}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert cli.main(["report", "--run", str(folder)]) == 0
+    assert "does not know: of_another_version." in capsys.readouterr().err
+    manifest["config"] = {"batch": "many"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert cli.main(["report", "--run", str(folder)]) == 2
+    assert "name the run's own config with --config" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -74,6 +74,7 @@ FLOORS = {
         "heldout",
         "excerpts",
         "latent_files",
+        "recorded",
         "facts",
         "gathering",
         "page",

@@ -19,7 +19,7 @@
     ["missing", "missing predictions", share],
   ];
   const FIRINGS = {
-    positions: "positions scored", true: "true firings", hits: "of these simulated", false: "false firings",
+    positions: "positions simulated", true: "true firings", hits: "of these simulated", false: "false firings",
   };
   const title = document.title;
   const section = find("latent"), report = find("report");
@@ -46,8 +46,9 @@
       bar.style.width = `${(100 * rule.strength) / 9}%`;
       return make("li", {}, make("b", {}, String(rule.strength)), bar, make("span", {}, visible(rule.text)));
     });
-    const told = "The strength, from 0 to 9, that each says. Where several match, the one that says most about the " +
-      "word decides.";
+    const told = "The strength, from 0 to 9, that each says. Of several that match, the one that says most about the " +
+      "current word decides (a whole word before a token, its begin or end), then the one with most conditions on what " +
+      "stands before it, then the strongest.";
     return [make("h2", {}, "Its rules"), make("p", {}, told), make("ol", { class: "rules" }, ...items)];
   }
 
@@ -77,7 +78,7 @@
 
   function drawLegend() {
     const { key } = sketch;
-    const keys = [key("t", "true"), key("s", "simulated"), key("m", "not known or missing")];
+    const keys = [key("t", "true"), key("s", "simulated"), key("m", "prediction missing, or not known")];
     const told = "Windows of the test split, which nothing was fitted on. Over each token stand two bars: its true " +
       "activation, and under that the simulated one.";
     const signs = make("span", {}, "· a space, ⏎ a line break, ⇥ a tab");
