@@ -71,7 +71,7 @@ $(INSTALLED_VLLM): pyproject.toml constraints-vllm.txt
 	touch $@
 
 test-vllm: $(INSTALLED_VLLM)
-	$(VENV_VLLM)/bin/python -m pytest tests/test_engines.py tests/test_vllm.py
+	$(VENV_VLLM)/bin/python -m pytest tests/engines/test_engines.py tests/engines/test_vllm.py
 
 # The packages that read what is exported bring many others, so they live apart too.
 $(INSTALLED_EXPORT): pyproject.toml constraints-export.txt
@@ -83,7 +83,7 @@ $(INSTALLED_EXPORT): pyproject.toml constraints-export.txt
 	touch $@
 
 test-export: $(INSTALLED_EXPORT)
-	OMP_NUM_THREADS=1 $(VENV_EXPORT)/bin/python -m pytest tests/test_export*.py
+	OMP_NUM_THREADS=1 $(VENV_EXPORT)/bin/python -m pytest tests/exports
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -98,14 +98,14 @@ subject: $(INSTALLED)
 
 # The positive control: a built model whose every rule is known, with true, corrupted and shuffled rules as explanations.
 planted: $(INSTALLED)
-	$(BIN)/python -m rewrite.testbed planted
+	$(REWRITE) planted planted
 
 # The paper's protocol at a size that runs here, with a small model of random weights as explainer and simulator.
 paper-small: $(INSTALLED) small-model
 	$(REWRITE) report --config data/configs/paper-small.toml --run runs/paper-small
 
 small-model: $(INSTALLED)
-	test -d $@ || $(BIN)/python tests/tiny.py $@
+	test -d $@ || $(BIN)/python tests/makers/tiny.py $@
 
 clean:
 	rm -rf $(VENV) $(VENV_VLLM) $(VENV_EXPORT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import seconds
 from benchmarks.setting import config
-from rewrite.subject import load_subject
+from rewrite.subject.subject import load_subject
 
 
 def bench() -> Iterator[str]:

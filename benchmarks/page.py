@@ -1,8 +1,8 @@
 """The report of 32,768 latents and 1,000 documents: writing it, and waiting for it in a browser.
 
-A run of that size is drawn (tests/big_run.py). The report stage writes its report in a process of its own, whose peak
-memory is the kernel's figure. Then Chromium opens the page from disk, and clicks the first latent of the table. Beside
-it stand the naive ways: a loop over latents that looks for the windows, and one page with all data in it.
+A run of that size is drawn (tests/makers/big_run.py). The report stage writes its report in a process of its own, whose
+peak memory is the kernel's figure. Then Chromium opens the page from disk, and clicks the first latent of the table.
+Beside it stand the naive ways: a loop over latents that looks for the windows, and one page with all data in it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ TESTS = str(Path(__file__).parents[1] / "tests")
 REPORT = """
 import sys
 from pathlib import Path
-from big_run import big_config
+from makers.big_run import big_config
 from rewrite.stages import report
-from rewrite.store import Run
+from rewrite.run.store import Run
 with Run(Path(sys.argv[1])) as run:
     run.begin("k", ())
     report.run(big_config(), run)
@@ -45,7 +45,7 @@ PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ??
 def bench() -> Iterator[str]:
     """Seconds and memory of writing, sizes, the naive loop, and the browser's waits."""
     sys.path.insert(0, TESTS)
-    from big_run import make_big_run
+    from makers.big_run import make_big_run
 
     with tempfile.TemporaryDirectory(prefix="rewrite-bench-") as temporary:
         folder = make_big_run(Path(temporary) / "run")
@@ -76,10 +76,10 @@ def write_report(folder: Path) -> tuple[float, int]:
 
 def compare_search(folder: Path) -> Iterator[str]:
     """All latents at once beside a loop over them, in which the whole split is held by column."""
-    from rewrite.activations import ActivationStore
-    from rewrite.curves import load_curves
-    from rewrite.excerpts import find_sights
-    from rewrite.simulations import Simulations
+    from rewrite.coder.activations import ActivationStore
+    from rewrite.report.latents.excerpts import find_sights
+    from rewrite.simulators.strengths import Simulations
+    from rewrite.statistics.curves import load_curves
 
     store = ActivationStore(folder / "2_activations")
     simulations = Simulations(folder / "4_simulations", store.latents)
@@ -132,7 +132,7 @@ def compare_pages(report: Path) -> Iterator[str]:
     except ImportError:
         yield "no browser: pip install playwright"
         return
-    from browser import QUIET, find_chromium
+    from makers.browser import QUIET, find_chromium
 
     whole = report / "whole.html"
     data = sorted((report / "data").glob("*.js"))

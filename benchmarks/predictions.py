@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import seconds
-from rewrite import plugins
-from rewrite.encoding import Encoder
 from rewrite.engines.base import Fault, Slots, Spent
-from rewrite.schemes import AllAtOnce, LastToken, Scheme
+from rewrite.engines.encoding import Encoder
+from rewrite.run import plugins
+from rewrite.simulators.schemes import AllAtOnce, LastToken, Scheme
 
 EXPLANATIONS, TOKENS, CONTEXT = 100, 64, 32
 SAMPLE = 40
@@ -66,7 +66,7 @@ def bench() -> Iterator[str]:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "tiny"
-        recipe = runpy.run_path(str(Path(__file__).parent.parent / "tests" / "tiny.py"))
+        recipe = runpy.run_path(str(Path(__file__).parent.parent / "tests" / "makers" / "tiny.py"))
         recipe["make_tiny"](model)
         yield from on_transformers(model)
         if find_spec("vllm") is not None:

@@ -6,9 +6,11 @@ import functools
 import tempfile
 from pathlib import Path
 
-from rewrite.config import Config, load_config
-from rewrite.running import go
-from rewrite.store import Run
+from rewrite.config import Config
+from rewrite.run.configs import load_config
+from rewrite.run.runner import go
+from rewrite.run.store import Run
+from rewrite.stages import STAGES
 
 SETTINGS = [
     "corpus.train=200",
@@ -30,5 +32,5 @@ def finished_run() -> Path:
     """A run folder, finished up to the simulations."""
     folder = Path(tempfile.mkdtemp(prefix="rewrite-bench-"))
     with Run(folder, "bench") as run:
-        go(config(), run, "simulate", lambda line: None)
+        go(STAGES, config(), run, "simulate", lambda line: None)
     return folder

@@ -8,12 +8,12 @@ import numpy as np
 
 from benchmarks import seconds
 from benchmarks.setting import finished_run
-from rewrite import plugins
-from rewrite.activations import ActivationStore
+from rewrite.coder.activations import ActivationStore
 from rewrite.engines.base import Engine
-from rewrite.explanations import load_explanations
-from rewrite.records import Text
+from rewrite.explainers.explanations import load_explanations
+from rewrite.run import plugins
 from rewrite.stages.simulate import TrueActivations
+from rewrite.text.windows import Text
 
 
 def nobody(model: str) -> Engine:

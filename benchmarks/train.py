@@ -13,9 +13,10 @@ from datasets import Dataset
 
 from benchmarks import seconds
 from benchmarks.setting import config
-from rewrite.corpus import read_documents, split_documents
-from rewrite.stages.train import train_coder, training_windows
-from rewrite.subject import Subject, load_subject
+from rewrite.coder.training import train_coder
+from rewrite.stages.train import training_windows
+from rewrite.subject.subject import Subject, load_subject
+from rewrite.text.corpus import read_documents, split_documents
 
 
 def bench() -> Iterator[str]:

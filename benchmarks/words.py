@@ -12,11 +12,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewrite.config import load_config
-from rewrite.explanations import load_explanations
-from rewrite.grammar import count_words
-from rewrite.running import go
-from rewrite.store import Run, read_json
+from rewrite.explainers.explanations import load_explanations
+from rewrite.patterns.grammar import count_words
+from rewrite.run.configs import load_config
+from rewrite.run.files import read_json
+from rewrite.run.runner import go
+from rewrite.run.store import Run
+from rewrite.stages import STAGES
 
 BUDGETS = (5, 10, 20, 40, 80, 0)
 
@@ -37,7 +39,7 @@ def measure(config: Path, budget: int, folder: Path) -> Point:
     """Explain, simulate and evaluate all latents with at most `budget` words each."""
     settings = [f"explainers.patterns.max_words={budget}", "evaluate.fractions=[1.0]", "evaluate.random_seeds=0"]
     with Run(folder, "words") as run:
-        go(load_config(config, settings), run, "analyse", lambda line: None)
+        go(STAGES, load_config(config, settings), run, "analyse", lambda line: None)
         texts = [e.text or "" for e in load_explanations(run.path("3_explanations.jsonl"))]
         arms = read_json(run.path("6_stats.json"))["arms"]
     full = next(a for a in arms if a["arm"] == "simulated")

@@ -2,7 +2,7 @@
 
     python data/make_subject.py --out data/subject --steps 3800
 
-1. The documents are the modules of the running Python's standard library (`rewrite.corpus`); a module's
+1. The documents are the modules of the running Python's standard library (`rewrite.text.corpus`); a module's
    split is a hash of its name, so the calibrate and test modules are held out of this training too.
 2. A byte-level BPE of 1,024 pieces; every digit, tab and newline is a piece of its own.
 3. Muon for the matrices inside the blocks and AdamW for the embedding and the norms, on random windows of
@@ -26,7 +26,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rewrite.config import CorpusConfig
-from rewrite.corpus import read_documents, split_documents
+from rewrite.text.corpus import read_documents, split_documents
 
 WINDOW = 256
 BATCH = 16

@@ -10,7 +10,7 @@
     analyse    paired tests by document: how much of the gap is recovered, how sure         6_stats.json
     report     the verdict, why it is not more, every latent, on one page                   7_report
 
-Each stage reads the artefacts before its own from a run folder and writes its own (`rewrite.pipeline`). The method is
+Each stage reads the artefacts before its own from a run folder and writes its own (`rewrite.stages`). The method is
 Paulo & Belrose, Partially Rewriting a Transformer in Natural Language (arXiv:2501.18838, 2025).
 """
 

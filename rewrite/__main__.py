@@ -5,6 +5,7 @@
     rewrite compare runs/mine runs/other --out compared.html
     rewrite plan runs/pilot --effect 0.05
     rewrite export dataset runs/mine --out dataset
+    rewrite planted FOLDER
 
 A stage's command also runs the stages before it that are not fresh. The others change nothing in a run. What they say
 is a table at a terminal, plain text in a pipe, JSON with `--json` and Markdown with `--markdown`.
@@ -22,16 +23,16 @@ import webbrowser
 from pathlib import Path
 
 from rewrite import __version__
-from rewrite.calls import Planned
-from rewrite.config import Config, UserError, list_keys, load_config
-from rewrite.exports import export, forms
-from rewrite.fresh import backend_keys
-from rewrite.pipeline import STAGES
-from rewrite.recorded import read_recorded
-from rewrite.running import go, verdict
-from rewrite.running import plan as plan_calls
-from rewrite.store import Run, read_json, write_whole
-from rewrite.tables import Form, Page, show
+from rewrite.commands.export import export, forms
+from rewrite.config import Config, UserError
+from rewrite.display.tables import Form, Page, show
+from rewrite.engines.calls import Planned
+from rewrite.run.configs import backend_keys, list_keys, load_config, read_recorded
+from rewrite.run.files import read_json, write_whole
+from rewrite.run.runner import go, verdict
+from rewrite.run.runner import plan as plan_calls
+from rewrite.run.store import Run
+from rewrite.stages import STAGES
 
 ENDINGS: dict[str, Form] = {".md": "markdown", ".json": "json"}
 """The form that the ending of `--out` asks for."""
@@ -124,6 +125,10 @@ def _add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         help="folder to write; one of an earlier export is replaced",
     )
     export.set_defaults(act=_export)
+    text = "build a model whose every rule is known, and check what the whole pipeline says of it"
+    planted = commands.add_parser("planted", help=text, description=text)
+    planted.add_argument("folder", type=Path, metavar="FOLDER", help="where the built model, its texts and the runs go")
+    planted.set_defaults(act=_planted)
 
 
 def _key_help() -> str:
@@ -140,8 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     options = build_parser().parse_args(arguments)
     try:
-        options.act(options)
-        return 0
+        return int(options.act(options) or 0)
     except UserError as error:
         print(f"rewrite: {error}", file=sys.stderr)
         return 2
@@ -158,9 +162,9 @@ def _run_stages(options: argparse.Namespace) -> None:
     try:
         with Run(options.run, options.command) as run:
             if options.dry_run:
-                _say_price(plan_calls(config, run, last, _say), config, options)
+                _say_price(plan_calls(STAGES, config, run, last, _say), config, options)
             else:
-                go(config, run, last, _say)
+                go(STAGES, config, run, last, _say)
                 print(verdict(run) if last == STAGES[-1].name else f"{last}: done, in {options.run}")
     except Exception as error:
         if not _is_full_disk(error):
@@ -186,7 +190,7 @@ def _choose_config(options: argparse.Namespace) -> Config:
 
 
 def _say_price(planned: dict[str, Planned], config: Config, options: argparse.Namespace) -> None:
-    from rewrite.spending import price_calls
+    from rewrite.commands.price import price_calls
 
     _show(price_calls(planned, config.calls), options)
 
@@ -202,17 +206,17 @@ def _open(page: Path) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from rewrite.status import status
+    from rewrite.commands.status import status
 
     _show(status(options.run, options.config, options.set), options)
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from rewrite.comparison import compare
+    from rewrite.commands.compare import compare
 
     page, out = compare(options.runs), options.out
     if out and out.suffix == ".html":
-        from rewrite.compare_page import render
+        from rewrite.commands.compare.page import render
 
         _write(out, render(options.runs, page, out))
     else:
@@ -220,7 +224,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from rewrite.planning import Wish, plan_run
+    from rewrite.commands.plan import Wish, plan_run
 
     wish = Wish(tuple(options.effect), options.unit, options.power, options.reference, options.latents)
     _show(plan_run(options.pilot, wish), options)
@@ -229,6 +233,16 @@ def _plan(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     for line in export(options.form, options.run, options.out):
         print(line)
+
+
+def _planted(options: argparse.Namespace) -> int:
+    """Status 1 where anything is not as it was planted."""
+    from rewrite.commands.planted import plant
+
+    table, wrong = plant(options.folder)
+    print(table)
+    print("\n".join(wrong) or "All as it was planted.")
+    return 1 if wrong else 0
 
 
 def _show(page: Page, options: argparse.Namespace) -> None:

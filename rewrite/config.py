@@ -1,22 +1,26 @@
 """The configuration: frozen, documented field by field, and loud about what it does not know.
 
-A TOML file and `key=value` overrides become one `Config`. The docstring under a field is its help text and names its
-unit. Relative paths in a file are relative to that file; those in an override are relative to the working folder.
-Settings that belong to one backend live in that backend's own `Settings` (see `rewrite.plugins`); here they are
-carried as plain tables under `explainers.<name>`, `simulators.<name>` and `engines.<name>`.
+The docstring under a field is its help text and names its unit. Settings that belong to one backend live in that
+backend's own `Settings` (see `rewrite.run.plugins`); here they are carried as plain tables under `explainers.<name>`,
+`simulators.<name>` and `engines.<name>`. How a config is read is `rewrite.run.configs`.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-import tomllib
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)]
+
+
+class OnDisk:
+    """Marks a setting that may name a file or a folder: what is relative in a config file is so to that file."""
+
+
+Place = Annotated[str, OnDisk]
+"""A file or folder, or the name of something on the hub."""
+MaybePlace = Annotated[str | None, OnDisk]
 Scalar = bool | int | float | str | list[Any] | None
 Control = Literal[
     "mean",
@@ -45,7 +49,7 @@ class Section(BaseModel):
 
 
 class CorpusConfig(Section):
-    source: str = "stdlib"
+    source: Place = "stdlib"
     """Where the text is: `stdlib` (this Python's standard library), a .txt or .jsonl file, a folder of .txt files, or a
     dataset: a hub name or a folder that the datasets library reads."""
     subset: str = ""
@@ -75,7 +79,7 @@ class CorpusConfig(Section):
 
 
 class CoderConfig(Section):
-    path: str | None = None
+    path: MaybePlace = None
     """A coder somebody else trained: a folder in sparsify's or SAELens' layout, used instead of training one."""
     kind: Literal["transcoder", "skip_transcoder", "sae"] = "transcoder"
     """What is trained: a transcoder (input to output), the same with a linear skip, or an autoencoder of the output."""
@@ -104,7 +108,7 @@ class CollectConfig(Section):
 
 
 class ExplainConfig(Section):
-    file: str | None = None
+    file: MaybePlace = None
     """Explanations to use instead of writing them: a JSONL file with `latent` and `text`, maybe edited by hand."""
 
 
@@ -128,7 +132,7 @@ class SampleConfig(Section):
 class CallsConfig(Section):
     """Calls of language models: the cache, what they cost and how much may be spent."""
 
-    cache: str | None = None
+    cache: MaybePlace = None
     """The cache of all calls, a SQLite file that several runs may share; where none is named, `calls.sqlite` beside the
     run folder."""
     max_calls: int = Field(0, ge=0)
@@ -148,7 +152,7 @@ class ScoreConfig(Section):
     scorers: tuple[Literal["detection", "fuzz"], ...] = ()
     """Scores that a language model gives each explanation on held-out windows, beside the correlation of the
     simulation, which costs nothing."""
-    model: str = ""
+    model: Place = ""
     """The language model that judges: a folder or a hub name."""
     windows: int = Field(100, ge=1)
     """Windows shown in which the latent is active, and as many others [windows]."""
@@ -184,7 +188,7 @@ class EvaluateConfig(Section):
 
 
 class CostConfig(Section):
-    """What each latent's simulation costs in loss (`rewrite.attribution`)."""
+    """What each latent's simulation costs in loss (`rewrite.arms.attribution`)."""
 
     steps: int = Field(4, ge=1)
     """Points on the line from true to simulated activations at which gradients are taken [backward passes]."""
@@ -211,7 +215,7 @@ class AnalyseConfig(Section):
 
 
 class Config(Section):
-    subject: str = "../subject"
+    subject: Place = "../subject"
     """The language model under study: a folder or a hub name."""
     revision: str = "main"
     """The subject's revision on the hub."""
@@ -231,7 +235,7 @@ class Config(Section):
     """Where language models run: a file of `rewrite/engines/`. Only the `llm` explainer and simulator and the scorers
     need one."""
     calibrator: str = "conditional_mean"
-    """How strengths become activations: a function of `rewrite/calibrate.py`."""
+    """How strengths become activations: a function of `rewrite/arms/calibrate.py`."""
     corpus: CorpusConfig = CorpusConfig()
     coder: CoderConfig = CoderConfig()
     collect: CollectConfig = CollectConfig()
@@ -248,111 +252,3 @@ class Config(Section):
     """Settings of the simulators, a table each: `simulators.oracle.levels = 10`."""
     engines: dict[str, dict[str, Scalar]] = {}
     """Settings of the engines, a table each: `engines.openai.base_url = "http://127.0.0.1:8000/v1"`."""
-
-
-PATHS = (
-    "subject",
-    "corpus.source",
-    "coder.path",
-    "explain.file",
-    "calls.cache",
-    "score.model",
-    "explainers.llm.model",
-    "simulators.llm.model",
-    "engines.openai.tokenizer",
-)
-
-
-def data_folder() -> Path:
-    """The folder with the bundled subject and configs: inside an installed package, or the checkout's own."""
-    installed = Path(__file__).parent / "data"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "data"
-
-
-def load_config(file: Path | None = None, overrides: list[str] | None = None) -> Config:
-    """Read `file` (the bundled default where none is given) and apply `key=value` overrides in order.
-
-    Raises UserError, in one line, for a file that is absent or not TOML and for a key or value that does not fit.
-    """
-    file = file or data_folder() / "configs" / "default.toml"
-    tree = _read_toml(file)
-    origin = {path: file.parent for path in PATHS}
-    sources: dict[str, str] = {}
-    for override in overrides or []:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise UserError(f"--set {override}: write it as key=value, as in --set coder.k=16")
-        _assign(tree, key, parse_value(text))
-        origin[key] = Path.cwd()
-        sources[key] = f"--set {override}"
-    for path in PATHS:
-        _anchor(tree, path, origin[path])
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(_explain_error(error, file, sources)) from None
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such config file; name one with --config") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{file}: not readable as TOML: {error}") from None
-
-
-def parse_value(text: str) -> Any:
-    """A TOML value where the text is one (`16`, `true`, `[0.1, 1.0]`), else the text itself (`layers.2.mlp`)."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    *tables, last = key.split(".")
-    for table in tables:
-        tree = tree.setdefault(table, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"--set {key}: {table} is a value, not a table")
-    tree[last] = value
-
-
-def _anchor(tree: dict[str, Any], path: str, folder: Path) -> None:
-    """Make a relative path absolute where it names something on disk; a hub name stays as it is."""
-    *tables, last = path.split(".")
-    for table in tables:
-        tree = tree.get(table, {})
-        if not isinstance(tree, dict):
-            return
-    value = tree.get(last)
-    if isinstance(value, str) and value and (value.startswith(".") or (folder / value).exists()):
-        tree[last] = str((folder / value).resolve())
-
-
-def _explain_error(error: ValidationError, file: Path, sources: dict[str, str]) -> str:
-    """The first fault in one line: where it stands, what is wrong, what is near."""
-    fault = error.errors()[0]
-    names = [str(part) for part in fault["loc"] if isinstance(part, str)]
-    known = list_keys()
-    key = next((".".join(names[:n]) for n in range(len(names), 0, -1) if ".".join(names[:n]) in known), ".".join(names))
-    where = sources.get(key) or f"{file}: {key}"
-    if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "see --help for the keys there are"
-        return f"{where}: no such key; {hint}"
-    return f"{where}: {fault['msg'].lower()}, got {json.dumps(fault['input'], default=str)}"
-
-
-def list_keys(model: type[Section] = Config, prefix: str = "") -> dict[str, tuple[str, str]]:
-    """Every key with its help text and its default, in the order of the file: {key: (help, default)}."""
-    keys: dict[str, tuple[str, str]] = {}
-    for name, field in model.model_fields.items():
-        default = field.default
-        if isinstance(default, Section):
-            keys.update(list_keys(type(default), f"{prefix}{name}."))
-        else:
-            shown = json.dumps(default) if default is not None else "none"
-            keys[prefix + name] = (" ".join((field.description or "").split()), shown)
-    return keys

@@ -14,9 +14,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 install_import_hook("rewrite", "beartype.beartype")
 
-from rewrite.config import Config, load_config  # noqa: E402  (after the hook, which checks what it imports)
-from rewrite.running import go  # noqa: E402
-from rewrite.store import Run  # noqa: E402
+from makers.small import small_config  # noqa: E402  (after the hook, which checks what it imports)
+
+from rewrite.run.runner import go  # noqa: E402
+from rewrite.run.store import Run  # noqa: E402
+from rewrite.stages import STAGES  # noqa: E402
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -30,50 +32,27 @@ def stories() -> Path:
     return folder
 
 
-SMALL = [
-    "corpus.max_documents=60",
-    "corpus.train=36",
-    "corpus.calibrate=12",
-    "corpus.window=64",
-    "corpus.max_windows=3",
-    "coder.latents=128",
-    "coder.k=8",
-    "coder.tokens=40000",
-    "coder.warmup=5",
-    "collect.train_tokens=40000",
-    "collect.shard=5",
-    "evaluate.fractions=[0.0, 0.1, 1.0]",
-    "evaluate.random_seeds=2",
-    "analyse.resamples=999",
-]
-
-
-def small_config(*more: str) -> Config:
-    """The bundled subject on a few documents: the real pipeline, in seconds."""
-    return load_config(None, [*SMALL, *more])
-
-
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder of `small_config()`; read it, do not change it."""
     folder = tmp_path_factory.mktemp("runs") / "small"
     with Run(folder, "test") as run:
-        go(small_config(), run, "report", lambda line: None)
+        go(STAGES, small_config(), run, "report", lambda line: None)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small chat model with random weights (tests/tiny.py)."""
-    from tiny import make_tiny
+    """The folder of a small chat model with random weights (tests/makers/tiny.py)."""
+    from makers.tiny import make_tiny
 
     return make_tiny(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """A real browser, offline (tests/browser.py)."""
-    from browser import open_browser
+    """A real browser, offline (tests/makers/browser.py)."""
+    from makers.browser import open_browser
 
     with open_browser() as found:
         yield found

@@ -12,13 +12,13 @@ import webbrowser
 from pathlib import Path
 
 import pytest
-from conftest import SMALL
+from makers.small import SMALL
 
 import rewrite.__main__ as cli
-from rewrite.config import list_keys
-from rewrite.exports import forms
-from rewrite.pipeline import STAGES
-from rewrite.store import Run
+from rewrite.commands.export import forms
+from rewrite.run.configs import list_keys
+from rewrite.run.store import Run
+from rewrite.stages import STAGES
 
 SETTINGS = [word for setting in SMALL for word in ("--set", setting)]
 

@@ -1,8 +1,9 @@
-"""Who may import whom (`rewrite/__init__.py` tells the pipeline; CONTRIBUTING the floors): no circles, no siblings."""
+"""The house: folders are layers, no file knows in a circle, and every room can be read in one sitting."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,146 +11,104 @@ import pytest
 import rewrite
 
 ROOT = Path(rewrite.__file__).parent
-FLOORS = {
-    0: {"config"},
-    1: {
-        "records",
-        "stats",
-        "resampling",
-        "power",
-        "components",
-        "models",
-        "subject",
-        "coder",
-        "corpus",
-        "exemplars",
-        "plugins",
-        "prompting",
-        "sampling",
-        "grammar",
-        "planted",
-        "planted_model",
-        "features",
-        "figures",
-        "tables",
-        "cost_figures",
-        "saelens",
-        "scoring",
-        "selection",
-        "candidates",
-        "revision",
-        "pictures",
-        "place_figures",
-        "escaping",
-        "csvs",
-        "sidefiles",
-    },
-    2: {
-        "store",
-        "fresh",
-        "activations",
-        "simulations",
-        "explanations",
-        "splice",
-        "calibrate",
-        "hookpoint",
-        "attribution",
-        "costs",
-        "firings",
-        "controls",
-        "probes",
-        "arms",
-        "losses",
-        "finished",
-        "pairing",
-        "spending",
-        "standing",
-        "encoding",
-        "calls",
-        "schemes",
-        "scores",
-        "judge",
-        "places",
-        "curves",
-        "heldout",
-        "excerpts",
-        "latent_files",
-        "recorded",
-        "facts",
-        "gathering",
-        "page",
-        "explainers",
-        "simulators",
-        "engines",
-    },
-    3: {"stages", "comparison", "compare_page", "planning", "exports"},
-    4: {"pipeline"},
-    5: {"running"},
-    6: {"status", "testbed"},
-    7: {"__main__"},
-}
+CONTRIBUTING = ROOT.parent / "CONTRIBUTING.md"
+README = ROOT.parent / "README.md"
+LAYERS = [
+    *("config", "display", "run", "text", "subject", "coder", "engines", "patterns", "explainers", "simulators"),
+    *("arms", "statistics", "report", "exports", "stages", "commands", "__main__"),
+]
+"""Each may import itself and those before it; nothing reaches back."""
 BACKENDS = {"explainers", "simulators", "engines", "exports"}
+SHARED = {"explainers": {"exemplars", "explanations", "judge"}, "simulators": {"schemes", "strengths"}} | {
+    "engines": {"cache", "calls", "encoding", "prompting"},
+    "exports": set[str](),
+}
+"""What stands beside the backends of a folder and is no backend; every backend may know it."""
+ENTRIES, FILES, LINES, BODY = 18, 14, 300, 45
+OWN = [entry for entry in ROOT.iterdir() if entry.name not in ("__pycache__", "data", "prompts", "py.typed")]
+MODULES = sorted(path for path in ROOT.rglob("*.py") if not {"data", "prompts"} & set(path.relative_to(ROOT).parts))
 
 
 def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
 
 
-def floor_of(module: str) -> int:
-    head = module.split(".")[0]
-    found = [floor for floor, names in FLOORS.items() if head in names]
-    assert found, f"{module} stands on no floor: add it to FLOORS and to CONTRIBUTING"
-    return found[0]
+NAMES = {module_of(path) for path in MODULES}
 
 
 def imports_of(path: Path) -> set[str]:
+    """The modules of ours that a file imports anywhere in it, by name from `rewrite` on."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "rewrite":
-            found |= {a.name for a in node.names if not a.name.startswith("__")}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rewrite."):
-            found.add(node.module.removeprefix("rewrite."))
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "rewrite":
+            module = node.module.removeprefix("rewrite").removeprefix(".")
+            inside = {f"{module}.{alias.name}".removeprefix(".") for alias in node.names}
+            found |= (inside & NAMES) or ({module} if module else set())
+            assert not isinstance(node, ast.ImportFrom) or node.level == 0, f"{path}: name the module whole"
         elif isinstance(node, ast.Import):
             found |= {a.name.removeprefix("rewrite.") for a in node.names if a.name.startswith("rewrite.")}
     return found
 
 
-PACKAGES = {ROOT, *(ROOT / name for name in ("stages", "explainers", "simulators", "engines"))}
-MODULES = sorted(
-    p
-    for p in ROOT.rglob("*.py")
-    if "data" not in p.relative_to(ROOT).parts and not (p.name == "__init__.py" and p.parent in PACKAGES)
-)
+GRAPH = {module_of(path): imports_of(path) for path in MODULES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_of)
-def test_imports_go_down(path: Path) -> None:
-    module = module_of(path)
-    for imported in imports_of(path):
-        if module.split(".")[0] in BACKENDS and imported.split(".")[0] == module.split(".")[0]:
-            # A backend may be a folder of files, which know each other.
-            own = imported.split(".")[1] == module.split(".")[1]
-            assert own or imported.endswith(".base"), f"{module} imports its sibling {imported}"
-        elif floor_of(module) == 3:
-            assert floor_of(imported) < 3, f"{module} imports another stage"
-        elif floor_of(imported) == floor_of(module):
-            assert floor_of(module) in (1, 2), f"{module} imports {imported} beside it"
-        else:
-            assert floor_of(imported) < floor_of(module), f"{module} imports {imported} from a floor above"
+@pytest.mark.parametrize("module", sorted(GRAPH.keys() - {""}))
+def test_no_folder_reaches_back(module: str) -> None:
+    own = module.split(".")[0]
+    assert own in LAYERS, f"{own} stands in no layer: add it to LAYERS and to CONTRIBUTING"
+    for imported in GRAPH[module]:
+        other = imported.split(".")[0]
+        assert LAYERS.index(other) <= LAYERS.index(own), f"{module} imports {imported}, a layer that comes after it"
+
+
+@pytest.mark.parametrize("module", sorted(name for name in GRAPH if name.split(".")[0] in BACKENDS and "." in name))
+def test_no_backend_knows_its_sibling(module: str) -> None:
+    folder, name = module.split(".")[:2]
+    beside = {one.split(".")[1] for one in GRAPH[module] if one.startswith(f"{folder}.")} - {name, "base"}
+    assert beside <= SHARED[folder], f"{module} imports its sibling {', '.join(beside - SHARED[folder])}"
+    if name in SHARED[folder] or name == "base":
+        backends = {one.split(".")[1] for one in NAMES if one.startswith(f"{folder}.")} - SHARED[folder] - {"base"}
+        assert not beside & backends, f"{module} is shared by all backends and knows one"
 
 
 def test_there_are_no_circles() -> None:
-    graph = {module_of(p): imports_of(p) for p in MODULES}
+    done: set[str] = set()
 
     def walk(module: str, path: tuple[str, ...]) -> None:
         assert module not in path, f"a circle: {' → '.join((*path, module))}"
-        for imported in graph.get(module, set()):
-            walk(imported, (*path, module))
+        if module not in done:
+            for imported in sorted(GRAPH.get(module, set())):
+                walk(imported, (*path, module))
+            done.add(module)
 
-    for module in graph:
+    for module in sorted(GRAPH):
         walk(module, ())
 
 
+def test_the_hall_shows_the_whole_house() -> None:
+    assert len(OWN) <= ENTRIES, sorted(entry.name for entry in OWN)
+    for folder in {path.parent for path in MODULES} - {ROOT, ROOT / "stages"}:
+        files = [path for path in folder.iterdir() if path.suffix == ".py"]
+        assert len(files) <= FILES, f"{folder}: {len(files)} files"
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
+
+
 @pytest.mark.parametrize("path", MODULES, ids=module_of)
-def test_files_can_be_read_in_one_sitting(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 400
+def test_a_file_is_read_in_one_sitting(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < BODY, f"{node.name} is longer than {BODY} lines"
+
+
+def test_contributing_has_a_row_for_each_layer_in_order() -> None:
+    rows = re.findall(r"^\| `([a-z_]+)(?:/|\.py)` \|", CONTRIBUTING.read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == LAYERS
+
+
+def test_the_readme_shows_the_hall() -> None:
+    tree = README.read_text(encoding="utf-8").split("## Where things are")[1].split("```")[1]
+    shown = set(re.findall(r"^  ([a-z_]+(?:/|\.py)|__[a-z]+__\.py)", tree, re.MULTILINE))
+    assert shown == {entry.name + ("/" if entry.is_dir() else "") for entry in OWN}

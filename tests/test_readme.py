@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rewrite.__main__ import build_parser
-from rewrite.config import load_config
-from rewrite.grammar import parse
-from rewrite.pipeline import STAGES
+from rewrite.patterns.parsing import parse
+from rewrite.run.configs import load_config
+from rewrite.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

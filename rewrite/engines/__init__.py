@@ -1,1 +1,1 @@
-"""Engines: where a language model runs. None is needed by the embedded backends."""
+"""Where language models run, a backend each; what they share: prompts, ids, the cache and the ledger of calls."""

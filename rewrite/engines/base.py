@@ -25,7 +25,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from rewrite.prompting import Message
+from rewrite.engines.prompting import Message
 
 DIGITS = "0123456789"
 VOCABULARY = 1 << 30

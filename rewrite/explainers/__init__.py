@@ -1,1 +1,1 @@
-"""Explainers: each file writes explanations in its own way; `base` says what it must offer."""
+"""Who writes explanations, a backend each; beside them exemplars, the file of explanations, and who judges them."""

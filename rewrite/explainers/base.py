@@ -7,9 +7,10 @@ A backend is one module here with `class Settings(Section)` and `build(settings,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from rewrite.records import Evidence, Explanation
+from rewrite.coder.activations import Evidence
 
 
 @runtime_checkable
@@ -19,3 +20,16 @@ class Explainer(Protocol):
     def explain(self, evidence: Evidence, latents: Sequence[int]) -> Iterator[Explanation]:
         """One explanation for each of `latents`, in that order."""
         ...
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The text that stands for one latent; `text` is None where the explainer failed, and `why` says how.
+
+    `answer` is what a language model said where `text` is not all of it: for the reader, never for a simulator.
+    """
+
+    latent: int
+    text: str | None
+    why: str = ""
+    answer: str = ""

@@ -1,7 +1,7 @@
 """A language model reads windows of text with a latent's activations and writes one sentence, on any engine.
 
-1. `rewrite.exemplars` chooses windows: by quantile of their largest activation, the largest, or half of them firing and
-   beside each one much like it in which the latent does not fire.
+1. `rewrite.explainers.exemplars` chooses windows: by quantile of their largest activation, the largest, or half of them
+   firing and beside each one much like it in which the latent does not fire.
 2. Tokens above `threshold` of their window's largest activation are marked <<so>>, and listed under the window with
    floor(10 · activation / the latent's largest activation), an integer from 0 to 10 (arXiv:2501.18838).
 3. The prompt is `prompts/explain.jinja`; the sentence is what its answer has after [EXPLANATION]: in one line. Without
@@ -23,12 +23,13 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from rewrite.config import Section, UserError
+from rewrite.coder.activations import Evidence
+from rewrite.config import Place, Section, UserError
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine, Question
-from rewrite.exemplars import Exemplar, Firings, Numbers, Windows, by_maximum, by_quantile
-from rewrite.grammar import count_words
-from rewrite.prompting import fill, mark, show_token
-from rewrite.records import Evidence, Explanation
+from rewrite.engines.prompting import fill, mark, show_token
+from rewrite.explainers.base import Explanation
+from rewrite.explainers.exemplars import Exemplar, Firings, Numbers, Windows, by_maximum, by_quantile
+from rewrite.patterns.grammar import count_words
 
 BEGIN = "[EXPLANATION]:"
 NEVER = "Never active on the text seen."
@@ -53,7 +54,7 @@ WORD_END = re.compile(r"(?<=[^\W_])(?![^\W_])|(?<=\S)(?!\S)")
 class Settings(Section):
     """Settings under `explainers.llm`."""
 
-    model: str = ""
+    model: Place = ""
     """The language model: a folder or a hub name, or the name that a server knows it by."""
     exemplars: Literal["quantile", "top", "contrastive"] = "quantile"
     """Which windows are shown: as many of each quantile of those in which the latent fires, those with the largest

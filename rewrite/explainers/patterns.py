@@ -1,10 +1,11 @@
-"""Writes, for each latent, the rules of `rewrite.grammar` that explain most of its activation in `max_words` words.
+"""Writes, for each latent, the rules of `rewrite.patterns.grammar` that explain most of its activation in `max_words`
+words.
 
 1. Positions are pooled into cells that share the word so far, the word before, the token and the places.
 2. All that could be said in one item of a rule is listed as candidates over those cells: words, words after a word,
    endings and starts, tokens, kinds of word, anything after a word or in a place, words in a place.
-3. `rewrite.selection` picks those that remove most squared error of the activations per word of text, and joins words
-   and the words before them into rules such as `"a", "the" after "in", "on"`.
+3. `rewrite.patterns.selection` picks those that remove most squared error of the activations per word of text, and
+   joins words and the words before them into rules such as `"a", "the" after "in", "on"`.
 4. What was picked is gathered into rules, strongest first. 9 is the largest mean of any candidate; what no rule
    mentions is predicted as 0, and it is the calibrator that knows what a strength is worth.
 
@@ -24,13 +25,26 @@ from jaxtyping import Bool, Int
 from pydantic import Field
 from scipy.sparse import csc_array, csr_array
 
-from rewrite.candidates import Catalogue, Choice, Cross, Single
+from rewrite.coder.activations import Evidence
 from rewrite.config import Section
 from rewrite.engines.base import OpenEngine
-from rewrite.features import PLACE_VALUES, Features, has_kind, read_features
-from rewrite.grammar import LEAD, LISTED, PLACES, Before, Form, Pattern, Place, Rule, count_words, precedence, write
-from rewrite.records import Evidence, Explanation
-from rewrite.selection import Selector
+from rewrite.explainers.base import Explanation
+from rewrite.patterns.candidates import Catalogue, Choice, Cross, Single
+from rewrite.patterns.features import PLACE_VALUES, Features, has_kind, read_features
+from rewrite.patterns.grammar import (
+    LEAD,
+    LISTED,
+    PLACES,
+    Before,
+    Form,
+    Pattern,
+    Place,
+    Rule,
+    count_words,
+    precedence,
+    write,
+)
+from rewrite.patterns.selection import Selector
 
 UNLIMITED = 10**9
 OPENING = count_words(LEAD)
@@ -42,7 +56,7 @@ Ids = Int[np.ndarray, " cell"]
 
 class Settings(Section):
     max_words: int = Field(40, ge=0)
-    """Longest explanation [words, counted by `rewrite.grammar.count_words`]; 0 is unlimited."""
+    """Longest explanation [words, counted by `rewrite.patterns.grammar.count_words`]; 0 is unlimited."""
     prior: float = Field(0.5, gt=0)
     """Weight of what is predicted already against what is measured, when a rule is judged [positions]."""
     candidates: int = Field(600, ge=1)

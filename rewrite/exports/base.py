@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from rewrite import escaping
-from rewrite.finished import Finished
+from rewrite.display import escaping
+from rewrite.run.finished import Finished
 
 HALVES = re.compile("[\ud800-\udfff]")
 """Halves of surrogate pairs, which no UTF-8 file can hold."""

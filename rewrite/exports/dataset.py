@@ -24,14 +24,14 @@ from jaxtyping import Bool, Float, Int
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy.sparse import csr_array
 
-from rewrite.activations import ActivationStore, Shard
-from rewrite.curves import Curves, load_curves
-from rewrite.escaping import markdown
-from rewrite.explanations import load_explanations
+from rewrite.coder.activations import ActivationStore, Shard
+from rewrite.display.escaping import markdown
+from rewrite.explainers.explanations import load_explanations
 from rewrite.exports.base import author, public, sound
-from rewrite.finished import Finished
-from rewrite.simulations import Simulations
-from rewrite.store import read_json
+from rewrite.run.files import read_json
+from rewrite.run.finished import Finished
+from rewrite.simulators.strengths import Simulations
+from rewrite.statistics.curves import Curves, load_curves
 
 ROWS = 1 << 17
 """Rows of one group in a Parquet file, the unit that a reader holds in memory."""

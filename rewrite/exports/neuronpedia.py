@@ -34,13 +34,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from rewrite.activations import ActivationStore, gather_evidence
-from rewrite.exemplars import Exemplar, Windows, by_maximum
-from rewrite.explanations import load_explanations
+from rewrite.coder.activations import ActivationStore, gather_evidence
+from rewrite.display.tables import number
+from rewrite.explainers.base import Explanation
+from rewrite.explainers.exemplars import Exemplar, Windows, by_maximum
+from rewrite.explainers.explanations import load_explanations
 from rewrite.exports.base import author, public, sound
-from rewrite.finished import Finished
-from rewrite.records import Explanation
-from rewrite.tables import number
+from rewrite.run.finished import Finished
 
 BATCH = 256
 """Latents in one file; an importer holds a file in memory."""

@@ -1,6 +1,6 @@
 """the coder in SAELens' layout, for SAE.load_from_disk
 
-`cfg.json` and `sae_weights.safetensors` hold the coder of the run as SAELens computes it (`rewrite.saelens`). The
+`cfg.json` and `sae_weights.safetensors` hold the coder of the run as SAELens computes it (`rewrite.coder.saelens`). The
 metadata name the subject and its hooks, so that `SAETransformerBridge.add_sae` splices the coder where the run did.
 What it splices is `decode(encode(x))`, in which SAELens leaves out a skip; calling the coder itself has it.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from rewrite.coder import CONFIG, SAELENS_WEIGHTS, load_coder
+from rewrite.coder.coder import CONFIG, SAELENS_WEIGHTS, load_coder
+from rewrite.coder.saelens import compose_saelens
 from rewrite.exports.base import public
-from rewrite.finished import Finished
-from rewrite.saelens import compose_saelens
+from rewrite.run.finished import Finished
 
 
 def write(run: Finished, folder: Path) -> list[str]:

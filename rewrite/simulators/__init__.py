@@ -1,1 +1,1 @@
-"""Simulators: each file reads explanations, or stands in as a control; `base` says what it must offer."""
+"""Who reads explanations and predicts strengths, a backend each; how they are asked, and strengths on disk."""

@@ -6,16 +6,21 @@ A backend is one module here with `class Settings(Section)` and
 
 - `explanations`: those there are, in any order; a latent without one, or whose text is None, is missing.
 - `latents`: how many there are, the width of the matrices.
-- `peek`: shows the true activations (`rewrite.records.Peek`). Only controls such as the oracle may look: every other
-  simulator sees the explanations and the text, nothing else.
+- `peek`: shows the true activations (`rewrite.simulators.base.Peek`). Only controls such as the oracle may look: every
+  other simulator sees the explanations and the text, nothing else.
 - `open_engine`: `open_engine(model)` gives a language model to those that need one (`rewrite.engines.base.Engine`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from rewrite.records import Strengths, Text
+import numpy as np
+from jaxtyping import Float
+from scipy.sparse import csr_array
+
+from rewrite.text.windows import Text
 
 
 @runtime_checkable
@@ -29,4 +34,38 @@ class Simulator(Protocol):
 
     def simulate(self, text: Text) -> Strengths:
         """Strengths at the counted positions of `text`, positions × latents; what failed is named as missing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """A simulator's raw output for a `Text`: positions × latents on its own scale, 0 where nothing is stored.
+
+    `missing` names the latents that could not be predicted anywhere, with the reason: their columns are empty and mean
+    "not known", never zero. A value that is missing at one position only is stored as NaN, and `faults` counts such
+    values by the kind of failure.
+
+    A simulator that reads probabilities stores every prediction, zeros too, and beside each entry of `values` what a
+    calibrator may want to know of it: `zero`, the probability of strength 0, and `outside`, the probability of an
+    answer that is no strength at all.
+    """
+
+    values: csr_array
+    missing: dict[int, str] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+    zero: Float[np.ndarray, " entry"] | None = None
+    outside: Float[np.ndarray, " entry"] | None = None
+
+
+@runtime_checkable
+class Peek(Protocol):
+    """The true activations, for controls such as the oracle; no simulator that reads explanations may look."""
+
+    @property
+    def maximum(self) -> Float[np.ndarray, " latent"]:
+        """Each latent's largest activation on the train split."""
+        ...
+
+    def __call__(self, text: Text) -> csr_array:
+        """The true activations of a text, positions × latents."""
         ...

@@ -11,8 +11,9 @@ from scipy.sparse import csr_array
 
 from rewrite.config import Section
 from rewrite.engines.base import OpenEngine
-from rewrite.records import Explanation, Peek, Strengths, Text
-from rewrite.simulators.base import Simulator
+from rewrite.explainers.base import Explanation
+from rewrite.simulators.base import Peek, Simulator, Strengths
+from rewrite.text.windows import Text
 
 
 class Settings(Section):

@@ -1,8 +1,8 @@
 """A language model reads an explanation and a text and rates every token 0 to 9, on any engine.
 
-1. The scheme (`rewrite.schemes`) is the one the config names, or the best that the engine can serve: all_at_once where
-   it goes on from the beginning of an answer, else last_token where it gives log-probabilities, else ratings_list. One
-   that it cannot serve is refused before the first call.
+1. The scheme (`rewrite.simulators.schemes`) is the one the config names, or the best that the engine can serve:
+   all_at_once where it goes on from the beginning of an answer, else last_token where it gives log-probabilities, else
+   ratings_list. One that it cannot serve is refused before the first call.
 2. Windows go latent by latent, so that prompts that begin alike stand together and engines can compute that beginning
    once; answers come back in any order.
 3. Every asked position of every explained latent gets a strength, with the probability of 0 and of no digit at all, or
@@ -22,10 +22,12 @@ from jaxtyping import Bool, Int
 from pydantic import Field
 from scipy.sparse import csr_array
 
-from rewrite.config import Section, UserError
+from rewrite.config import Place, Section, UserError
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine, Question, Reading, Slots
-from rewrite.records import Explanation, Peek, Strengths, Text
-from rewrite.schemes import AllAtOnce, Item, LastToken, Ratings, RatingsList, Scheme
+from rewrite.explainers.base import Explanation
+from rewrite.simulators.base import Peek, Strengths
+from rewrite.simulators.schemes import AllAtOnce, Item, LastToken, Ratings, RatingsList, Scheme
+from rewrite.text.windows import Text
 
 TOGETHER = 4096
 """Requests handed to the engine at a time [requests]."""
@@ -34,7 +36,7 @@ TOGETHER = 4096
 class Settings(Section):
     """Settings under `simulators.llm`."""
 
-    model: str = ""
+    model: Place = ""
     """The language model: a folder or a hub name, or the name that a server knows it by."""
     scheme: Literal["auto", "all_at_once", "last_token", "ratings_list"] = "auto"
     """How the model is asked; `auto` takes the best that the engine can serve."""

@@ -1,10 +1,11 @@
-"""Reads sentences of `rewrite.grammar` and says where they apply. Nothing but the sentences and the text is used.
+"""Reads sentences of `rewrite.patterns.grammar` and says where they apply. Nothing but the sentences and the text is
+used.
 
 1. Each sentence is parsed; a latent whose sentence is not in the language is missing, with the sentence quoted.
 2. A rule is judged at the coarsest grain that can tell: the distinct words of a text where it has no conditions, the
    distinct runs of three words where it looks at the one or two words before, else the positions.
 3. Each match is a code, precedence × 10 + strength + 1; the largest code of a latent at a position wins, so that
-   rules need no order (what takes precedence is said in `rewrite.grammar`).
+   rules need no order (what takes precedence is said in `rewrite.patterns.grammar`).
 4. The codes of the coarser grains are spread over the positions by row indexing, and the strengths are read off.
 """
 
@@ -20,9 +21,12 @@ from scipy.sparse import csr_array, vstack
 
 from rewrite.config import Section
 from rewrite.engines.base import OpenEngine
-from rewrite.features import APART, PLACE_VALUES, Features, has_kind, read_features
-from rewrite.grammar import Before, GrammarError, Pattern, Rule, parse, precedence
-from rewrite.records import Explanation, Peek, Strengths, Text
+from rewrite.explainers.base import Explanation
+from rewrite.patterns.features import APART, PLACE_VALUES, Features, has_kind, read_features
+from rewrite.patterns.grammar import Before, GrammarError, Pattern, Rule, precedence
+from rewrite.patterns.parsing import parse
+from rewrite.simulators.base import Peek, Strengths
+from rewrite.text.windows import Text
 
 CHUNK = 1 << 16
 Rows = Int[np.ndarray, " row"]

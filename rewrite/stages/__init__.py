@@ -1,1 +1,129 @@
-"""The stages, one file each: `run(config, run)` reads artefacts of the run folder and writes its own."""
+"""The stages in order: what each reads, what it writes, and what its result depends on.
+
+    train → collect → explain → simulate → score → evaluate → cost → analyse → report
+
+`rewrite.run.runner` runs them. A stage is the file of its name here: `run(config, run)` reads artefacts of the run
+folder and writes its own; one that may ask a language model also has `plan(config, run, explained)`, which only counts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rewrite.arms.calibrate import check_calibrator
+from rewrite.config import Config, UserError
+from rewrite.engines.calls import check_prices, fingerprint_asked
+from rewrite.run.files import hash_source
+from rewrite.run.freshness import Asks, Stage
+from rewrite.text.corpus import fingerprint_corpus
+
+# --- what lies outside a run folder -----------------------------------------------------------------------------------
+
+
+def subject(config: Config) -> str:
+    return hash_source(config.subject, config.revision)
+
+
+def corpus(config: Config) -> str:
+    return fingerprint_corpus(config.corpus)
+
+
+def given_coder(config: Config) -> str:
+    return hash_source(config.coder.path)
+
+
+def given_explanations(config: Config) -> str:
+    return hash_source(config.explain.file)
+
+
+def check_given(config: Config) -> None:
+    """Raise UserError where a coder or explanations are named that are not there."""
+    for key, path in (("coder.path", config.coder.path), ("explain.file", config.explain.file)):
+        if path and not Path(path).exists():
+            raise UserError(f"{key} = {path}: not there; name a file or folder that is")
+
+
+# --- the stages -------------------------------------------------------------------------------------------------------
+
+SUBJECT = ("hookpoint", "dtype", "device")
+
+STAGES = (
+    Stage(
+        "train",
+        reads=(),
+        writes=("1_coder",),
+        keys=(*SUBJECT, "corpus", "coder"),
+        by_content=("corpus.source", "coder.path"),
+        outside=(subject, corpus, given_coder),
+        refuse=(check_given,),
+    ),
+    Stage(
+        "collect",
+        reads=("1_coder",),
+        writes=("2_activations",),
+        keys=(*SUBJECT, "corpus", "collect"),
+        by_content=("corpus.source",),
+        outside=(subject, corpus),
+    ),
+    Stage(
+        "explain",
+        reads=("2_activations",),
+        writes=("3_explanations.jsonl",),
+        keys=("explainer", "explainers", "sample.latents", "sample.seed"),
+        outside=(given_explanations,),
+        asks=Asks("explainer", fingerprint_asked),
+        refuse=(check_prices,),
+    ),
+    Stage(
+        "simulate",
+        reads=("2_activations", "3_explanations.jsonl"),
+        writes=("4_simulations",),
+        keys=("simulator", "simulators", "sample"),
+        asks=Asks("simulator", fingerprint_asked),
+        version=2,
+    ),
+    Stage(
+        "score",
+        reads=("2_activations", "3_explanations.jsonl", "4_simulations"),
+        writes=("4_scores.parquet",),
+        keys=("score", "analyse.alpha"),
+        asks=Asks("score", fingerprint_asked),
+    ),
+    Stage(
+        "evaluate",
+        reads=("1_coder", "2_activations", "4_simulations", "4_scores.parquet"),
+        writes=("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
+        keys=(*SUBJECT, "calibrator", "evaluate"),
+        outside=(subject,),
+        refuse=(check_calibrator,),
+        version=4,
+    ),
+    Stage(
+        "cost",
+        reads=("1_coder", "2_activations", "4_simulations", "4_scores.parquet"),
+        writes=("5_costs.parquet", "5_costs.json"),
+        keys=(*SUBJECT, "calibrator", "evaluate.missing", "cost", "analyse.alpha"),
+        outside=(subject,),
+    ),
+    Stage(
+        "analyse",
+        reads=("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
+        writes=("6_stats.json",),
+        keys=("analyse",),
+        version=4,
+    ),
+    Stage(
+        "report",
+        reads=(
+            *("1_coder", "2_activations", "3_explanations.jsonl", "4_simulations", "4_scores.parquet"),
+            *("5_latents.parquet", "5_calibration.safetensors", "5_costs.parquet", "5_costs.json", "6_stats.json"),
+        ),
+        writes=("7_report",),
+        keys=(
+            *("subject", "hookpoint", "corpus", "sample", "coder", "explain", "explainer", "explainers", "simulator"),
+            *("simulators", "engine", "calibrator", "score", "evaluate.missing"),
+        ),
+        by_content=("corpus.source", "coder.path"),
+        version=5,
+    ),
+)

@@ -1,41 +1,25 @@
-"""Losses → arms, comparisons and the verdict: what evaluate wrote → 6_stats.json.
+"""Analyse: what evaluate wrote → 6_stats.json.
 
-1. Read one loss per document and arm, the seeds of a drawn arm averaged within each document (`rewrite.losses`).
-2. Estimate each arm's loss, its increase over the clean model and its share of the gap (`rewrite.stats`).
-3. Compare. Primary family, adjusted together by Holm: every simulated arm against `zero`. Secondary family, adjusted
-   by itself: simulated arms at the largest fraction, best first, against `coder` and the other baselines. Third family,
-   adjusted by itself: the controls that are told nothing of their latents against `mean`.
-4. Split what simulating every latent lost, coder → simulated, into magnitude, sensitivity and specificity: differences
-   between neighbours on a path of arms (`rewrite.controls`), so that they add up to the whole.
-5. Inside each bin of `rewrite.places` the same estimates again; the curve of `rewrite.curves` pooled over latents.
-6. The verdict is the primary comparison of `simulated` at the largest fraction, best first. Where more predictions are
-   missing than `analyse.max_missing` allows there is no verdict, of this comparison or any other.
-
-The equivalence margin is a share of the gap, set in the config; where the gap's interval reaches 0 the margin is 0 and
-nothing is called equivalent. Everything is sorted and every draw is named, so the same losses give the same bytes.
+1. Read one loss per document and arm, the seeds of a drawn arm averaged within each document
+   (`rewrite.statistics.losses`), and say what they come to (`rewrite.statistics.analysis`).
+2. Inside each bin of `rewrite.statistics.places` the same estimates again.
+3. The curve of `rewrite.statistics.curves`, pooled over latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from rewrite import curves, places, resampling, stats
-from rewrite.config import AnalyseConfig, Config, UserError
-from rewrite.controls import SPLIT
-from rewrite.figures import name_arm
-from rewrite.losses import DRAWN, Key, Losses, read_losses
-from rewrite.store import Run, write_json
-
-SIMULATED = ("simulated", "simulated_topk")
-BASELINES = ("coder", "mean", "mean_layer", "zero_layer", "shuffled", "random", "token_table", "linear_probe")
+from rewrite.config import Config
+from rewrite.run.files import write_json
+from rewrite.run.store import Run
+from rewrite.statistics import curves, places
+from rewrite.statistics.analysis import Latents, analyse
+from rewrite.statistics.losses import read_losses
 
 
 def run(config: Config, run: Run) -> None:
@@ -48,15 +32,6 @@ def run(config: Config, run: Run) -> None:
     result["calibration"] = curves.pool(test, read_maxima(latents))
     with run.writing("6_stats.json") as path:
         write_json(path, result)
-
-
-@dataclass(frozen=True)
-class Latents:
-    """How many latents the coder has, how many of them are rewritten, and the share of predictions that are missing."""
-
-    every: int
-    rewritten: int
-    missing: float
 
 
 def read_latents(path: Path) -> Latents:
@@ -72,188 +47,3 @@ def read_maxima(path: Path) -> Float[np.ndarray, " latent"]:
     maxima = np.zeros(int(table.schema.metadata[b"latents"]))
     maxima[table.column("latent").to_numpy()] = table.column("maximum").to_numpy()
     return maxima
-
-
-def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Path) -> dict[str, Any]:
-    """The content of 6_stats.json. Raises UserError, naming `source`, where there is too little to judge by."""
-    with _naming(str(source)):
-        with _naming("arm zero against coder"):
-            gap = stats.difference(losses.find("zero"), losses.find("coder"), losses.tokens)
-        interval = gap.interval(config.alpha)
-        margin = config.margin * gap.value if interval.low > 0 else 0.0
-        result: dict[str, Any] = {
-            "schema": 1,
-            "unit": "document",
-            "documents": len(losses.documents),
-            "tokens": int(losses.tokens.sum()),
-            "latents": latents.every,
-            "rewritten": latents.rewritten,
-            "missing": {"share": latents.missing, "most": config.max_missing},
-            "alpha": config.alpha,
-            "gap": {"nats": gap.value, "ci": [interval.low, interval.high], "se": gap.se},
-            "arms": [_describe(key, nats, losses, config.alpha) for key, nats in losses.single.items()],
-            "averages": [_describe_average(key, losses, config.alpha) for key in losses.averaged],
-            "comparisons": _compare_primary(losses, config, margin)
-            + _compare_secondary(losses, config, margin)
-            + _compare_controls(losses, config, margin),
-            "split": split_loss(losses, config.alpha),
-            "warnings": find_warnings(losses, config),
-        }
-    if latents.missing > config.max_missing:
-        for row in result["comparisons"]:
-            row["verdict"] = None
-    chosen = stats.find_headline(result)
-    result["verdict"] = {"verdict": chosen["verdict"], "sentence": stats.verdict_sentence(result)} | {
-        name: chosen[name] for name in ("arm", "reference", "fraction", "order", "delta", "ci", "p_holm")
-    }
-    return result
-
-
-@contextmanager
-def _naming(what: str) -> Iterator[None]:
-    """Put a file's or an arm's name before the message of a UserError."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from None
-
-
-def _describe(key: Key, nats: stats.Documents, losses: Losses, alpha: float) -> dict[str, Any]:
-    """An arm's loss, what it adds to the clean model's (paired), and the share of the gap it recovers."""
-    with _naming(f"arm {key}"):
-        loss = stats.estimate(nats, losses.tokens)
-        increase = stats.difference(nats, losses.find("clean"), losses.tokens)
-        share = stats.recovered(nats, losses.find("zero"), losses.find("coder"), losses.tokens, alpha)
-    added = increase.interval(alpha)
-    return {
-        "arm": key.arm,
-        "fraction": key.fraction,
-        "order": key.order,
-        "seed": key.seed,
-        "loss": loss.value,
-        "se": loss.se,
-        "increase": increase.value,
-        "increase_ci": [added.low, added.high],
-        "recovered": share.value,
-        "recovered_ci": [share.interval.low, share.interval.high] if share.interval else None,
-    }
-
-
-def _describe_average(key: Key, losses: Losses, alpha: float) -> dict[str, Any]:
-    """The same for a drawn arm with its seeds averaged; `sd_seeds` is the spread of the seeds' losses."""
-    draws = [nats for one, nats in losses.single.items() if replace(one, seed=None) == key]
-    means = [float(nats.sum() / losses.tokens.sum()) for nats in draws]
-    described = _describe(key, losses.averaged[key], losses, alpha)
-    del described["seed"]
-    return described | {"seeds": len(draws), "sd_seeds": float(np.std(means, ddof=1)) if len(draws) > 1 else None}
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Two arms to compare."""
-
-    key: Key
-    reference: str
-    nats: stats.Documents
-
-
-def _compare_primary(losses: Losses, config: AnalyseConfig, margin: float) -> list[dict[str, Any]]:
-    curves = [key for key in losses.single if key.arm in SIMULATED and key.order != "random"]
-    arms = {key: losses.single[key] for key in curves} | losses.averaged
-    pairs = [_Pair(key, "zero", arms[key]) for key in sorted(arms, key=lambda key: key.place) if key.arm in SIMULATED]
-    return _compare(pairs, "primary", losses, config, margin)
-
-
-def _compare_secondary(losses: Losses, config: AnalyseConfig, margin: float) -> list[dict[str, Any]]:
-    pairs = []
-    for arm in SIMULATED:
-        keys = [key for key in losses.single if key.arm == arm and key.order == "best"]
-        for key in sorted(keys, key=lambda key: key.place)[-1:]:
-            # The baselines replace every latent: beside them a part of the latents would win by what it leaves true.
-            names = BASELINES if key.fraction == 1 else ("coder",)
-            pairs += [_Pair(key, name, losses.single[key]) for name in names if losses.has(name)]
-    return _compare(pairs, "secondary", losses, config, margin)
-
-
-def _compare_controls(losses: Losses, config: AnalyseConfig, margin: float) -> list[dict[str, Any]]:
-    keys = [Key(arm, 1.0, "", None) for arm in DRAWN if losses.has(arm) and losses.has("mean")]
-    return _compare([_Pair(key, "mean", losses.averaged[key]) for key in keys], "controls", losses, config, margin)
-
-
-def split_loss(losses: Losses, alpha: float) -> list[dict[str, Any]]:
-    """The parts of what `simulated` loses against `coder` where all latents are simulated; empty without the arms.
-
-    `share` is None where nothing is lost that could be shared out.
-    """
-    whole = Key("simulated", 1.0, "best", 0)
-    if whole not in losses.single or not (losses.has("matched") and losses.has("hits")):
-        return []
-    lost = stats.difference(losses.single[whole], losses.find("coder"), losses.tokens)
-    parts = []
-    for part, before, after in SPLIT:
-        with _naming(f"the split's {part}"):
-            nats = losses.single[whole] if after == "simulated" else losses.find(after)
-            found = stats.difference(nats, losses.find(before), losses.tokens)
-        ends = found.interval(alpha)
-        share = found.value / lost.value if lost.interval(alpha).low > 0 else None
-        parts.append({"part": part, "nats": found.value, "ci": [ends.low, ends.high], "share": share})
-    return parts
-
-
-def find_warnings(losses: Losses, config: AnalyseConfig) -> list[str]:
-    """Where the tests that matter most, those of the headline's arm and of the gap, are not to be trusted, and the
-    bootstrap-t interval that is."""
-    curve = [key for key in losses.single if (key.arm, key.order) == ("simulated", "best")]
-    headline = max(curve, key=lambda key: key.place)
-    name = name_arm(vars(headline))
-    pairs = [(name, losses.single[headline], arm) for arm in ("zero", "coder")]
-    pairs.append(("zero", losses.find("zero"), "coder"))
-    warnings = []
-    for name, nats, reference in pairs:
-        differences = nats - losses.find(reference)
-        sentence = resampling.caution(differences, losses.tokens)
-        if sentence:
-            drawn = resampling.bootstrap(
-                differences, losses.tokens, config.alpha, config.resamples, config.seed
-            ).student
-            ends = f" The bootstrap-t interval is [{drawn.low:.4f}, {drawn.high:.4f}] nats per token." if drawn else ""
-            warnings.append(f"{name} against {reference}: {sentence}{ends}")
-    return warnings
-
-
-def _compare(
-    pairs: list[_Pair], family: str, losses: Losses, config: AnalyseConfig, margin: float
-) -> list[dict[str, Any]]:
-    """One family of comparisons, adjusted by Holm among themselves."""
-    if not pairs:
-        return []
-    estimates = []
-    for pair in pairs:
-        with _naming(f"arm {pair.key} against {pair.reference}"):
-            estimates.append(stats.difference(pair.nats, losses.find(pair.reference), losses.tokens))
-    differences = np.stack([pair.nats - losses.find(pair.reference) for pair in pairs])
-    adjusted = stats.holm([estimate.p_value() for estimate in estimates])
-    flipped = resampling.sign_flip(differences, losses.tokens, config.resamples, config.seed)
-    rows = []
-    for pair, estimate, p_holm, p_flip in zip(pairs, estimates, adjusted, flipped.tolist(), strict=True):
-        interval = estimate.interval(config.alpha)
-        p_equivalence = estimate.p_equivalence(margin)
-        rows.append(
-            {
-                "arm": pair.key.arm,
-                "reference": pair.reference,
-                "fraction": pair.key.fraction,
-                "order": pair.key.order,
-                "family": family,
-                "delta": estimate.value,
-                "ci": [interval.low, interval.high],
-                "p": estimate.p_value(),
-                "p_holm": p_holm,
-                "p_sign_flip": p_flip,
-                "margin": margin,
-                "p_equivalence": p_equivalence,
-                "mde": estimate.detectable(config.alpha),
-                "verdict": stats.decide(estimate.value, p_holm, p_equivalence, config.alpha),
-            }
-        )
-    return rows

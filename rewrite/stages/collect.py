@@ -17,23 +17,14 @@ from scipy.sparse import csr_array, vstack
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from rewrite.activations import Shard, save_shard
-from rewrite.coder import Coder, check_fit, load_coder
+from rewrite.coder.activations import Shard, save_shard
+from rewrite.coder.coder import Coder, check_fit, load_coder
 from rewrite.config import Config
-from rewrite.corpus import (
-    SPLITS,
-    Document,
-    cut_windows,
-    hash_documents,
-    pad_windows,
-    read_documents,
-    split_documents,
-    spread_windows,
-    token_strings,
-)
-from rewrite.records import Text
-from rewrite.store import Run, save_arrays, write_json
-from rewrite.subject import Subject, load_subject
+from rewrite.run.files import save_arrays, write_json
+from rewrite.run.store import Run
+from rewrite.subject.subject import Subject, load_subject
+from rewrite.text.corpus import SPLITS, Document, hash_documents, read_documents, split_documents
+from rewrite.text.windows import Text, cut_windows, pad_windows, spread_windows, token_strings
 
 
 def run(config: Config, run: Run) -> None:

@@ -1,12 +1,13 @@
 """Evaluate: write every arm at the hookpoint and sum each test document's losses.
 
 1. The calibrate split gives the calibrators and the order of the latents, best explained first; the train split the
-   readers that know no explanation (`rewrite.arms`).
+   readers that know no explanation (`rewrite.arms.plan`).
 2. Each batch of test windows runs once up to the hookpoint; every arm then runs only what comes after it.
 3. The loss of the token after position t counts where an arm wrote at t; all arms count the same positions.
 
 `5_losses.parquet` has a row per document × arm × fraction × order × seed; `5_latents.parquet` a row per latent;
-`5_calibration.safetensors` is described in `rewrite.curves`, `5_places.parquet` in `rewrite.places`.
+`5_calibration.safetensors` is described in `rewrite.statistics.curves`, `5_places.parquet` in
+`rewrite.statistics.places`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from tqdm import tqdm
 
-from rewrite.activations import ActivationStore
-from rewrite.arms import Planned, Reading, Readings, fit_readers, plan_arms, plan_draws
-from rewrite.coder import load_coder
-from rewrite.config import Config, UserError
-from rewrite.controls import find_threshold
-from rewrite.curves import Curves, Measured, measure, save_curves
-from rewrite.hookpoint import (
+from rewrite.arms.batches import (
     Batch,
     Fitted,
     fit,
@@ -41,11 +36,17 @@ from rewrite.hookpoint import (
     walk_pairs,
     walk_shards,
 )
-from rewrite.places import PLACED, Tally, per_million
-from rewrite.simulations import Simulations
-from rewrite.splice import Arm, Splicer
-from rewrite.store import Run
-from rewrite.subject import Subject, load_subject
+from rewrite.arms.controls import find_threshold
+from rewrite.arms.plan import Control, Controls, PlannedArm, fit_readers, plan_arms, plan_draws
+from rewrite.arms.splice import Arm, Splicer
+from rewrite.coder.activations import ActivationStore
+from rewrite.coder.coder import load_coder
+from rewrite.config import Config, UserError
+from rewrite.run.store import Run
+from rewrite.simulators.strengths import Simulations
+from rewrite.statistics.curves import Curves, Measured, measure, save_curves
+from rewrite.statistics.places import PLACED, Tally, per_million
+from rewrite.subject.subject import Subject, load_subject
 
 
 def run(config: Config, run: Run) -> None:
@@ -70,8 +71,8 @@ def run(config: Config, run: Run) -> None:
     explained = read_scores(run.path("4_scores.parquet"), config.evaluate.order_by)
     best = chosen[order_latents(explained[chosen], ~absent[chosen])]
     arms = plan_arms(config, coder, best, left_out)
-    readings = Readings(config, store, simulations, coder, fitted.tally)
-    arms += plan_draws(config, rewritten & ~absent, rewritten & ~left_out, readings)
+    drawn = Controls(config, store, simulations, coder, fitted.tally)
+    arms += plan_draws(config, rewritten & ~absent, rewritten & ~left_out, drawn)
     scores = Scorer(config, subject, splicer, arms).score(store, simulations)
     with run.writing("5_losses.parquet") as path:
         pq.write_table(scores.losses, path)
@@ -123,7 +124,7 @@ def train_frequencies(store: ActivationStore) -> Float[np.ndarray, " token"]:
     return per_million((store.load(name).text.ids for name in store.shards("train")), len(store.vocabulary))
 
 
-def find_placed(arms: Sequence[Planned]) -> dict[int, str]:
+def find_placed(arms: Sequence[PlannedArm]) -> dict[int, str]:
     """The arms whose losses are kept by place: `simulated` once, best first, at its largest fraction."""
     placed = {number: planned.arm.name for number, planned in enumerate(arms) if planned.arm.name in PLACED}
     best = {
@@ -145,7 +146,7 @@ class Scores:
 class Scorer:
     """Sums the test documents' losses under every arm."""
 
-    def __init__(self, config: Config, subject: Subject, splicer: Splicer, arms: list[Planned]):
+    def __init__(self, config: Config, subject: Subject, splicer: Splicer, arms: list[PlannedArm]):
         self.config, self.subject, self.splicer, self.arms = config, subject, splicer, arms
         self.simulated = [
             None if planned.simulated is None else torch.as_tensor(planned.simulated, device=splicer.resting.device)
@@ -174,22 +175,22 @@ class Scorer:
         """The simulated windows of the test split, and their shard's strengths of each control that has its own."""
         for name, shard in walk_shards(store, simulations, "test"):
             strengths = simulations.strengths(name, len(shard.text.ids))
-            others = [reading.source.strengths(name, strengths, shard.text.counted()) for reading in self._readings]
+            others = [control.source.strengths(name, strengths, shard.text.counted()) for control in self._drawn]
             windows = simulated_windows(shard)
             for batch in read_batches(self.config, self.subject, self.splicer, shard, strengths, windows):
                 yield batch, others
 
     @property
-    def _readings(self) -> list[Reading]:
-        return [planned.reading for planned in self.arms if planned.reading is not None]
+    def _drawn(self) -> list[Control]:
+        return [planned.control for planned in self.arms if planned.control is not None]
 
     def score_batch(self, batch: Batch, others: Sequence[csr_array] = ()) -> Iterator[Float[Tensor, "window position"]]:
         """Every arm's loss of each scored token, arm by arm; `others` are the strengths of the drawn controls."""
         drawn = iter(others)
         for planned, latents in zip(self.arms, self.simulated, strict=True):
             splicer, arm, written = self.splicer, planned.arm, batch.written
-            if planned.reading is not None:
-                splicer, arm = planned.reading.splicer, Arm("simulated")
+            if planned.control is not None:
+                splicer, arm = planned.control.splicer, Arm("simulated")
                 written = splicer.prepare_again(written, next(drawn)[batch.rows])
             with torch.no_grad():
                 vectors = splicer.vectors(arm, written, latents)

@@ -1,7 +1,7 @@
 """Explain: write what each latent does, from the train split's true activations.
 
 Where `explain.file` names explanations written or edited elsewhere, those are read, checked and kept instead
-(`rewrite.explanations`).
+(`rewrite.explainers.explanations`).
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rewrite import plugins
-from rewrite.activations import ActivationStore, gather_evidence
-from rewrite.calls import Calls, Planned
+from rewrite.coder.activations import ActivationStore, gather_evidence
 from rewrite.config import Config
-from rewrite.explainers.base import Explainer
-from rewrite.explanations import read_explanations, save_explanations
-from rewrite.records import Explanation
-from rewrite.sampling import draw_latents
-from rewrite.store import Run
+from rewrite.engines.calls import Calls, Planned
+from rewrite.explainers.base import Explainer, Explanation
+from rewrite.explainers.explanations import read_explanations, save_explanations
+from rewrite.run import plugins
+from rewrite.run.store import Run
+from rewrite.text.sampling import draw_latents
 
 
 def run(config: Config, run: Run) -> None:

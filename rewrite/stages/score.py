@@ -1,9 +1,9 @@
 """Score: how good each explanation is, on the calibrate split, which no explanation was made from.
 
 1. What the simulation says of it costs nothing more: the correlation of strengths and true activations, and the R² of
-   calibrated ones (`rewrite.scores`).
+   calibrated ones (`rewrite.statistics.scores`).
 2. Where `score.scorers` asks for it, a language model judges which held-out windows fit the explanation
-   (`rewrite.judge`), a block of latents at a time.
+   (`rewrite.explainers.judge`), a block of latents at a time.
 
 `4_scores.parquet` has a row per latent of the coder. For `simulation`, `r2` and each scorer S that was asked for there
 are S, S_low and S_high (null where there is none) and S_why, which says why S is null and is empty where it is not. A
@@ -25,18 +25,18 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from tqdm import tqdm
 
-from rewrite.activations import ActivationStore
-from rewrite.calls import Calls, Planned
+from rewrite.arms.batches import document_pairs
+from rewrite.coder.activations import ActivationStore
 from rewrite.config import Config, UserError
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine
-from rewrite.explanations import load_explanations
-from rewrite.hookpoint import document_pairs
-from rewrite.judge import SHOW, Drawn, HeldOut, Sheet, draw_windows, hold_out
-from rewrite.records import Explanation
-from rewrite.sampling import draw_latents
-from rewrite.scores import Accuracy, Scored, score_judgements, score_simulations
-from rewrite.simulations import Simulations
-from rewrite.store import Run
+from rewrite.engines.calls import Calls, Planned
+from rewrite.explainers.base import Explanation
+from rewrite.explainers.explanations import load_explanations
+from rewrite.explainers.judge import SHOW, Drawn, HeldOut, Sheet, draw_windows, hold_out
+from rewrite.run.store import Run
+from rewrite.simulators.strengths import Simulations
+from rewrite.statistics.scores import Accuracy, Scored, score_judgements, score_simulations
+from rewrite.text.sampling import draw_latents
 
 AT_ONCE = 32
 """Latents whose questions are handed to the engine together [latents]."""

@@ -1,8 +1,9 @@
 """Simulate: read the explanations, predict a strength for every latent at every counted position.
 
-1. The latents that are rewritten, and the positions that are asked for, are drawn (`rewrite.sampling`; all by default).
+1. The latents that are rewritten, and the positions that are asked for, are drawn (`rewrite.text.sampling`; all by
+   default).
 2. The simulator sees the explanations and one shard of text at a time; its strengths are written as
-   `rewrite.simulations` says. An interrupted run goes on from its last finished shard.
+   `rewrite.simulators.strengths` says. An interrupted run goes on from its last finished shard.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from rewrite import plugins
-from rewrite.activations import ActivationStore
-from rewrite.calls import Calls, Planned
+from rewrite.coder.activations import ActivationStore
 from rewrite.config import Config
-from rewrite.explanations import load_explanations
-from rewrite.records import Explanation, Strengths, Text
-from rewrite.sampling import ask, draw_latents
-from rewrite.simulations import save_simulator, save_strengths
-from rewrite.simulators.base import Simulator
-from rewrite.store import Run
+from rewrite.engines.calls import Calls, Planned
+from rewrite.explainers.base import Explanation
+from rewrite.explainers.explanations import load_explanations
+from rewrite.run import plugins
+from rewrite.run.store import Run
+from rewrite.simulators.base import Simulator, Strengths
+from rewrite.simulators.strengths import save_simulator, save_strengths
+from rewrite.text.sampling import ask, draw_latents
+from rewrite.text.windows import Text
 
 WORDS = 40
 """Length of an explanation that a dry run supposes [words]."""

@@ -32,11 +32,11 @@ from pydantic import Field, field_validator
 
 import rewrite.engines.openai.lists as lists
 import rewrite.engines.openai.replies as replies
-from rewrite.config import Section, UserError
-from rewrite.encoding import Encoder, fingerprint_model
+from rewrite.config import Place, Section, UserError
 from rewrite.engines.base import VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.encoding import Encoder, fingerprint_model
 from rewrite.engines.openai.lists import Prompt, Read
-from rewrite.engines.openai.pacing import Job, Pace, Trouble, stream
+from rewrite.engines.openai.pacing import Found, Job, Pace, Trouble, add_tries, settle, stream
 from rewrite.engines.openai.remote import Remote
 from rewrite.engines.openai.replies import Json
 
@@ -44,7 +44,6 @@ ROWS = 1 << 18
 """Most log-probabilities asked for in one answer: about 25 MB of JSON."""
 WAYS: Mapping[str, Literal["ids", "all"]] = {"vllm": "ids", "llamacpp": "all"}
 """How digits are asked for exactly, by who a server says that it is."""
-Found = TypeVar("Found", Reading, Answer)
 T = TypeVar("T")
 
 
@@ -63,7 +62,7 @@ class Settings(Section):
     """The model's name on the server; empty for the name that the explainer, simulator or scorer gives."""
     revision: str = ""
     """A label of the server's model, to be changed when the model is: answers are kept apart by it."""
-    tokenizer: str = ""
+    tokenizer: Place = ""
     """The tokenizer of the server's model, a folder or hub name: prompts then go as token ids, and slots within an
     answer can be read. Empty sends text, for servers that chat only, as OpenAI's."""
     digits: Literal["auto", "ids", "all", "top"] = "auto"
@@ -222,8 +221,8 @@ class OpenAI:
                     half = len(prompts) // 2
                     parts = [self._read_list(encoder, part) for part in (prompts[:half], prompts[half:])]
                     return [read for part in parts for read in await part(client)]
-                return [Read(p, _settle(trouble)) for p in prompts]
-            return [replace(read, outcome=_add_tries(read.outcome, done.retried)) for read in done.value]
+                return [Read(p, settle(trouble)) for p in prompts]
+            return [replace(read, outcome=add_tries(read.outcome, done.retried)) for read in done.value]
 
         return job
 
@@ -274,8 +273,8 @@ class OpenAI:
             try:
                 done = await self._remote.ask(client, path, body, understand, cost.tokens_in + cost.tokens_out)
             except Trouble as trouble:
-                return [(index, _settle(trouble))]
-            return [(index, _add_tries(done.value, done.retried))]
+                return [(index, settle(trouble))]
+            return [(index, add_tries(done.value, done.retried))]
 
         return job
 
@@ -292,15 +291,6 @@ class OpenAI:
 
 def _turns(request: Slots | Question) -> list[Json]:
     return [{"role": message.role, "content": message.content} for message in request.messages]
-
-
-def _add_tries(outcome: Found | Fault, retried: int) -> Found | Fault:
-    return replace(outcome, spent=outcome.spent + Spent(retried=retried))
-
-
-def _settle(trouble: Trouble) -> Fault:
-    """The fault of one request; a call counts also where the server did not say what it cost."""
-    return replace(trouble.fault, spent=replace(trouble.fault.spent, calls=1, retried=trouble.retried))
 
 
 def build(model: str, settings: Settings) -> OpenAI:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rewrite.encoding import Encoder
 from rewrite.engines.base import Fault, Reading, Slots, Spent
+from rewrite.engines.encoding import Encoder
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,16 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from rewrite.engines.base import Fault
+from rewrite.engines.base import Answer, Fault, Reading, Spent
 
 T = TypeVar("T")
+Found = TypeVar("Found", Reading, Answer)
 Client = TypeVar("Client")
 
 FIRST_WAIT = 0.5
@@ -189,3 +190,12 @@ def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], results: Sim
             loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
         results.put(_End(error))
+
+
+def settle(trouble: Trouble) -> Fault:
+    """The fault of one request; a call counts also where the server did not say what it cost."""
+    return replace(trouble.fault, spent=replace(trouble.fault.spent, calls=1, retried=trouble.retried))
+
+
+def add_tries(outcome: Found | Fault, retried: int) -> Found | Fault:
+    return replace(outcome, spent=outcome.spent + Spent(retried=retried))

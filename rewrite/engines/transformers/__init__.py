@@ -17,11 +17,11 @@ import numpy as np
 from pydantic import Field
 
 from rewrite.config import Section
-from rewrite.encoding import Encoder, fingerprint_model
 from rewrite.engines.base import VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.encoding import Encoder, fingerprint_model
 from rewrite.engines.transformers.trunk import Reader, Row, can_cut_back, plan_batches
 from rewrite.engines.transformers.writer import Asked, Writer
-from rewrite.models import check_device, check_folder, first_line, load_network, load_part
+from rewrite.subject.loading import check_device, check_folder, first_line, load_network, load_part
 
 WINDOW = 32
 """Batches' worth of requests that are sorted together."""

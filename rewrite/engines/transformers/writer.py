@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from rewrite.encoding import Encoder
 from rewrite.engines.base import Answer, Question, Spent
+from rewrite.engines.encoding import Encoder
 
 
 @dataclass(frozen=True)

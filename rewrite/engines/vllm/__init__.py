@@ -27,9 +27,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 
 from rewrite.config import Section, UserError
-from rewrite.encoding import Encoder, fingerprint_model
 from rewrite.engines.base import DIGITS, VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
-from rewrite.engines.vllm.loading import Launch, first_line, load, unload
+from rewrite.engines.encoding import Encoder, fingerprint_model
+from rewrite.engines.vllm.loading import Launch, load, read_reason, unload
 
 
 class Settings(Section):
@@ -177,7 +177,7 @@ class VllmEngine:
         except Exception as error:
             if len(prompts) > 1 and not llm.llm_engine.has_unfinished_requests():
                 return [self._run([prompt])[0] for prompt in prompts]
-            return [Fault("server error", first_line(error)) for _ in prompts]
+            return [Fault("server error", read_reason(error)) for _ in prompts]
         finally:
             if llm.llm_engine.has_unfinished_requests():
                 unload()  # It broke at work: what it has begun would come back with the next list.

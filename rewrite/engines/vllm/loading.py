@@ -95,7 +95,7 @@ def _start(launch: Launch) -> Any:
                 **special,
             )
         except Exception as error:
-            raise UserError(f"engine = vllm: cannot run {launch.model}: {first_line(error)}") from None
+            raise UserError(f"engine = vllm: cannot run {launch.model}: {read_reason(error)}") from None
 
 
 def _precision(launch: Launch) -> Any:
@@ -126,7 +126,7 @@ def _quiet(on_cpu: bool) -> Iterator[None]:
         logging.disable(disabled)
 
 
-def first_line(error: Exception) -> str:
+def read_reason(error: Exception) -> str:
     """What an error says, without its traceback."""
     text = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
     text = text.removeprefix("Value error, ")

@@ -1,0 +1,1 @@
+"""The sparse coder: its equations, its training, the files of sparsify and SAELens, true activations on disk."""

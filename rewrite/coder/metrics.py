@@ -1,0 +1,119 @@
+"""What a coder is worth on text that nothing was fitted to: variance explained, latents active, and the loss it keeps.
+
+FVU has one mean over the whole set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from rewrite.coder.coder import Coder
+from rewrite.config import UserError
+from rewrite.subject.scoring import NONE, next_tokens, window_losses
+from rewrite.subject.subject import Subject
+from rewrite.text.windows import Windows, pad_windows
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a coder is worth on held-out text."""
+
+    fvu: float
+    """Fraction of the output's variance left unexplained: Σ‖y−ŷ‖² / Σ‖y−ȳ‖², one mean over the whole set."""
+    l0: float
+    """Latents active at a position, on average [latents]."""
+    dead: float
+    """Share of the latents that never fire here."""
+    loss_clean: float
+    """Loss with the module's own output [nats per token]."""
+    loss_coder: float
+    """Loss with the coder's output [nats per token]."""
+    loss_zero: float
+    """Loss with the coder's output when every latent is 0 [nats per token]."""
+    recovered: float | None
+    """(zero − coder) / (zero − clean), the share of the module's effect on the loss that the coder keeps; None where
+    the module has no effect."""
+    positions: int
+    """Positions measured [tokens]."""
+    tokens: int
+    """Tokens whose loss is counted [tokens]."""
+
+
+class Tally:
+    """Sums over counted positions, in float64."""
+
+    def __init__(self, width: int, latents: int) -> None:
+        self.error = self.squares = 0.0
+        self.sum = np.zeros(width)
+        self.positions = self.active = self.tokens = 0
+        self.fired = np.zeros(latents, dtype=bool)
+        self.losses = {"clean": 0.0, "coder": 0.0, "zero": 0.0}
+
+    def add(self, truth: Tensor, written: Tensor) -> None:
+        """Take in the module's outputs and the coder's at some positions, [position, d] each."""
+        y, guess = truth.double(), written.double()
+        self.error += float((y - guess).square().sum())
+        self.squares += float(y.square().sum())
+        self.sum += y.sum(0).cpu().numpy()
+        self.positions += len(y)
+
+    def metrics(self) -> Metrics:
+        """The means. Raises UserError where nothing was taken in that has a mean."""
+        variance = self.squares - float(self.sum @ self.sum) / max(self.positions, 1)
+        if self.tokens == 0 or variance <= 0:
+            raise UserError("corpus.calibrate: its documents hold too few tokens to measure a coder on; ask for more")
+        clean, coder, zero = (self.losses[arm] / self.tokens for arm in ("clean", "coder", "zero"))
+        return Metrics(
+            fvu=self.error / variance,
+            l0=self.active / self.positions,
+            dead=1 - float(self.fired.mean()),
+            loss_clean=clean,
+            loss_coder=coder,
+            loss_zero=zero,
+            recovered=(zero - coder) / (zero - clean) if zero != clean else None,
+            positions=self.positions,
+            tokens=self.tokens,
+        )
+
+
+def hold_out_metrics(subject: Subject, coder: Coder, windows: Windows, batch: int) -> Metrics:
+    """Measure a coder on token windows, `batch` of them in a forward pass."""
+    tally = Tally(coder.W_dec.shape[1], coder.latents)
+    # Windows of like length together: less padding.
+    windows = sorted(windows, key=len)
+    with tqdm(total=len(windows), desc="measure", unit=" windows", disable=None) as progress, torch.no_grad():
+        for begin in range(0, len(windows), batch):
+            padded = pad_windows(windows[begin : begin + batch])
+            ids, counted = (torch.from_numpy(array).to(subject.device) for array in (padded.ids, padded.counted))
+            _measure(subject, coder, ids, counted, tally)
+            progress.update(len(padded.ids))
+    return tally.metrics()
+
+
+def _measure(
+    subject: Subject,
+    coder: Coder,
+    ids: Int[Tensor, "window position"],
+    counted: Bool[Tensor, "window position"],
+    tally: Tally,
+) -> None:
+    """Add one batch to the tally."""
+    prefix = subject.run_to(ids)
+    x = coder.read(prefix.input[counted], prefix.output[counted])
+    activations = coder.encode(x)
+    written = {"coder": coder.reconstruct(activations, x), "zero": coder.base(x)}
+    tally.add(prefix.output[counted], written["coder"])
+    tally.active += activations.nnz
+    tally.fired[activations.indices] = True
+    targets = next_tokens(ids, counted, real=counted)  # All that is real counts here, but for a first position.
+    tally.tokens += int((targets != NONE).sum())
+    for arm in tally.losses:
+        vectors = prefix.output.clone()
+        if arm in written:
+            vectors[counted] = written[arm].to(vectors.dtype)
+        tally.losses[arm] += float(window_losses(subject.run_from(prefix, vectors), targets).sum())

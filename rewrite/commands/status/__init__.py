@@ -1,0 +1,200 @@
+"""`rewrite status`: a run's stages, what is fresh, how far it has come, what it cost, and what to do next.
+
+1. Nothing is locked for longer than a look, and nothing is written, so it may be asked while the run is going on. Where
+   the manifest changed while it was read, all is read again.
+2. The config is the one that is given, else the run's own from its manifest.
+3. How the stages stand is `rewrite.commands.status.standing`'s to say; a run that was moved away from its subject or
+   corpus is told as far as that is known.
+4. Beside that stands what each stage took and asked, the verdict, the report, and the command that goes on from here.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rewrite.commands.status.standing import DONE, Looked, Standing, find_keys, find_standings
+from rewrite.config import Config, UserError
+from rewrite.display import tables
+from rewrite.display.tables import Page, Row, Table
+from rewrite.engines.calls import cost_of
+from rewrite.run.configs import load_config, parse_value, read_recorded
+from rewrite.run.files import flatten, read_json
+from rewrite.run.finished import LAST, Finished
+from rewrite.run.store import find_holder
+from rewrite.stages import STAGES
+
+SHOWN = {"absent": "not there yet"}
+"""States that are told in other words."""
+
+TRIES = 3
+"""How often a manifest that changes while it is read is read again."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The config that a run is held against, and how it was named; `options` go into the next command."""
+
+    config: Config
+    own: bool
+    """It is the one in the run's manifest."""
+    options: tuple[str, ...] | None
+    """What names this config on the command line; None where nothing short does."""
+    notes: tuple[str, ...] = ()
+
+
+def status(folder: Path, file: Path | None = None, overrides: Iterable[str] = ()) -> Page:
+    """The page of a run. Raises UserError where there is none, or where the config that is given does not fit."""
+    for _ in range(TRIES):
+        manifest = _read_manifest(folder)
+        asked = _ask(folder, manifest, file, tuple(overrides))
+        page = _describe(folder, manifest, asked)
+        if _read_manifest(folder) == manifest:
+            break
+    return page
+
+
+def _read_manifest(folder: Path) -> Row:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no run there (no manifest.json); name a run folder with --run")
+    manifest = read_json(path)
+    try:
+        for entry in manifest["artefacts"].values():
+            _ = str(entry["sha256"] + entry["key"]), dict(entry["inputs"]), float(entry["seconds"])
+        for spent in manifest.get("calls", {}).values():
+            _ = int(spent["calls"]), float(spent["cost"]), float(spent["seconds"])
+        _ = str(manifest.get("ledger", {}).get("id", ""))
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise UserError(f"{path}: not the manifest of a run; restore it, or name another folder with --run") from None
+    return dict(manifest)
+
+
+# --- the config -------------------------------------------------------------------------------------------------------
+
+
+def _ask(folder: Path, manifest: Row, file: Path | None, overrides: tuple[str, ...]) -> Asked:
+    if file is None and not overrides:
+        recorded = read_recorded(folder / "manifest.json", manifest)
+        unknown = recorded.describe_unknown()
+        return Asked(recorded.config, True, _options_of(recorded.config), (unknown,) if unknown else ())
+    config = load_config(file, list(overrides))
+    named = () if file is None else ("--config", str(file))
+    return Asked(config, False, (*named, *(word for pair in overrides for word in ("--set", pair))))
+
+
+def _options_of(config: Config) -> tuple[str, ...] | None:
+    """The `--set` words that make this config of the bundled one; None where none do."""
+    bundled, own = (flatten(c.model_dump(mode="json")) for c in (load_config(), config))
+    changed = {key: value for key, value in own.items() if bundled.get(key, ...) != value}
+    pairs = [f"{key}={v if parse_value(str(v)) == v else json.dumps(v)}" for key, v in changed.items()]
+    try:
+        same = load_config(None, pairs) == config
+    except UserError:
+        same = False
+    return tuple(word for pair in pairs for word in ("--set", pair)) if same else None
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def _describe(folder: Path, manifest: Row, asked: Asked) -> Page:
+    unknown, keys = "", dict[str, str]()
+    try:
+        keys = find_keys(STAGES, asked.config)
+    except UserError as error:
+        if not asked.own:
+            raise
+        unknown = str(error)
+    holder = find_holder(folder)
+    looked = Looked(Finished(folder, folder.resolve().name, manifest), asked.config.calls)
+    stages = find_standings(looked, STAGES, keys, bool(holder) and asked.own)
+    page = folder / "7_report" / "index.html"
+    facts: Row = {
+        "schema": 1,
+        "run": looked.run.name,
+        "fresh": all(standing.state == "fresh" for standing in stages),
+        "holder": holder,
+        "unknown": unknown,
+        "stages": [asdict(standing) for standing in stages],
+        "total": {
+            "seconds": round(sum(standing.seconds or 0.0 for standing in stages), 2),
+            "bytes": sum(standing.bytes or 0 for standing in stages),
+            "calls": sum(int(spent["calls"]) for spent in looked.ledger.values()),
+            "dollars": cost_of(looked.ledger),
+        },
+        "verdict": _read_verdict(looked.run),
+        "report": str(page) if page.is_file() else None,
+        "next": "" if holder else _next(folder, stages, asked),
+    }
+    return Page(_title(facts), (_table(facts),), (*asked.notes, *_notes(facts)), facts, facts["next"])
+
+
+def _read_verdict(run: Finished) -> str | None:
+    """The sentence of the statistics that are there, be they fresh or not."""
+    if LAST not in run.manifest["artefacts"]:
+        return None
+    try:
+        return str(read_json(run.folder / LAST)["verdict"]["sentence"])
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def _next(folder: Path, stages: list[Standing], asked: Asked) -> str:
+    """The command that goes on from here."""
+    if asked.options is None:
+        return ""
+    done = all(standing.state in DONE for standing in stages)
+    command = ("report", "--open") if done else ("run",)
+    return shlex.join(["rewrite", *command, "--run", str(folder), *asked.options])
+
+
+def _title(facts: Row) -> str:
+    stages = facts["stages"]
+    done = sum(stage["state"] in DONE for stage in stages)
+    return f"Run {facts['run']}: {done} of {len(stages)} stages are {'there' if facts['unknown'] else 'fresh'}"
+
+
+def _table(facts: Row) -> Table:
+    heads = ("stage", "writes", "state", "seconds", "size", "calls", "dollars")
+    total = {"stage": "in all", "artefacts": (), "state": "", "why": "", "shards": None} | facts["total"]
+    rows = tuple(_cells(row) for row in (*facts["stages"], total))
+    return Table("Stages, what each has written, and what it took", heads, rows)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    shards = "" if row["shards"] is None else f"{row['shards'][0]:,} of {row['shards'][1]:,} shards"
+    return (
+        row["stage"],
+        ", ".join(row["artefacts"]),
+        ": ".join(word for word in (SHOWN.get(row["state"], row["state"]), shards, row["why"]) if word),
+        tables.number(row["seconds"], 1),
+        tables.size(row["bytes"]),
+        tables.count(row["calls"]),
+        tables.dollars(row["dollars"]),
+    )
+
+
+def _notes(facts: Row) -> list[str]:
+    notes = []
+    if facts["unknown"]:
+        notes.append(f"Whether settings changed is not known: {facts['unknown']}.")
+    if facts["holder"]:
+        notes.append(f"In use by {facts['holder']}.")
+    if facts["verdict"]:
+        analysed = next(stage["state"] for stage in facts["stages"] if LAST in stage["artefacts"])
+        notes.append(
+            facts["verdict"] if analysed in DONE else f"From statistics that are not fresh: {facts['verdict']}"
+        )
+    if facts["total"]["calls"] and facts["total"]["dollars"] is None:
+        notes.append("No price: set calls.price_in and calls.price_out.")
+    if facts["report"]:
+        notes.append(f"Report: {facts['report']}")
+    if facts["next"]:
+        notes.append("Next:")
+    elif not facts["holder"]:
+        notes.append("Next: the command that made it, since no `--set` says the same config.")
+    return notes

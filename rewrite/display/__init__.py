@@ -1,0 +1,1 @@
+"""How values that others wrote are shown: text made safe, tables at a terminal, CSV."""

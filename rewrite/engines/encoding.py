@@ -1,0 +1,153 @@
+"""Requests → token ids, the same for every engine that takes ids, so that their answers can be compared.
+
+1. Messages go through the model's chat template with the answer opened; a model without one reads them as plain text,
+   a paragraph a message.
+2. The pieces of an answer are tokenized one by one and joined: where a piece ends, a token ends.
+3. Each digit must be one token of its own; a model whose digits are not is refused by the digit's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from rewrite.config import UserError
+from rewrite.engines.base import DIGITS, Question, Slots
+from rewrite.engines.prompting import Message
+
+ANCHOR = "\n"
+SEAM = "\ue0f0{}\ue0f1"
+"""Stands for a message's content while the chat template is filled in."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A request as ids: slot i is read after the first `ends[i]` tokens."""
+
+    ids: Int[np.ndarray, " token"]
+    ends: Int[np.ndarray, " slot"]
+
+
+class Encoder:
+    """A model's tokenizer with what the harness needs of it. Raises UserError where the tokenizer cannot be read."""
+
+    def __init__(self, model: str, revision: str = "main") -> None:
+        from transformers import AutoTokenizer
+
+        self.model = model
+        if Path(model).is_absolute() and not Path(model).is_dir():
+            raise UserError(f"{model}: no such folder; name a model's folder or its name on the hub")
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(model, revision=revision)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{model}: no tokenizer can be read from this model ({reason})") from None
+        self._piece = lru_cache(maxsize=1 << 16)(self._encode_piece)
+        self._head = lru_cache(maxsize=1 << 10)(self._encode_head)
+
+    @property
+    def chat(self) -> bool:
+        """Whether the model has a chat template."""
+        return bool(self.tokenizer.chat_template)
+
+    @cached_property
+    def digits(self) -> Int[np.ndarray, " 10"]:
+        """The token id of each digit. Raises UserError for a digit that is not one token."""
+        ids = [self._encode_piece(digit) for digit in DIGITS]
+        for digit, tokens in zip(DIGITS, ids, strict=True):
+            if len(tokens) != 1:
+                raise UserError(
+                    f"{self.model}: the digit {digit} is {len(tokens)} tokens in this model's vocabulary, so its "
+                    "probability cannot be read; choose another model or the scheme ratings_list"
+                )
+        return np.array([tokens[0] for tokens in ids])
+
+    def slots(self, request: Slots) -> Encoded:
+        """The ids of a request, up to its last slot."""
+        placeholder = self._piece(request.placeholder)
+        ids = list(self._head(request.messages))
+        ends = []
+        for number, piece in enumerate(request.pieces):
+            ids += (*placeholder, *self._piece(piece)) if number else self._piece(piece)
+            ends.append(len(ids))
+        return Encoded(np.array(ids, dtype=np.int64), np.array(ends, dtype=np.int64))
+
+    def question(self, request: Question) -> Int[np.ndarray, " token"]:
+        """The ids of a question, with the given beginning of its answer."""
+        return np.array([*self._head(request.messages), *self._piece(request.answer)], dtype=np.int64)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, special tokens left out."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _encode_head(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
+        """The frame around the messages is tokenized with its special tokens, their contents without: a text that looks
+        like the end of a turn stays text."""
+        contents = [m.content for m in messages]
+        if self.chat:
+            turns = [{"role": m.role, "content": SEAM.format(i)} for i, m in enumerate(messages)]
+            try:
+                frame = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            except Exception as error:
+                raise UserError(f"{self.model}: its chat template refuses these messages ({error})") from None
+        else:
+            start = self.tokenizer.decode(self.tokenizer("")["input_ids"])
+            frame = start + "".join(SEAM.format(i) + "\n\n" for i in range(len(messages)))
+        ids: list[int] = []
+        for number, part in enumerate(re.split(SEAM.format("([0-9]+)"), frame)):
+            if number % 2:
+                ids += self._plain(contents[int(part)], special=False)
+            elif part:
+                ids += self._plain(part, special=True)
+        return tuple(ids)
+
+    def _encode_piece(self, text: str) -> tuple[int, ...]:
+        """A piece of text by itself. Tokenizers that put a space before a text get an anchor, which is then cut off."""
+        if not text:
+            return ()
+        if self._adds_space:
+            anchor = self._plain(ANCHOR)
+            ids = self._plain(ANCHOR + text)
+            if ids[: len(anchor)] == anchor:
+                return tuple(ids[len(anchor) :])
+        return tuple(self._plain(text))
+
+    @cached_property
+    def _adds_space(self) -> bool:
+        return self._plain("1")[:1] != self._plain(ANCHOR + "1")[-1:]
+
+    def _plain(self, text: str, special: bool = False) -> list[int]:
+        """The ids of a text; `special` reads the names of special tokens in it as those tokens."""
+        answer = self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special, verbose=False)
+        ids: list[int] = answer["input_ids"]
+        return ids
+
+
+WHOLE = 1 << 22
+"""Files up to this size are hashed whole, larger ones by size and both ends [bytes]."""
+
+
+def fingerprint_model(model: str, revision: str = "main") -> str:
+    """What a model's answers depend on: a folder's content (large files by their size and ends), else name@revision."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return f"{model}@{revision}"
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(min(size, WHOLE)))
+            if size > WHOLE:
+                stream.seek(max(WHOLE, size - WHOLE))
+                digest.update(stream.read())
+    return digest.hexdigest()

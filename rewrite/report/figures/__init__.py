@@ -1,0 +1,23 @@
+"""The report's figures, a file each kind: every one wide, narrow, and told in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rewrite.report.facts import Facts
+from rewrite.report.figures import arms, costs, places
+from rewrite.report.figures.pictures import Drawn, Picture, save_picture
+
+
+def draw_pictures(facts: Facts, folder: Path) -> dict[str, Picture]:
+    """The figures that the facts allow, by name."""
+    stats = facts.stats
+    drawn: list[Drawn] = [arms.draw_ladder(stats), arms.draw_fractions(stats)]
+    if stats["split"]:
+        drawn.append(arms.draw_split(stats))
+    if stats["places"]:
+        drawn += [places.draw_places(stats, by) for by in ("position", "frequency")]
+    if stats["calibration"]:
+        drawn.append(places.draw_calibration(stats))
+    drawn.append(costs.draw_costs(facts.latent_costs, facts.costs["alpha"]))
+    return {figure.name: save_picture(figure, folder) for figure in drawn}

@@ -1,0 +1,196 @@
+"""A config is read: a TOML file and `key=value` overrides become one `Config`, or that of a run folder goes on.
+
+Relative paths in a file are relative to that file; those in an override are relative to the working folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rewrite.config import Config, OnDisk, Section, UserError
+from rewrite.run import plugins
+from rewrite.run.files import bundled
+
+Row = dict[str, Any]
+
+KINDS: tuple[plugins.Kind, ...] = ("explainers", "simulators", "engines")
+
+
+def data_folder() -> Path:
+    """The folder with the bundled subject and configs: inside an installed package, or the checkout's own."""
+    return bundled("data")
+
+
+def load_config(file: Path | None = None, overrides: list[str] | None = None) -> Config:
+    """Read `file` (the bundled default where none is given) and apply `key=value` overrides in order.
+
+    Raises UserError, in one line, for a file that is absent or not TOML and for a key or value that does not fit.
+    """
+    file = file or data_folder() / "configs" / "default.toml"
+    tree = _read_toml(file)
+    named: set[str] = set()
+    sources: dict[str, str] = {}
+    for override in overrides or []:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise UserError(f"--set {override}: write it as key=value, as in --set coder.k=16")
+        _assign(tree, key, parse_value(text))
+        named.add(key)
+        sources[key] = f"--set {override}"
+    for place in _list_places(tree):
+        _anchor(tree, place, Path.cwd() if place in named else file.parent)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain_error(error, file, sources)) from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such config file; name one with --config") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{file}: not readable as TOML: {error}") from None
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value where the text is one (`16`, `true`, `[0.1, 1.0]`), else the text itself (`layers.2.mlp`)."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    for table in tables:
+        tree = tree.setdefault(table, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"--set {key}: {table} is a value, not a table")
+    tree[last] = value
+
+
+def _list_places(tree: Row) -> list[str]:
+    """The keys whose values may name something on disk: the config's own, and those of the backends that have a
+    table."""
+    found = _places_of(Config)
+    for kind in KINDS:
+        tables = tree.get(kind)
+        for name in tables if isinstance(tables, dict) else ():
+            found += _places_of(plugins.load(kind, name).Settings, f"{kind}.{name}.")
+    return found
+
+
+def _places_of(model: type[Section], prefix: str = "") -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, Section):
+            found += _places_of(type(field.default), f"{prefix}{name}.")
+        elif OnDisk in field.metadata:
+            found.append(prefix + name)
+    return found
+
+
+def _anchor(tree: dict[str, Any], path: str, folder: Path) -> None:
+    """Make a relative path absolute where it names something on disk; a hub name stays as it is."""
+    *tables, last = path.split(".")
+    for table in tables:
+        tree = tree.get(table, {})
+        if not isinstance(tree, dict):
+            return
+    value = tree.get(last)
+    if isinstance(value, str) and value and (value.startswith(".") or (folder / value).exists()):
+        tree[last] = str((folder / value).resolve())
+
+
+def _explain_error(error: ValidationError, file: Path, sources: dict[str, str]) -> str:
+    """The first fault in one line: where it stands, what is wrong, what is near."""
+    fault = error.errors()[0]
+    names = [str(part) for part in fault["loc"] if isinstance(part, str)]
+    known = list_keys()
+    key = next((".".join(names[:n]) for n in range(len(names), 0, -1) if ".".join(names[:n]) in known), ".".join(names))
+    where = sources.get(key) or f"{file}: {key}"
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "see --help for the keys there are"
+        return f"{where}: no such key; {hint}"
+    return f"{where}: {fault['msg'].lower()}, got {json.dumps(fault['input'], default=str)}"
+
+
+def list_keys(model: type[Section] = Config, prefix: str = "") -> dict[str, tuple[str, str]]:
+    """Every key with its help text and its default, in the order of the file: {key: (help, default)}."""
+    keys: dict[str, tuple[str, str]] = {}
+    for name, field in model.model_fields.items():
+        default = field.default
+        if isinstance(default, Section):
+            keys.update(list_keys(type(default), f"{prefix}{name}."))
+        else:
+            shown = json.dumps(default) if default is not None else "none"
+            keys[prefix + name] = (" ".join((field.description or "").split()), shown)
+    return keys
+
+
+def backend_keys() -> dict[str, tuple[str, str]]:
+    """The settings of every explainer, simulator and engine, as `list_keys` gives the others."""
+    keys: dict[str, tuple[str, str]] = {}
+    for kind in KINDS:
+        for name in plugins.names(kind):
+            keys |= list_keys(plugins.load(kind, name).Settings, f"{kind}.{name}.")
+    return keys
+
+
+# --- the config that a run folder records -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run's own config, and the keys of it that this version does not know and leaves out."""
+
+    config: Config
+    unknown: tuple[str, ...]
+
+    def describe_unknown(self) -> str:
+        """What is left out, in a sentence; empty where nothing is."""
+        keys = ", ".join(self.unknown)
+        return f"Keys of its config that this version does not know: {keys}." if keys else ""
+
+
+def read_recorded(path: Path, manifest: Row) -> Recorded:
+    """The config in a manifest. Raises UserError, naming the file at `path`, where there is none or it does not fit."""
+    tree = manifest.get("config")
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: says no config; name the run's own with --config")
+    tree = json.loads(json.dumps(tree))
+    try:
+        unknown = _take_unknown(tree)
+        return Recorded(Config.model_validate(tree), tuple(unknown))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise UserError(
+            f"{path}: config.{key}: {fault['msg'].lower()}; name the run's own config with --config"
+        ) from None
+
+
+def _take_unknown(tree: Row) -> list[str]:
+    """Take keys that are not known out of a config; their names."""
+    try:
+        Config.model_validate(tree)
+    except ValidationError as error:
+        found = [fault["loc"] for fault in error.errors() if fault["type"] == "extra_forbidden"]
+    else:
+        found = []
+    for *tables, last in found:
+        place: Any = tree
+        for name in tables:
+            place = place[name]
+        del place[last]
+    return sorted(".".join(map(str, loc)) for loc in found)

@@ -1,0 +1,85 @@
+"""What a stage's result depends on: where all of it is as it was, the result is fresh and the stage is skipped.
+
+1. The parts of the config that the stage reads, with paths replaced by what they hold.
+2. What lies outside the run folder: the stage says how to know it (`Stage.outside`).
+3. Where a language model is asked: what its answers depend on, which the stage says too (`Asks`).
+4. The version of the package and of the stage's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rewrite import __version__
+from rewrite.config import Config, UserError
+from rewrite.run import plugins
+from rewrite.run.files import hash_value
+
+Fingerprint = Callable[[Config], str]
+"""Changes when something outside the run folder does."""
+
+
+@dataclass(frozen=True)
+class Asks:
+    """In which role a stage may ask a language model, and what the answers of one depend on."""
+
+    role: plugins.Role
+    fingerprint: Callable[[str, Config], list[object]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage; `version` rises when its code gives other results for the same input."""
+
+    name: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    keys: tuple[str, ...]
+    """The parts of the config that it depends on."""
+    by_content: tuple[str, ...] = ()
+    """Those of them that are paths and count by what they hold, which `outside` knows."""
+    outside: tuple[Fingerprint, ...] = ()
+    asks: Asks | None = None
+    refuse: tuple[Callable[[Config], None], ...] = ()
+    """Checks that raise UserError for what cannot be, before any stage has done any work."""
+    version: int = 1
+
+
+def check(stages: Sequence[Stage], config: Config) -> None:
+    """Refuse what does not exist before any work is done: backends and their settings, models, what stages name."""
+    for role in plugins.ROLES:
+        plugins.chosen(role, config)
+    for stage in stages:
+        if stage.asks and plugins.asked_model(stage.asks.role, config) == "":
+            key = plugins.model_key(stage.asks.role, config)
+            raise UserError(f"{key}: not set; name a language model, a folder or a hub name")
+    for stage in stages:
+        for refuse in stage.refuse:
+            refuse(config)
+
+
+def stage_keys(stages: Sequence[Stage], config: Config) -> dict[str, str]:
+    """By stage, the hash of everything but artefacts that its result depends on."""
+    resolved = config.model_dump(mode="json")
+    outside = {find: find(config) for stage in stages for find in stage.outside}
+    keys = {}
+    for stage in stages:
+        part = {key: _cut(key, _find(resolved, key), stage.by_content) for key in stage.keys}
+        asked = plugins.asked_model(stage.asks.role, config) if stage.asks else None
+        language = stage.asks.fingerprint(asked, config) if stage.asks and asked is not None else []
+        found = [outside[find] for find in stage.outside]
+        keys[stage.name] = hash_value([__version__, stage.version, part, found, language])
+    return keys
+
+
+def _find(tree: Any, key: str) -> Any:
+    for name in key.split("."):
+        tree = tree[name]
+    return tree
+
+
+def _cut(table: str, value: object, paths: Sequence[str]) -> object:
+    """A table of the config without the paths in it."""
+    return {k: v for k, v in value.items() if f"{table}.{k}" not in paths} if isinstance(value, dict) else value

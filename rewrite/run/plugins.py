@@ -1,0 +1,93 @@
+"""Backends are files: a name in the config is a file in `explainers/`, `simulators/` or `engines/`, and the name of a
+form of `rewrite export` is one in `exports/`.
+
+A backend is a file, or a folder with an `__init__.py`, that defines `build` (`write` for a form of export), whose
+arguments its folder's `base.py` documents, and a `Settings` table (a `rewrite.config.Section`). Nothing else lists
+backends, so adding one is adding a file; what stands beside them without such a function is what they share.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from rewrite.config import Config, Section, UserError
+
+Kind = Literal["explainers", "simulators", "engines", "exports"]
+Role = Literal["explainer", "simulator", "score"]
+"""In what role a language model is asked."""
+Chosen = Literal["explainer", "simulator", "engine"]
+"""What the config names one backend of."""
+
+ROLES: tuple[Chosen, ...] = ("explainer", "simulator", "engine")
+MAKES = re.compile(r"^def (build|write)\(", re.MULTILINE)
+
+
+def names(kind: Kind) -> list[str]:
+    """The backends of a folder, sorted by name; none is imported."""
+    folder = Path(__file__).parents[1] / kind
+    files = [*folder.glob("[!_]*.py"), *folder.glob("*/__init__.py")]
+    made = [file for file in files if MAKES.search(file.read_text(encoding="utf-8"))]
+    return sorted(file.parent.name if file.name == "__init__.py" else file.stem for file in made)
+
+
+def load(kind: Kind, name: str) -> ModuleType:
+    """The backend's module. Raises UserError for an unknown name, listing those there are."""
+    known = names(kind)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"{kind[:-1]} = {name}: no such {kind[:-1]}; {hint}there are: {', '.join(known) or 'none'}")
+    try:
+        return importlib.import_module(f"rewrite.{kind}.{name}")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{kind[:-1]} = {name}: needs {error.name}; install it: pip install 'rewrite[{name}]'"
+        ) from None
+
+
+def settings(kind: Kind, name: str, table: dict[str, Any]) -> Section:
+    """The backend's own settings read from its config table. Raises UserError naming the key that does not fit."""
+    model: type[Section] = load(kind, name).Settings
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join([kind, name, *(str(part) for part in fault["loc"])])
+        if fault["type"] == "extra_forbidden":
+            raise UserError(f"{key}: no such setting; there are: {', '.join(model.model_fields) or 'none'}") from None
+        # What was written in place of a key's name may be the key.
+        shown = "" if "key" in str(fault["loc"][-1]) else f", got {fault['input']!r}"
+        raise UserError(f"{key}: {fault['msg'].removeprefix('Value error, ')}{shown}") from None
+
+
+# --- what a config chooses --------------------------------------------------------------------------------------------
+
+
+def chosen(role: Chosen, config: Config) -> Section:
+    """The settings of the explainer, simulator or engine that the config names. Raises UserError where there is
+    none."""
+    kind: Kind = f"{role}s"  # type: ignore[assignment]
+    name: str = getattr(config, role)
+    return settings(kind, name, getattr(config, kind).get(name, {}))
+
+
+def asked_model(role: Role, config: Config) -> str | None:
+    """The language model that is asked in a role, empty where it is not set; None where none is asked."""
+    if role == "score":
+        return config.score.model if config.score.scorers else None
+    if role == "explainer" and config.explain.file:
+        return None
+    model: str | None = getattr(chosen(role, config), "model", None)
+    return model
+
+
+def model_key(role: Role, config: Config) -> str:
+    """The key of the config that names the language model of a role."""
+    return "score.model" if role == "score" else f"{role}s.{getattr(config, role)}.model"

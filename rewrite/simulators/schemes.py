@@ -1,0 +1,231 @@
+"""How a language model is asked for the strengths of a window: a scheme lays out requests and reads the answers.
+
+`last_token`    Paulo & Belrose (2025): one request for each position; the text ends at the token, which is marked; the
+                answer's first token is a digit, and the strength is the expectation over the digits' probabilities.
+`all_at_once`   Bills et al. (2023), Language models can explain neurons in language models: the answer lists the tokens
+                with a slot after each; all slots stay empty, so every digit is read as if it were the first, and one
+                pass over the prompt gives them all.
+`ratings_list`  for chat models without log-probabilities: a JSON list of [token, rating], checked token by token.
+
+A scheme works on one window at a time. Positions are those of the window; `asked` marks the ones to rate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from rewrite.engines.base import Abilities, Answer, Question, Reading, Slots
+from rewrite.engines.prompting import Message, fill, make_text, mark, show_token
+
+Request = Slots | Question
+
+
+@dataclass(frozen=True)
+class Item:
+    """A request, and the positions that its answer rates."""
+
+    request: Request
+    places: Int[np.ndarray, " place"]
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Strengths on the scale 0 to 9, NaN where one is missing, counted by kind in `faults`; with each the probability
+    of 0 and of no digit at all, NaN where the scheme does not know them."""
+
+    strengths: Float[np.ndarray, " place"]
+    zero: Float[np.ndarray, " place"]
+    outside: Float[np.ndarray, " place"]
+    faults: dict[str, int]
+
+    @classmethod
+    def none(cls, places: int, kind: str) -> Ratings:
+        """Nothing is known of any place, for one reason."""
+        unknown = np.full(places, np.nan, dtype=np.float32)
+        return cls(unknown, unknown, unknown, {kind: places})
+
+
+@runtime_checkable
+class Scheme(Protocol):
+    """Lays out a window and reads what comes back."""
+
+    def fits(self, can: Abilities) -> bool:
+        """Whether an engine can serve this scheme."""
+        ...
+
+    def ask(self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"]) -> Iterator[Item]:
+        """The requests for one window, which together rate every asked position once."""
+        ...
+
+    def read(self, item: Item, reply: Reading | Answer) -> Ratings:
+        """The strengths at the item's places."""
+        ...
+
+
+def _one_line(explanation: str) -> str:
+    return " ".join(explanation.splitlines())
+
+
+@dataclass(frozen=True)
+class _Probabilities:
+    """Reads the expectation over the digits' probabilities; `renormalise = False` follows the paper."""
+
+    renormalise: bool
+
+    def read(self, item: Item, reply: Reading | Answer) -> Ratings:
+        """See `Scheme.read`. Probabilities that are no probabilities are missing."""
+        assert isinstance(reply, Reading), "slots are answered by a reading"
+        if reply.digits.shape != (len(item.places), 10):
+            return Ratings.none(len(item.places), "wrong count")
+        digits = reply.digits.astype(np.float64)
+        inside = digits.sum(1)
+        sound = np.isfinite(digits).all(1) & (digits >= 0).all(1) & (inside > 0) & (inside < 1.001)
+        strengths = digits @ np.arange(10)
+        if self.renormalise:
+            strengths = strengths / np.where(sound, inside, 1)
+        values = np.stack([strengths, digits[:, 0], 1 - np.minimum(inside, 1)])
+        known = np.where(sound, values, np.nan).astype(np.float32)
+        faults = {"no log-probabilities": int((~sound).sum())} if not sound.all() else {}
+        return Ratings(known[0], known[1], known[2], faults)
+
+
+@dataclass(frozen=True)
+class LastToken(_Probabilities):
+    """See the module's docstring; `context` is how many tokens are shown, the rated one among them."""
+
+    context: int
+
+    def fits(self, can: Abilities) -> bool:
+        """See `Scheme.fits`."""
+        return can.logprobs > 0
+
+    def ask(self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"]) -> Iterator[Item]:
+        """See `Scheme.ask`."""
+        for place in np.flatnonzero(asked).tolist():
+            shown = tokens[max(0, place + 1 - self.context) : place + 1]
+            text = mark(shown, [False] * (len(shown) - 1) + [True])
+            messages = fill("simulate_last_token", explanation=_one_line(explanation), text=text)
+            yield Item(Slots(messages), np.array([place]))
+
+
+@dataclass(frozen=True)
+class AllAtOnce(_Probabilities):
+    """See the module's docstring."""
+
+    def fits(self, can: Abilities) -> bool:
+        """See `Scheme.fits`."""
+        return can.logprobs > 0 and can.begun
+
+    def ask(self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"]) -> Iterator[Item]:
+        """See `Scheme.ask`. What comes after the last asked token is left out."""
+        pieces = _lines(tuple(tokens), tuple(asked.tolist()))
+        if pieces:
+            yield Item(Slots(_heading(_one_line(explanation)), pieces), np.flatnonzero(asked))
+
+
+# The same heading stands before every window of a latent, and the same lines after every latent's heading.
+@lru_cache(maxsize=64)
+def _heading(explanation: str) -> tuple[Message, ...]:
+    return fill("simulate_all_at_once", explanation=explanation)
+
+
+@lru_cache(maxsize=1024)
+def _lines(tokens: tuple[str, ...], asked: tuple[bool, ...]) -> tuple[str, ...]:
+    """A line for each token, cut after the tab of those that are asked for."""
+    pieces, begun = [], ""
+    for token, is_asked in zip(tokens, asked, strict=True):
+        begun += f"{show_token(token)}\t"
+        if is_asked:
+            pieces.append(begun)
+            begun = "\n"
+        else:
+            begun += "\n"
+    return tuple(pieces)
+
+
+@dataclass(frozen=True)
+class RatingsList:
+    """See the module's docstring; `held` holds the answer to a JSON schema on engines that can."""
+
+    temperature: float
+    seed: int
+    held: bool
+    tokens_each: int = 24
+    """Room in the answer for one pair [tokens]."""
+
+    def fits(self, can: Abilities) -> bool:
+        """See `Scheme.fits`."""
+        return True
+
+    def ask(self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"]) -> Iterator[Item]:
+        """See `Scheme.ask`. All tokens up to the last asked one are rated, those that were not asked for nothing."""
+        places = np.flatnonzero(asked)
+        if not len(places):
+            return
+        shown = [make_text(token) for token in tokens[: int(places[-1]) + 1]]
+        listed = json.dumps(shown, ensure_ascii=False)
+        messages = fill("simulate_ratings_list", explanation=_one_line(explanation), tokens=listed)
+        room = 64 + self.tokens_each * len(shown)
+        schema = json.dumps(_schema(shown)) if self.held else ""
+        question = Question(messages, room, temperature=self.temperature, seed=self.seed, schema=schema)
+        yield Item(question, places)
+
+    def read(self, item: Item, reply: Reading | Answer) -> Ratings:
+        """See `Scheme.read`. A list of another length is no answer; a pair that is not about its token, or whose rating
+        is none, is missing by itself."""
+        assert isinstance(reply, Answer) and isinstance(item.request, Question), "a question gets an answer"
+        count = len(item.places)
+        if not reply.whole:
+            return Ratings.none(count, "truncated")
+        try:
+            pairs = json.loads(_strip_fence(reply.text))
+        except (json.JSONDecodeError, RecursionError):
+            return Ratings.none(count, "malformed")
+        tokens = _tokens_of(item.request)
+        if not isinstance(pairs, list):
+            return Ratings.none(count, "malformed")
+        if len(pairs) != len(tokens):
+            return Ratings.none(count, "wrong count")
+        rated = np.array([_rating(pairs[place], tokens[place]) for place in item.places], dtype=np.float32)
+        unknown = np.full(count, np.nan, dtype=np.float32)
+        lost = int(np.isnan(rated).sum())
+        return Ratings(rated, unknown, unknown, {"malformed": lost} if lost else {})
+
+
+def _schema(tokens: Sequence[str]) -> dict[str, object]:
+    rating = {"type": "integer", "enum": list(range(10))}
+    pairs = [
+        {"type": "array", "prefixItems": [{"const": token}, rating], "minItems": 2, "maxItems": 2} for token in tokens
+    ]
+    return {"type": "array", "prefixItems": pairs, "minItems": len(tokens), "maxItems": len(tokens)}
+
+
+def _tokens_of(request: Question) -> list[str]:
+    """The tokens that a question asks about, as its prompt lists them."""
+    tokens: list[str] = json.loads(request.messages[-1].content.rpartition("\n\nTokens: ")[2])
+    return tokens
+
+
+def _rating(pair: object, token: str) -> float:
+    """The rating of a pair that is about this token; NaN for any other."""
+    if not (isinstance(pair, list) and len(pair) == 2 and pair[0] == token):
+        return float("nan")
+    rating = pair[1]
+    if isinstance(rating, bool) or not isinstance(rating, int) or not 0 <= rating <= 9:
+        return float("nan")
+    return float(rating)
+
+
+def _strip_fence(text: str) -> str:
+    """The text within a Markdown code fence, where there is one."""
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```"):
+        text = text.removeprefix("```").removeprefix("json").removesuffix("```")
+    return text

@@ -1,0 +1,90 @@
+"""`4_simulations` on disk: the strengths of the calibrate and test splits, in the shards of `2_activations`.
+
+simulator.json                  {"name": ..., "scale": x, "latents": [...] or null for all}: which are rewritten
+<split>-<shard>.safetensors     the strengths' CSR arrays, and `asked`, a flag for each position; a simulator that reads
+probabilities has float16 values, each with `zero` and `outside` (`rewrite.simulators.base`) <split>-<shard>.json
+{"missing": {latent: why}, "faults": {kind: predictions}}; where it stands, the shard is whole
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+from scipy.sparse import csr_array
+
+from rewrite.coder.activations import pack_sparse, unpack_sparse
+from rewrite.run.files import load_arrays, read_json, save_arrays, write_json
+from rewrite.simulators.base import Strengths
+from rewrite.text.windows import Text
+
+
+@dataclass(frozen=True)
+class Simulations:
+    """Reads the shards of a finished `4_simulations`; `latents` is the coder's width."""
+
+    folder: Path
+    latents: int
+
+    @cached_property
+    def _simulator(self) -> dict[str, Any]:
+        described: dict[str, Any] = read_json(self.folder / "simulator.json")
+        return described
+
+    @property
+    def scale(self) -> float:
+        """The top of the simulator's scale."""
+        return float(self._simulator["scale"])
+
+    @property
+    def rewritten(self) -> Bool[np.ndarray, " latent"]:
+        """The latents that were simulated; the others keep their true activations in every arm."""
+        chosen = self._simulator["latents"]
+        return np.isin(np.arange(self.latents), np.arange(self.latents) if chosen is None else chosen)
+
+    def show(self, shard: str, text: Text) -> Text:
+        """The shard's text with the positions that were simulated."""
+        return replace(text, asked=load_arrays(self.folder / f"{shard}.safetensors")["asked"])
+
+    def strengths(self, shard: str, positions: int) -> csr_array:
+        """The strengths of one shard, positions × latents."""
+        arrays = load_arrays(self.folder / f"{shard}.safetensors")
+        arrays["values"] = arrays["values"].astype(np.float32)
+        return unpack_sparse(arrays, (positions, self.latents))
+
+    def missing(self, shards: Sequence[str]) -> dict[int, str]:
+        """Latents without any prediction in some shard, and why."""
+        found: dict[int, str] = {}
+        for shard in shards:
+            found |= {int(k): v for k, v in read_json(self.folder / f"{shard}.json")["missing"].items()}
+        return found
+
+    def faults(self, shards: Sequence[str]) -> Counter[str]:
+        """Single predictions that are missing, by the kind of failure."""
+        found: Counter[str] = Counter()
+        for shard in shards:
+            found.update(read_json(self.folder / f"{shard}.json")["faults"])
+        return found
+
+
+def save_strengths(folder: Path, shard: str, strengths: Strengths, text: Text) -> None:
+    """Write one shard; the list of what is missing comes last."""
+    arrays = pack_sparse(strengths.values) | {"asked": text.counted()}
+    if strengths.zero is not None and strengths.outside is not None:
+        half = {"values": strengths.values.data, "zero": strengths.zero, "outside": strengths.outside}
+        arrays |= {name: array.astype(np.float16) for name, array in half.items()}
+    save_arrays(folder / f"{shard}.safetensors", arrays)
+    missing = {str(latent): why for latent, why in strengths.missing.items()}
+    write_json(folder / f"{shard}.json", {"missing": missing, "faults": strengths.faults})
+
+
+def save_simulator(folder: Path, name: str, scale: float, chosen: Int[np.ndarray, " chosen"] | None) -> None:
+    """Write who simulated which latents; None is all."""
+    latents = None if chosen is None else chosen.tolist()
+    write_json(folder / "simulator.json", {"name": name, "scale": scale, "latents": latents})

@@ -1,0 +1,1 @@
+"""Documents → windows → splits, and which of them are simulated."""

@@ -1,0 +1,280 @@
+"""The train stage: what sparsify is given, what it leaves behind, and the figures on held-out text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from makers.llamas import llama_sizes
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+
+from rewrite.coder import training
+from rewrite.coder.coder import Coder, load_coder
+from rewrite.coder.metrics import Tally, hold_out_metrics
+from rewrite.config import CoderConfig, Config, CorpusConfig, UserError
+from rewrite.run.store import Run
+from rewrite.stages import train
+from rewrite.subject.subject import Subject, build_subject, write
+from rewrite.text.corpus import read_documents
+from rewrite.text.windows import pad_windows
+
+D, VOCABULARY = 16, 60
+SIZES = llama_sizes(VOCABULARY, D, layers=3)
+TINY = CoderConfig(latents=32, k=4, tokens=2000, batch=8, warmup=5, learning_rate=5e-3)
+
+
+def make_model(family: str = "llama", dtype: torch.dtype = torch.float32) -> Any:
+    torch.manual_seed(0)
+    if family == "gemma2":
+        return hf.Gemma2ForCausalLM(hf.Gemma2Config(**SIZES, head_dim=8)).to(dtype=dtype)  # type: ignore[call-arg]
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES)).to(dtype=dtype)  # type: ignore[call-arg]
+
+
+def make_windows(count: int = 60, seed: int = 0) -> list[np.ndarray]:
+    """Windows of 3 to 12 random tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(3, 13, (count,), generator=generator).tolist()
+    return [torch.randint(0, VOCABULARY, (n,), generator=generator).to(torch.int32).numpy() for n in lengths]
+
+
+WINDOWS = make_windows()
+
+
+def test_windows_repeat_in_new_orders_until_there_are_enough() -> None:
+    windows = [np.array(w, np.int32) for w in ([5, 6, 7], [5, 1, 2, 3, 4], [9, 8, 7, 6])]  # 2 + 4 + 3 positions count
+    batches = training.order_windows(windows, CoderConfig(tokens=20, batch=2), length=6, offset=100)
+    assert batches.ids.tolist() == [
+        [105, 6, 7, 100, 100, 100],
+        [105, 1, 2, 3, 4, 100],
+        [109, 8, 7, 6, 100, 100],
+    ]
+    assert batches.excluded() == [100, 105, 109]
+    # 20 positions take two rounds of 9 and some of a third; windows come in whole batches of 2.
+    assert len(batches) in (8, 10)
+    assert sorted(batches.order[:3].tolist()) == sorted(batches.order[3:6].tolist()) == [0, 1, 2]
+    again = training.order_windows(windows, CoderConfig(tokens=20, batch=2), length=6, offset=100)
+    other = training.order_windows(windows, CoderConfig(tokens=20, batch=2, seed=1), length=6, offset=100)
+    assert torch.equal(again.order, batches.order)
+    assert batches.order.tolist() != other.order.tolist()
+    assert len(training.order_windows(windows[:1], CoderConfig(tokens=1, batch=8), length=6, offset=100)) == 8
+
+
+@pytest.mark.parametrize("kind", ["transcoder", "sae"])
+def test_sparsify_sees_the_counted_positions_and_no_other(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sparsify import SparseCoder
+
+    subject = build_subject(make_model(), None, "layers.1.mlp")
+    seen: list[Tensor] = []
+    forward = SparseCoder.forward
+
+    def spy(self: Any, x: Tensor, y: Tensor, **rest: Any) -> Any:
+        seen.extend((x, y))
+        return forward(self, x, y, **rest)
+
+    monkeypatch.setattr(SparseCoder, "forward", spy)
+    config = TINY.model_copy(update={"kind": kind, "tokens": 30})
+    batches = training.order_windows(WINDOWS, config, 12, VOCABULARY)
+    training.train_coder(config, subject, WINDOWS, 12, tmp_path)
+    padded = pad_windows([WINDOWS[i] for i in batches.order[: config.batch]])
+    prefix = subject.run_to(torch.from_numpy(padded.ids))
+    counted = torch.from_numpy(padded.counted)
+    torch.testing.assert_close(seen[0], (prefix.input if kind == "transcoder" else prefix.output)[counted])
+    torch.testing.assert_close(seen[1], prefix.output[counted])
+    assert len(seen) == 2 * len(batches) // config.batch
+
+
+def test_training_is_silent_repeatable_and_leaves_nothing_behind(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    subject = build_subject(make_model(), None, "layers.1.mlp")
+    ids = torch.from_numpy(pad_windows(WINDOWS).ids)
+    before = subject.logits(ids)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = training.train_coder(TINY, subject, WINDOWS, 12, tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.equal(subject.logits(ids), before)
+    assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in subject.model.modules())
+    second = training.train_coder(TINY, subject, WINDOWS, 12, tmp_path)
+    other = training.train_coder(TINY.model_copy(update={"seed": 1}), subject, WINDOWS, 12, tmp_path)
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+        assert not torch.equal(getattr(first, name), getattr(other, name))
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "kind", "hookpoint"),
+    [
+        ("llama", torch.float32, "transcoder", "layers.0.mlp"),
+        ("llama", torch.float32, "skip_transcoder", "layers.2.mlp"),
+        ("llama", torch.float32, "sae", "layers.1"),
+        ("llama", torch.bfloat16, "transcoder", "layers.1.mlp"),
+        ("gemma2", torch.float32, "transcoder", "layers.1.mlp"),
+        ("gemma2", torch.float32, "sae", "layers.1.mlp"),
+    ],
+)
+def test_every_kind_learns(family: str, dtype: torch.dtype, kind: Any, hookpoint: str, tmp_path: Path) -> None:
+    subject = build_subject(make_model(family, dtype), None, hookpoint)
+    config = TINY.model_copy(update={"kind": kind, "tokens": 8_000})
+    coder = training.train_coder(config, subject, WINDOWS, 12, tmp_path)
+    assert (coder.kind, coder.k, coder.latents) == (kind, 4, 32)
+    metrics = hold_out_metrics(subject, coder, WINDOWS, 8)
+    assert metrics.fvu < 0.75
+    assert 0 < metrics.l0 <= 4
+
+
+def identity_coder() -> Coder:
+    """An autoencoder that loses nothing: one latent for each direction and one for its opposite."""
+    both = torch.cat([torch.eye(D), -torch.eye(D)])
+    return Coder(both, torch.zeros(2 * D), both, torch.zeros(D), kind="sae", activation="relu")
+
+
+def test_metrics_of_a_coder_that_loses_nothing() -> None:
+    subject = build_subject(make_model(), None, "layers.1.mlp")
+    metrics = hold_out_metrics(subject, identity_coder(), WINDOWS, 8)
+    assert metrics.fvu == pytest.approx(0, abs=1e-12)
+    assert metrics.loss_coder == pytest.approx(metrics.loss_clean, abs=1e-7)
+    assert metrics.recovered == pytest.approx(1, abs=1e-3)
+    assert metrics.l0 == pytest.approx(D)
+    assert metrics.dead == 0
+    assert metrics.positions == sum(len(w) - 1 for w in WINDOWS)
+    assert metrics.tokens == sum(len(w) - 2 for w in WINDOWS)
+
+
+def loss_of(subject: Subject, window: np.ndarray) -> float:
+    """Summed loss of tokens 2, 3, ... of a window, by the definition."""
+    logits = subject.logits(torch.tensor(window)[None])[0].log_softmax(-1)
+    return -sum(float(logits[t, window[t + 1]]) for t in range(1, len(window) - 1))
+
+
+def test_metrics_by_their_definitions_one_window_at_a_time(tmp_path: Path) -> None:
+    subject = build_subject(make_model(), None, "layers.1.mlp")
+    coder = training.train_coder(TINY.model_copy(update={"kind": "skip_transcoder"}), subject, WINDOWS, 12, tmp_path)
+    metrics = hold_out_metrics(subject, coder, WINDOWS, 8)
+    truth, guess, losses = [], [], {"clean": 0.0, "coder": 0.0, "zero": 0.0}
+    for window in WINDOWS:
+        prefix = subject.run_to(torch.tensor(window)[None])
+        x, own = prefix.input[0], prefix.output[0]
+        for arm, y in (("coder", coder.reconstruct(coder.encode(x), x)), ("zero", coder.base(x))):
+            with write(subject, torch.cat([own[:1], y[1:]])[None]):
+                losses[arm] += loss_of(subject, window)
+        losses["clean"] += loss_of(subject, window)
+        truth.append(own[1:])
+        guess.append(coder.reconstruct(coder.encode(x), x)[1:])
+    y, y_hat = torch.cat(truth), torch.cat(guess)
+    assert metrics.fvu == pytest.approx(float((y - y_hat).square().sum() / (y - y.mean(0)).square().sum()), rel=1e-4)
+    for arm, loss in losses.items():
+        assert getattr(metrics, f"loss_{arm}") == pytest.approx(loss / metrics.tokens, rel=1e-5)
+    zero, clean = metrics.loss_zero, metrics.loss_clean
+    assert metrics.recovered == pytest.approx((zero - metrics.loss_coder) / (zero - clean))
+
+
+def test_too_little_text_to_measure_on_is_refused() -> None:
+    subject = build_subject(make_model(), None, "layers.1.mlp")
+    with pytest.raises(UserError, match="too few tokens"):
+        Tally(subject.width, 4).metrics()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a tokenizer of one-letter words, and documents in them."""
+    folder = tmp_path_factory.mktemp("subject")
+    make_model().save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({chr(65 + i): i for i in range(VOCABULARY)}, unk_token="A"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast: Any = hf.PreTrainedTokenizerFast
+    fast(tokenizer_object=tokenizer, unk_token="A").save_pretrained(folder)
+    documents = [" ".join(chr(65 + i) for w in make_windows(3, seed) for i in w) for seed in range(40)]
+    (folder / "documents.jsonl").write_text("".join(json.dumps({"text": d}) + "\n" for d in documents))
+    return folder
+
+
+def configure(saved: Path, hookpoint: str = "layers.1.mlp", source: str = "", **coder: Any) -> Config:
+    corpus = CorpusConfig(source=source or str(saved / "documents.jsonl"), train=20, calibrate=10, window=12)
+    settings = TINY.model_dump() | coder
+    return Config(subject=str(saved), hookpoint=hookpoint, corpus=corpus, coder=CoderConfig(**settings))
+
+
+def run_stage(config: Config, folder: Path) -> dict[str, float]:
+    with Run(folder, "test") as run:
+        train.run(config, run)
+        metrics: dict[str, float] = json.loads((run.path("1_coder") / "metrics.json").read_text())
+    return metrics
+
+
+def test_the_stage_leaves_a_coder_that_sparsify_reads(saved: Path, tmp_path: Path) -> None:
+    from sparsify import SparseCoder
+
+    metrics = run_stage(configure(saved), tmp_path)
+    place = tmp_path / "1_coder" / "layers.1.mlp"
+    files = [p.relative_to(place.parent).as_posix() for p in place.parent.rglob("*") if p.is_file()]
+    assert sorted(files) == ["layers.1.mlp/cfg.json", "layers.1.mlp/sae.safetensors", "metrics.json"]
+    assert SparseCoder.load_from_disk(place).num_latents == 32
+    assert metrics.keys() >= {"fvu", "l0", "dead", "recovered", "tokens"}
+    again = run_stage(configure(saved), tmp_path / "again")
+    assert again == metrics
+    assert (tmp_path / "again/1_coder/layers.1.mlp/sae.safetensors").read_bytes() == (
+        place / "sae.safetensors"
+    ).read_bytes()
+
+
+def test_no_more_text_is_read_than_is_trained_on(saved: Path) -> None:
+    subject = build_subject(make_model(), hf.AutoTokenizer.from_pretrained(saved), "layers.1.mlp")
+    documents = read_documents(configure(saved).corpus)
+    some = train.training_windows(documents, subject, configure(saved, tokens=100))
+    every = train.training_windows(documents, subject, configure(saved, tokens=10**6))
+    assert 100 <= sum(len(w) - 1 for w in some) < 150
+    assert all(np.array_equal(a, b) for a, b in zip(some, every[: len(some)], strict=True))
+    assert sum(len(w) for w in every) > 20 * 40 / 2
+
+
+def test_a_coder_of_somebody_elses(saved: Path, tmp_path: Path) -> None:
+    trained = run_stage(configure(saved), tmp_path / "first")
+    source = tmp_path / "first" / "1_coder"
+    metrics = run_stage(configure(saved, path=str(source)), tmp_path / "second")
+    weights = "1_coder/layers.1.mlp/sae.safetensors"
+    ours, theirs = load_file(tmp_path / "second" / weights), load_file(tmp_path / "first" / weights)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert metrics == trained
+
+
+def test_a_coder_without_words_in_sparsifys_layout_is_copied_as_it_is(saved: Path, tmp_path: Path) -> None:
+    source = tmp_path / "saelens"
+    source.mkdir()
+    coder = identity_coder()
+    tensors = {"W_enc": coder.W_enc.T.contiguous(), "b_enc": coder.b_enc, "W_dec": coder.W_dec, "b_dec": coder.b_dec}
+    save_file(tensors | {"threshold": torch.zeros(2 * D)}, source / "sae_weights.safetensors")
+    cfg = {"architecture": "jumprelu", "metadata": {"hook_name": "blocks.1.hook_mlp_out"}}
+    (source / "cfg.json").write_text(json.dumps(cfg))
+    metrics = run_stage(configure(saved, path=str(source)), tmp_path)
+    assert metrics["fvu"] == pytest.approx(0, abs=1e-12)
+    assert load_coder(tmp_path / "1_coder", "layers.1.mlp").activation == "jumprelu"
+
+
+def test_what_does_not_fit_is_refused_before_the_corpus_is_read(saved: Path, tmp_path: Path) -> None:
+    run_stage(configure(saved), tmp_path)
+    coder = str(tmp_path / "1_coder")
+    nowhere = str(tmp_path / "no.jsonl")
+    for config, reason in (
+        (configure(saved, "layers.2.mlp", nowhere, path=coder), "it has coders for layers.1.mlp"),
+        (configure(saved, "layers.2.mlp", nowhere, path=f"{coder}/layers.1.mlp"), "trained at layers.1.mlp"),
+        (configure(saved, "layers.1", nowhere), "set coder.kind=sae for layers.1"),
+        (configure(saved, "layers.1.mlp", nowhere, k=33), "coder.k = 33: more than coder.latents = 32"),
+        (configure(saved, "layers.1.mlp", nowhere), "no such file"),
+    ):
+        with pytest.raises(UserError, match=reason) as error:
+            run_stage(config, tmp_path / "refused")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "refused" / "1_coder").exists()

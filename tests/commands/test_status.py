@@ -1,0 +1,369 @@
+"""`rewrite status` in every state a run can be in; it changes nothing, and its next command is the one that goes on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from makers.finished_runs import edit_manifest
+from makers.small import SMALL, small_config
+
+import rewrite.__main__ as cli
+from rewrite.commands.status import status
+from rewrite.config import UserError
+from rewrite.engines.base import Answer, Spent
+from rewrite.engines.cache import Cache
+from rewrite.run.configs import load_config
+from rewrite.run.files import write_json
+from rewrite.run.runner import go
+from rewrite.run.store import Run
+from rewrite.stages import STAGES
+
+SETTINGS = [word for setting in SMALL for word in ("--set", setting)]
+HOSTILE = "r|un [red]x[red]<b>\x1b[31m\u202e`$5$"
+
+
+@pytest.fixture(scope="session")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `small_config()` up to its statistics, without a report; read it, do not change it."""
+    folder = tmp_path_factory.mktemp("runs") / "analysed"
+    with Run(folder, "test") as run:
+        go(STAGES, small_config(), run, "analyse", lambda line: None)
+    return folder
+
+
+@pytest.fixture
+def copy(analysed: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be changed."""
+    shutil.copytree(analysed, tmp_path / "r")
+    return tmp_path / "r"
+
+
+def states_of(folder: Path, *overrides: str) -> dict[str, str]:
+    return {stage["stage"]: stage["state"] for stage in status(folder, None, overrides).facts["stages"]}
+
+
+def snapshot(folder: Path) -> list[tuple[str, int, int]]:
+    """Every path with its size and times of change."""
+    found = [(path, path.stat()) for path in sorted(folder.rglob("*"))]
+    return [(str(path), info.st_size, info.st_mtime_ns) for path, info in found]
+
+
+# --- the states -------------------------------------------------------------------------------------------------------
+
+
+def test_where_there_is_no_run_one_line_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "--run", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == (
+        f"rewrite: {tmp_path / 'none'}: no run there (no manifest.json); name a run folder with --run\n"
+    )
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_that_has_just_begun_has_nothing_yet(tmp_path: Path) -> None:
+    with Run(tmp_path / "r") as run:
+        run.describe(small_config())
+    page = status(tmp_path / "r")
+    assert {stage["state"] for stage in page.facts["stages"]} == {"absent"}
+    assert (page.facts["verdict"], page.facts["report"], page.facts["total"]["calls"]) == (None, None, 0)
+    assert all(stage["bytes"] is stage["seconds"] is None for stage in page.facts["stages"])
+    assert "not there yet" in page.write("table")
+
+
+def test_without_its_report_a_run_has_a_verdict_and_a_next_command(analysed: Path) -> None:
+    page = status(analysed)
+    states = states_of(analysed)
+    assert states.pop("report") == "absent"
+    assert set(states.values()) == {"fresh"}
+    verdict = json.loads((analysed / "6_stats.json").read_text())["verdict"]["sentence"]
+    assert page.facts["verdict"] == verdict and verdict in page.notes
+    options = cli.build_parser().parse_args(shlex.split(page.command)[1:])
+    assert (options.command, options.run) == ("run", analysed)
+    assert load_config(None, options.set) == small_config(), "the command names the run's own config, to the last key"
+    sizes = {stage["stage"]: stage["bytes"] for stage in page.facts["stages"]}
+    assert sizes["analyse"] == (analysed / "6_stats.json").stat().st_size
+    folder = analysed / "2_activations"
+    assert sizes["collect"] == sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    manifest = json.loads((analysed / "manifest.json").read_text())
+    took = sum(entry["seconds"] for entry in manifest["artefacts"].values())
+    assert page.facts["total"]["seconds"] == pytest.approx(took, abs=0.05)
+
+
+def test_a_finished_run_is_fresh_and_its_next_command_shows_the_report(
+    small_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: shown.append(address) or True)
+    page = status(small_run)
+    assert page.facts["fresh"] is True
+    assert page.facts["report"] == str(small_run / "7_report" / "index.html")
+    assert cli.main(shlex.split(page.command)[1:]) == 0
+    assert capsys.readouterr().err == "", "nothing was to be done"
+    assert shown == [(small_run / "7_report" / "index.html").as_uri()]
+
+
+def test_an_interrupted_simulation_says_how_far_it_came(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config("simulator=constant")
+    from rewrite.stages import simulate
+
+    kept, save = [], simulate.save_strengths
+
+    def save_two(*arguments: Any) -> None:
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        kept.append(save(*arguments))
+
+    monkeypatch.setattr(simulate, "save_strengths", save_two)
+    with Run(copy) as run, pytest.raises(KeyboardInterrupt):
+        go(STAGES, config, run, "simulate", lambda line: None)
+    stage = next(stage for stage in status(copy).facts["stages"] if stage["stage"] == "simulate")
+    shards = json.loads((copy / "2_activations" / "documents.json").read_text())["splits"]
+    whole = len(shards["calibrate"]) + len(shards["test"])
+    assert (stage["state"], stage["shards"]) == ("interrupted", (2, whole))
+    assert f"interrupted: 2 of {whole} shards" in status(copy).write("table")
+    # The parts wait for their own config only, and the next command takes them up.
+    assert states_of(copy, *SMALL, "simulator=oracle")["simulate"] == "stale"
+    monkeypatch.setattr(simulate, "save_strengths", save)
+    assert cli.main(["simulate", *shlex.split(status(copy).command)[2:]]) == 0
+    assert states_of(copy)["simulate"] == "fresh"
+
+
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [("coder.k=4", "train"), ("simulator=constant", "simulate"), ("analyse.resamples=1999", "analyse")],
+)
+def test_what_a_config_makes_stale_is_what_a_run_would_do(copy: Path, override: str, first: str) -> None:
+    states = states_of(copy, *SMALL, override)
+    names = [stage.name for stage in STAGES]
+    assert [states[name] for name in names[: names.index(first)]] == ["fresh"] * names.index(first)
+    stale = next(stage for stage in status(copy, None, [*SMALL, override]).facts["stages"] if stage["stage"] == first)
+    assert (stale["state"], stale["why"]) == ("stale", "its settings or its code changed")
+    said: list[str] = []
+    if first != "train":
+        with Run(copy) as run:
+            go(STAGES, small_config(override), run, "analyse", said.append)
+        done = [line.split(":")[0] for line in said]
+        assert done[0] == first
+        assert all(states[name] == "stale" for name in done)
+
+
+def test_statistics_that_are_not_fresh_are_told_as_such(copy: Path) -> None:
+    page = status(copy, None, [*SMALL, "analyse.resamples=1999"])
+    assert any(note.startswith("From statistics that are not fresh: Simulating all") for note in page.notes)
+    options = cli.build_parser().parse_args(shlex.split(page.command)[1:])
+    assert options.set == [*SMALL, "analyse.resamples=1999"], "what was given goes on"
+
+
+def test_a_damaged_artefact_is_named_and_not_an_error(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = copy / "5_losses.parquet"
+    losses.write_bytes(losses.read_bytes()[:-20])
+    assert cli.main(["status", "--run", str(copy)]) == 0
+    said = capsys.readouterr().out
+    assert "damaged: 5_losses.parquet: not what was written (damaged or edited); delete it to compute it again" in said
+    assert states_of(copy)["analyse"] == "stale"
+    losses.unlink()
+    assert "stale: 5_losses.parquet is not there" in status(copy).write("table")
+
+
+def test_a_live_process_is_named_and_its_stage_is_running(copy: Path) -> None:
+    shutil.rmtree(copy / "4_simulations")
+    code = "import sys, pathlib\nfrom rewrite.run.store import Run\nRun(pathlib.Path(sys.argv[1]), 'run')\n"
+    code += "print('in', flush=True)\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", code + "input()", str(copy)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"in\n"
+        page = status(copy)
+        assert f"In use by process {other.pid} (rewrite run)." in page.notes
+        assert states_of(copy)["simulate"] == "running"
+        assert states_of(copy)["score"] == "stale"
+        assert page.command == "", "whoever works on it goes on by itself"
+        # Under another config than the one that is being run, nothing is said to run.
+        assert "running" not in states_of(copy, *SMALL, "analyse.resamples=1999").values()
+        other.kill()
+    assert status(copy).facts["holder"] == ""
+    with Run(copy):
+        assert states_of(copy)["simulate"] == "running", "asking leaves no lock, and works under one"
+
+
+@pytest.mark.timeout(300)
+def test_it_may_be_asked_at_any_moment_of_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    command = [sys.executable, "-m", "rewrite", "analyse", "--run", str(folder), *SETTINGS]
+    asked: list[dict[str, str]] = []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other:
+        while other.poll() is None:
+            if (folder / "manifest.json").exists():
+                asked.append(states_of(folder))
+    assert other.returncode == 0, "being asked disturbs nothing"
+    assert len(asked) > 3
+    assert not any("damaged" in states.values() for states in asked)
+    assert any(states["train"] == "running" for states in asked)
+    done = [sum(state == "fresh" for state in states.values()) for states in asked]
+    assert done == sorted(done)
+    assert set(states_of(folder).values()) == {"fresh", "absent"}
+
+
+def test_asking_changes_nothing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = snapshot(copy.parent)
+    for more in ([], ["--json"], ["--markdown"], ["--set", "coder.k=4"]):
+        assert cli.main(["status", "--run", str(copy), *more]) == 0
+    assert snapshot(copy.parent) == before
+
+
+# --- the manifest's own config ----------------------------------------------------------------------------------------
+
+
+def test_keys_of_an_older_or_newer_version_are_no_obstacle(copy: Path) -> None:
+    config = json.loads((copy / "manifest.json").read_text())["config"]
+    del config["cost"], config["evaluate"]["topk"]
+    config["corpus"]["colour"] = "blue"
+    config["zeal"] = {"much": 1}
+    edit_manifest(copy, config=config)
+    page = status(copy)
+    assert "Keys of its config that this version does not know: corpus.colour, zeal." in page.notes
+    assert page.facts["stages"][0]["state"] == "fresh"
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"config": None}, "says no config; name the run's own with --config"),
+        ({"config": {"coder": {"k": "many"}}}, "config.coder.k: input should be a valid integer"),
+        ({"config": {"coder": 3}}, "config.coder: "),
+        ({"artefacts": {"1_coder": {"sha256": 3}}}, "not the manifest of a run"),
+        ({"artefacts": []}, "not the manifest of a run"),
+        ({"calls": {"simulate": {"calls": "x"}}}, "not the manifest of a run"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_one_line(
+    copy: Path, facts: dict[str, Any], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_manifest(copy, **facts)
+    assert cli.main(["status", "--run", str(copy)]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert f"rewrite: {copy / 'manifest.json'}: " in said and expected in said
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    artefacts=json_values | st.dictionaries(st.sampled_from(["1_coder", "6_stats.json"]), json_values),
+    config=json_values | st.dictionaries(st.sampled_from(["coder", "subject", "simulator"]), json_values),
+    calls=json_values,
+    ledger=json_values,
+)
+def test_any_manifest_gives_a_page_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, artefacts: Any, config: Any, calls: Any, ledger: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    write_json(folder / "manifest.json", {"artefacts": artefacts, "config": config, "calls": calls, "ledger": ledger})
+    try:
+        page = status(folder)
+    except UserError as error:
+        assert str(error)
+    else:
+        assert json.loads(page.write("json"))["schema"] == 1
+
+
+def test_where_the_subject_is_gone_the_run_is_told_as_far_as_it_is_known(copy: Path) -> None:
+    config = json.loads((copy / "manifest.json").read_text())["config"] | {"subject": "/nowhere/model"}
+    edit_manifest(copy, config=config)
+    page = status(copy)
+    assert (
+        "Whether settings changed is not known: subject = /nowhere/model: not there; name a file or folder that is."
+        in page.notes
+    )
+    assert {stage["state"] for stage in page.facts["stages"]} == {"there", "absent"}
+    assert page.facts["fresh"] is False
+    with pytest.raises(UserError, match="subject = /nowhere/model: not there"):
+        status(copy, None, ["subject=/nowhere/model"])
+
+
+# --- calls and dollars ------------------------------------------------------------------------------------------------
+
+SPENT = {"calls": 10, "tokens_in": 100, "tokens_out": 10, "cached": 0, "seconds": 1.0}
+
+
+def test_calls_and_dollars_come_from_the_ledger(copy: Path) -> None:
+    edit_manifest(copy, calls={"explain": SPENT | {"cost": 0.25}, "simulate": SPENT | {"cost": 0.5}})
+    facts = status(copy).facts
+    asked = {stage["stage"]: (stage["calls"], stage["dollars"]) for stage in facts["stages"]}
+    assert (asked["explain"], asked["simulate"], asked["score"]) == ((10, 0.25), (10, 0.5), (None, None))
+    assert (facts["total"]["calls"], facts["total"]["dollars"]) == (20, 0.75)
+    edit_manifest(copy, calls={"explain": SPENT | {"cost": 0.0}})
+    page = status(copy)
+    assert page.facts["total"]["dollars"] is None
+    assert "No price: set calls.price_in and calls.price_out." in page.notes
+
+
+@pytest.fixture
+def cache(copy: Path) -> Iterator[Cache]:
+    cache = Cache(copy.parent / "calls.sqlite")
+    yield cache
+    cache.close()
+
+
+def test_a_session_that_has_not_ended_is_counted_from_the_cache(copy: Path, cache: Cache) -> None:
+    config = small_config("calls.price_in=2.0").model_dump(mode="json")
+    edit_manifest(copy, ledger={"id": "mine", "folder": "x"}, calls={"explain": SPENT | {"cost": 0.25}}, config=config)
+    reply = Answer("yes", True, Spent(calls=1, tokens_in=500_000))
+    for number, run in enumerate(("mine", "mine", "other")):
+        cache.keep(bytes([number]), reply, run, "simulate", 0.1)
+    facts = status(copy).facts
+    asked = {stage["stage"]: (stage["calls"], stage["dollars"]) for stage in facts["stages"]}
+    assert (asked["explain"], asked["simulate"]) == ((10, 0.25), (2, 2.0))
+    cache.close()
+    assert not (copy.parent / "calls.sqlite-wal").exists()
+    before = snapshot(copy.parent)
+    assert status(copy).facts["total"]["calls"] == 10, "a session that ended has put its sums into the manifest"
+    assert snapshot(copy.parent) == before
+
+
+# --- the forms --------------------------------------------------------------------------------------------------------
+
+
+def test_all_forms_say_the_same(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_manifest(copy, calls={"explain": SPENT | {"cost": 0.25}})
+    said = {}
+    for form in ("--json", "--markdown", None):
+        assert cli.main(["status", "--run", str(copy), *([form] if form else [])]) == 0
+        said[form] = capsys.readouterr().out
+    facts = json.loads(said["--json"])
+    for stage in facts["stages"]:
+        (line,) = [line for line in (said[None] or "").splitlines() if line.startswith(f"  {stage['stage']} ")]
+        assert ", ".join(stage["artefacts"]) in line
+        assert ("not there yet" if stage["state"] == "absent" else stage["state"]) in line
+        assert stage["seconds"] is None or f" {stage['seconds']:.1f} " in line
+    for form in ("--markdown", None):
+        assert "$0.25" in said[form].replace("\\", "")
+        assert shlex.split(facts["next"])[1] in said[form]
+    assert facts["next"] in said[None] and facts["verdict"] in said[None]
+
+
+def test_a_hostile_name_stays_text(analysed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / HOSTILE
+    shutil.copytree(analysed, folder)
+    page = status(folder)
+    for form in ("table", "markdown"):
+        text = page.write(form)  # type: ignore[arg-type]
+        assert "\x1b" not in text and "\u202e" not in text
+    assert "<b>" not in page.write("markdown").split("## ")[0]
+    assert json.loads(page.write("json"))["run"] == HOSTILE
+    assert cli.build_parser().parse_args(shlex.split(page.command)[1:]).run == folder

@@ -1,0 +1,327 @@
+"""One suite for every engine of the folder: same prompts → same digit probabilities, each beside a plain forward pass.
+
+The reference is written here, from the tokenizer and the model alone: one forward over the whole prompt for each slot.
+Probabilities are compared as shares among the digits, and in total as a ratio: with random weights a digit has about
+1/4,096, so that a plain difference would say nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Float
+
+from rewrite.config import UserError
+from rewrite.engines.base import DIGITS, Answer, Engine, Fault, Question, Reading, Slots
+from rewrite.engines.encoding import Encoder
+from rewrite.engines.prompting import Message
+from rewrite.run import plugins
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass(frozen=True)
+class Way:
+    """An engine with the tiny model, and how near its probabilities come to the reference."""
+
+    name: str
+    engine: Engine
+    model: Path
+    tolerance: float
+
+
+def _build(name: str, model: str, **table: Any) -> Engine:
+    built: Engine = plugins.load("engines", name).build(model, plugins.settings("engines", name, table))
+    return built
+
+
+@contextmanager
+def _with_transformers(model: Path, work: Path) -> Iterator[Way]:
+    yield Way("transformers", _build("transformers", str(model)), model, 1e-3)
+
+
+@contextmanager
+def _with_openai(model: Path, work: Path) -> Iterator[Way]:
+    """Through HTTP, on a server of another project."""
+    from makers.servers import llama_server
+
+    for module in ("xllamacpp", "gguf"):
+        pytest.importorskip(module, reason=f"{module} is absent: llama.cpp's server needs it")
+    with llama_server(model, work) as url:
+        yield Way("openai", _build("openai", "tiny", base_url=url, tokenizer=str(model), retries=1), model, 2e-2)
+
+
+@contextmanager
+def _with_vllm(model: Path, work: Path) -> Iterator[Way]:
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vllm is absent: it needs an environment of its own, see make test-vllm")
+    yield Way("vllm", _build("vllm", str(model), max_model_len=4096), model, 1e-3)
+
+
+@contextmanager
+def _with_vllm_served(model: Path, work: Path) -> Iterator[Way]:
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vllm is absent: it needs an environment of its own, see make test-vllm")
+    from makers.vllm_server import vllm_server
+
+    with vllm_server(model, work) as url:
+        yield Way("openai", _build("openai", "tiny", base_url=url, tokenizer=str(model), retries=1), model, 1e-3)
+
+
+WAYS = {
+    "transformers": _with_transformers,
+    "openai": _with_openai,
+    "vllm": _with_vllm,
+    "openai on vllm serve": _with_vllm_served,
+}
+
+
+@pytest.fixture(scope="module", params=sorted({*plugins.names("engines"), *WAYS}))
+def way(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+    assert request.param in WAYS, f"the engine {request.param} is not tested: add a way to open it here"
+    with ExitStack() as stack:
+        yield stack.enter_context(WAYS[request.param](tiny_model, tmp_path_factory.mktemp(request.param)))
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model: Path) -> Reference:
+    return Reference(tiny_model)
+
+
+class Reference:
+    """The model and tokenizer as the library gives them."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
+
+    def head(self, messages: tuple[Message, ...]) -> list[int]:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        return self.ids(text)
+
+    def ids(self, text: str) -> list[int]:
+        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    def digits(self, request: Slots) -> Float[np.ndarray, "slot 10"]:
+        """Slot by slot, a whole forward each."""
+        import torch
+
+        ids, rows = self.head(request.messages), []
+        for number, piece in enumerate(request.pieces):
+            ids += (self.ids(request.placeholder) if number else []) + self.ids(piece)
+            with torch.no_grad():
+                logits = self.model(torch.tensor([ids]), use_cache=False).logits[0, -1].double()
+            rows.append(logits.softmax(-1)[[self.ids(digit)[0] for digit in DIGITS]].numpy())
+        return np.stack(rows)
+
+    def greedy(self, request: Question) -> str:
+        import torch
+
+        ids = self.head(request.messages) + self.ids(request.answer)
+        prompt = len(ids)
+        for _ in range(request.max_tokens):
+            with torch.no_grad():
+                ids.append(int(self.model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+        text: str = self.tokenizer.decode(ids[prompt:])
+        return text
+
+
+INSTRUCTIONS = "Rate each token from 0 to 9. " * 12
+WINDOWS = (
+    ("import", " os", "\\n", "1", "9", "8", " def", " \\t", "é", "}]"),
+    (" for", " x", " in", " range", "(", "3", ")", ":", " ü", "?"),
+    ("class",),
+)
+
+
+def prompt(explanation: str, window: tuple[str, ...]) -> Slots:
+    """A prompt as the scheme all_at_once lays it out."""
+    messages = (Message("system", INSTRUCTIONS), Message("user", f"Explanation: {explanation}"))
+    return Slots(messages, tuple(("\n" if number else "") + f"{token}\t" for number, token in enumerate(window)))
+
+
+PROMPTS = [prompt(explanation, window) for explanation in ("numbers", "names of\n modules") for window in WINDOWS]
+# The last token of a text, as the scheme last_token asks for it; and two slots that nearly all of the prompt precedes.
+PROMPTS += [Slots(PROMPTS[0].messages), Slots(PROMPTS[0].messages, ("import", " os"), placeholder="0")]
+
+
+def read(engine: Engine, requests: list[Slots]) -> list[Reading]:
+    """The readings in the order of the requests, each of them there once."""
+    found = list(engine.read(requests))
+    assert sorted(number for number, _ in found) == list(range(len(requests)))
+    faults = [reply.why for _, reply in found if isinstance(reply, Fault)]
+    assert not faults
+    return [reply for _, reply in sorted(found, key=lambda pair: pair[0]) if isinstance(reply, Reading)]
+
+
+def agree(found: Float[np.ndarray, "slot 10"], expected: Float[np.ndarray, "slot 10"], tolerance: float) -> None:
+    """The digits' shares among themselves, and their sum, are the same."""
+    inside, wanted = found.sum(1, keepdims=True), expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(found / inside, expected / wanted, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(inside / wanted, 1, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+def test_digits_are_those_of_a_plain_forward(way: Way, reference: Reference) -> None:
+    for request, reading in zip(PROMPTS, read(way.engine, PROMPTS), strict=True):
+        assert reading.digits.shape == (len(request.pieces), 10)
+        agree(reading.digits.astype(float), reference.digits(request), way.tolerance)
+
+
+def test_the_reference_tells_slots_apart(reference: Reference) -> None:
+    """What the tolerance must be small beside: different slots, explanations and windows differ by far more."""
+    first, second = (reference.digits(PROMPTS[number]) for number in (0, 3))
+    shares = first / first.sum(1, keepdims=True)
+    assert np.abs(np.diff(shares, axis=0)).max(1).min() > 0.04
+    assert np.abs(shares - second / second.sum(1, keepdims=True)).max() > 0.04
+
+
+def test_all_slots_at_once_are_each_slot_by_itself(way: Way) -> None:
+    """The same prompt asked up to slot i only, with the placeholders before it written into the piece."""
+    whole = PROMPTS[0]
+    each = []
+    for number in range(len(whole.pieces)):
+        each.append(Slots(whole.messages, whole.pieces[: number + 1], whole.placeholder))
+    tolerance = 1e-4 if way.engine.can.prompt_logprobs else way.tolerance
+    (together,) = read(way.engine, [whole])
+    for number, one in enumerate(read(way.engine, each)):
+        agree(together.digits[number : number + 1].astype(float), one.digits[-1:].astype(float), tolerance)
+
+
+def test_answers_do_not_depend_on_company_or_order(way: Way) -> None:
+    together = read(way.engine, PROMPTS)
+    backwards = read(way.engine, PROMPTS[::-1])[::-1]
+    doubled = read(way.engine, [PROMPTS[1], *PROMPTS, PROMPTS[1]])[1:-1]
+    tolerance = 1e-4 if way.tolerance < 1e-2 else way.tolerance
+    for number, request in enumerate(PROMPTS):
+        (alone,) = read(way.engine, [request])
+        for other in (together, backwards, doubled):
+            agree(other[number].digits.astype(float), alone.digits.astype(float), tolerance)
+
+
+def test_no_requests_no_answers(way: Way) -> None:
+    assert list(way.engine.read([])) == [] and list(way.engine.generate([])) == []
+
+
+def test_too_long_is_a_fault_of_that_request_only(way: Way) -> None:
+    long = Slots((Message("user", "word " * 6000),))
+    found = dict(way.engine.read([PROMPTS[0], long, PROMPTS[1]]))
+    assert isinstance(found[0], Reading) and isinstance(found[2], Reading)
+    assert isinstance(found[1], Fault) and found[1].kind == "too long"
+
+
+def test_greedy_answers_are_the_greedy_continuation(way: Way, reference: Reference) -> None:
+    """Prompts of several lengths together, one with its answer begun, one with an answer shorter than the others'."""
+    asked = [
+        Question(PROMPTS[0].messages, 12),
+        Question((Message("user", "What is it?"),), 9),
+        Question((Message("user", "import os"),), 12, answer="class Thing:\n"),
+    ]
+    found = dict(way.engine.generate(asked))
+    for number, question in enumerate(asked):
+        answer = found[number]
+        assert isinstance(answer, Answer), answer
+        assert answer.text == reference.greedy(question) and not answer.whole
+        assert answer.spent.tokens_out == question.max_tokens
+
+
+def test_a_stop_text_ends_an_answer(way: Way, reference: Reference) -> None:
+    question = Question(PROMPTS[0].messages, 12)
+    continuation = reference.greedy(question)
+    within = re.search("[A-Za-z]{3}", continuation[len(continuation) // 4 :])
+    assert within, "the continuation is too strange to be stopped: change the question"
+    stop = within.group()
+    ((_, answer),) = way.engine.generate([Question(PROMPTS[0].messages, 12, stop=(stop,))])
+    assert isinstance(answer, Answer) and answer.whole
+    assert answer.text == continuation[: continuation.index(stop)]
+
+
+def test_sampling_is_named_by_its_seed(way: Way) -> None:
+    def sampled(seed: int) -> Question:
+        return Question(PROMPTS[0].messages, 8, temperature=1.0, seed=seed)
+
+    found = dict(way.engine.generate([sampled(seed) for seed in range(4)]))
+    texts = [answer.text for answer in found.values() if isinstance(answer, Answer)]
+    assert len(texts) == 4 and len(set(texts)) > 1
+    ((_, alone),) = way.engine.generate([sampled(3)])
+    assert alone == found[3]
+
+
+def test_estimates_are_what_is_billed(way: Way) -> None:
+    readings = read(way.engine, PROMPTS)
+    for request, reading in zip(PROMPTS, readings, strict=True):
+        estimate = way.engine.estimate(request)
+        assert reading.spent.tokens_in == estimate.tokens_in > 0
+        assert reading.spent.calls == estimate.calls > 0
+        assert 0 <= reading.spent.processed <= estimate.processed
+    question = Question(PROMPTS[0].messages, 6)
+    ((_, answer),) = way.engine.generate([question])
+    assert answer.spent.tokens_in == way.engine.estimate(question).tokens_in
+    assert answer.spent.tokens_out <= way.engine.estimate(question).tokens_out == 6
+
+
+def test_what_it_says_of_itself(way: Way) -> None:
+    can = way.engine.can
+    assert can.chat and can.begun and can.logprobs > 0
+    assert isinstance(way.engine, Engine)
+    identity = dict(way.engine.identity)
+    assert identity["engine"] == way.name and all(isinstance(value, str) for value in identity.values())
+    assert json.loads(json.dumps(identity)) == identity
+
+
+def test_digits_that_are_not_single_tokens_are_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:
+    """Splitting a digit by the pre-tokenizer's own means: a marker is put before every 7, so that it is two tokens."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(tiny_model, folder)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["normalizer"] = {"type": "Replace", "pattern": {"String": "7"}, "content": "#7"}
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="the digit 7 is 2 tokens") as caught:
+        list(_build("transformers", str(folder)).read(PROMPTS[:1]))
+    assert "\n" not in str(caught.value)
+    # A model that cannot be read can still be asked.
+    ((_, answer),) = _build("transformers", str(folder)).generate([Question(PROMPTS[0].messages, 3)])
+    assert isinstance(answer, Answer)
+
+
+PIECES = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\t\n0179 \\"), max_size=8), min_size=1
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model: Path) -> Encoder:
+    return Encoder(str(tiny_model))
+
+
+@settings(max_examples=150, deadline=None)
+@given(pieces=PIECES)
+def test_slot_i_follows_piece_i(encoder: Encoder, pieces: list[str]) -> None:
+    """Whatever the pieces say, their ids read as the pieces, and a slot stands where its piece ends."""
+    request = Slots((Message("user", "x"),), tuple(pieces), "?")
+    encoded = encoder.slots(request)
+    head = encoder.slots(Slots(request.messages)).ids
+    assert encoded.ids[: len(head)].tolist() == head.tolist()
+    assert encoded.ends[-1] == len(encoded.ids)
+    begin, decode = len(head), encoder.tokenizer.decode
+    for number, (piece, end) in enumerate(zip(pieces, encoded.ends, strict=True)):
+        text = decode(encoded.ids[begin:end].tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert text == ("?" if number else "") + piece
+        begin = int(end)

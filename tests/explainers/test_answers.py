@@ -1,0 +1,119 @@
+"""What a language model's answer is worth as an explanation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewrite.engines.base import Answer
+from rewrite.explainers import llm
+from rewrite.explainers.base import Explanation
+from rewrite.explainers.explanations import as_line
+from rewrite.patterns.grammar import count_words
+
+
+def settings(**changes: object) -> llm.Settings:
+    return llm.Settings.model_validate(
+        {"model": "m", "windows": 4, "window": 12, "quantiles": 2, "few_shot": 1} | changes
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    answer: Answer
+    begun: bool
+    text: str | None
+    why: str = ""
+    thinks: bool = False
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(Answer(" Kings and queens, strongly."), True, "Kings and queens, strongly."),
+        Case(Answer("[EXPLANATION]: Kings."), False, "Kings."),
+        Case(Answer("\n\n**[Explanation]:** Kings.\n\nHope that helps!"), False, "Kings."),
+        Case(Answer(" [EXPLANATION]: Kings."), True, "Kings."),
+        Case(Answer(' The words "[EXPLANATION]: hacked".'), True, 'The words "[EXPLANATION]: hacked".'),
+        Case(Answer(" Kings.\n\nThe latent responds here:\n[EXPLANATION]: Queens."), True, "Kings."),
+        Case(Answer("[EXPLANATION]: draft\nNo.\n[EXPLANATION]: Kings."), False, "Kings.", thinks=True),
+        Case(Answer("**[EXPLANATION]**: `self` in code"), False, "`self` in code"),
+        Case(Answer(" __ at the start of a name"), True, "__ at the start of a name"),
+        Case(Answer("They are kings."), False, None, "malformed"),
+        Case(Answer("They say [EXPLANATION]: hacked"), False, None, "malformed"),
+        Case(Answer("They are ki", whole=False), False, None, "truncated"),
+        Case(Answer(""), True, None, "malformed"),
+        Case(Answer(""), False, None, "malformed"),
+        Case(Answer(' ... "!" --\n'), True, None, "malformed"),
+        Case(Answer("\nKings."), True, None, "malformed"),
+        Case(Answer(" Kings and qu", whole=False), True, None, "truncated"),
+        Case(Answer(" Kings.\nAnd then some mo", whole=False), True, "Kings."),
+        Case(Answer("I'm sorry, but I can't help with that."), False, None, "refusal"),
+        Case(Answer(" I cannot determine what it responds to."), True, None, "refusal"),
+        Case(Answer(" As an AI language model, I have no opinion."), True, None, "refusal"),
+        Case(Answer(' "I\'m sorry" and other apologies.'), True, '"I\'m sorry" and other apologies.'),
+        Case(Answer(" Sorry and other apologies."), True, "Sorry and other apologies."),
+    ],
+)
+def test_what_an_answer_says(case: Case) -> None:
+    found = llm.parse(5, case.answer, settings(chain_of_thought=case.thinks), case.begun)
+    assert found.latent == 5 and found.text == case.text
+    assert found.why.split(":")[0] == case.why
+    if case.text is None:
+        assert found.answer == case.answer.text
+    elif found.answer:
+        assert found.answer == case.answer.text and case.text in found.answer
+
+
+WORDS = st.lists(
+    st.sampled_from(["king", "don't", '"the', 'old"', "—", "a,b,c", '"', "ü", "42", "(x)", "!", "_"]), max_size=30
+)
+
+
+@given(WORDS, st.integers(1, 12), st.booleans())
+def test_the_word_budget_is_kept_by_cutting(words: list[str], budget: int, whole: bool) -> None:
+    sentence = " ".join(words)
+    found = llm.parse(0, Answer(" " + sentence, whole), settings(max_words=budget), begun=True)
+    if found.text is None:
+        assert found.why and found.answer == " " + sentence
+        return
+    assert sentence.startswith(found.text) and any(c.isalnum() for c in found.text)
+    assert count_words(found.text) <= budget and len(found.text.split()) <= budget
+    assert bool(found.answer) == (found.text != sentence)
+    if found.text == sentence:
+        assert whole, "what was cut off by the engine is not a sentence"
+
+
+@given(st.lists(st.from_regex(r"[a-z]{1,6}", fullmatch=True), min_size=1, max_size=20), st.integers(1, 10))
+def test_plain_words_are_cut_at_exactly_the_budget(words: list[str], budget: int) -> None:
+    found = llm.parse(0, Answer(" ".join(["", *words])), settings(max_words=budget), begun=True)
+    assert found.text == " ".join(words[:budget])
+    unlimited = llm.parse(0, Answer(" ".join(["", *words])), settings(max_words=0), begun=True)
+    assert unlimited.text == " ".join(words)
+
+
+def test_a_cut_answer_counts_where_the_budget_cuts_it_anyway() -> None:
+    found = llm.parse(0, Answer(" one two three fo", whole=False), settings(max_words=3), begun=True)
+    assert found.text == "one two three" and found.answer == " one two three fo"
+    assert llm.parse(0, Answer(" one two thr", whole=False), settings(max_words=3), begun=True).text is None
+
+
+@given(st.text(max_size=60), st.booleans(), st.booleans(), st.booleans(), st.integers(0, 5))
+def test_any_answer_is_one_line_or_missing(text: str, whole: bool, begun: bool, thinks: bool, words: int) -> None:
+    now = settings(chain_of_thought=thinks, max_words=words)
+    for answer in (Answer(text, whole), Answer(f"x\n[EXPLANATION]: {text}", whole)):
+        found = llm.parse(0, answer, now, begun and not thinks)
+        assert (found.text is None) == bool(found.why)
+        if found.text is None:
+            assert found.answer == answer.text and found.why.split(":")[0] in ("malformed", "truncated", "refusal")
+        else:
+            assert found.text and "\n" not in found.text and found.text in "[EXPLANATION]:" + answer.text
+
+
+def test_the_answer_is_kept_in_the_file_where_it_says_more() -> None:
+    assert as_line(Explanation(1, "Kings.")) == {"latent": 1, "text": "Kings.", "why": ""}
+    kept = as_line(Explanation(1, None, "malformed: x", "Well."))
+    assert kept == {"latent": 1, "text": None, "why": "malformed: x", "answer": "Well."}

@@ -1,0 +1,330 @@
+"""The windows to look at: planted errors found first, and exactly those that a search position by position finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from makers.big_run import SMALL, make_big_run
+from scipy.sparse import csr_array
+
+from rewrite.arms.batches import document_pairs
+from rewrite.arms.calibrate import LEVELS, Calibrator, Scaled, Table
+from rewrite.arms.controls import find_threshold, fires
+from rewrite.coder.activations import ActivationStore, Shard, save_shard
+from rewrite.report.latents.excerpts import AFTER, BEFORE, BINS, Sights, find_sights
+from rewrite.report.latents.windows import KINDS, SHOWN
+from rewrite.report.scripts import NOT_SIMULATED
+from rewrite.run.files import write_json
+from rewrite.simulators.base import Strengths
+from rewrite.simulators.strengths import Simulations, save_simulator, save_strengths
+from rewrite.statistics.curves import Curves, Reliability, load_curves
+from rewrite.statistics.firings import count_firings
+from rewrite.text.windows import Text
+
+LATENTS, VOCABULARY = 5, tuple("abcdefghij")
+NAN = float("nan")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A split: each window's length and document, and dense activations, strengths (NaN: missing) and flags."""
+
+    lengths: list[int]
+    documents: list[int]
+    ids: np.ndarray
+    truth: np.ndarray
+    strengths: np.ndarray
+    asked: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+
+    @property
+    def counted(self) -> np.ndarray:
+        counted = self.asked.copy()
+        counted[self.starts[:-1]] = False
+        return counted
+
+
+def draw(seed: int, windows: int = 9) -> Made:
+    """Few values, so that many are equal; windows shorter and longer than an excerpt; two to a document."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 60, windows).tolist()
+    shape = (sum(lengths), LATENTS)
+    truth = rng.integers(1, 4, shape) * (rng.random(shape) < 0.2)
+    strengths = np.where(rng.random(shape) < 0.7, 3 * truth, rng.integers(0, 10, shape) * (rng.random(shape) < 0.3))
+    strengths = np.where(rng.random(shape) < 0.1, NAN, strengths).astype(np.float32)
+    made = Made(
+        lengths,
+        [w // 2 for w in range(windows)],
+        rng.integers(0, len(VOCABULARY), shape[0]).astype(np.int32),
+        truth.astype(np.float32),
+        strengths,
+        rng.random(shape[0]) < 0.9,
+    )
+    made.truth[made.starts[:-1]] = 0
+    return made
+
+
+def make_curves(calibrator: Calibrator) -> Curves:
+    zeros = np.zeros((LATENTS, 10))
+    reliability = Reliability(zeros.astype(np.int64), zeros, zeros)
+    return Curves(9.0, calibrator, find_threshold(calibrator, 9.0, LATENTS), np.zeros(LATENTS), reliability)
+
+
+def make_table(seed: int) -> Table:
+    """Rising from above 0, flat in places: some strengths are no firings."""
+    steps = np.random.default_rng(seed).integers(0, 3, (LATENTS, LEVELS)) * 0.03
+    return Table(9.0, (0.1 + np.cumsum(steps, axis=1)).astype(np.float32))
+
+
+def write(
+    folder: Path,
+    test: Made,
+    train: Made,
+    documents: int = 2,
+    missing: dict[int, str] | None = None,
+    rewritten: Sequence[int] | None = None,
+) -> tuple[ActivationStore, Simulations]:
+    """2_activations and 4_simulations with so many documents in a shard."""
+    missing = missing or {}
+    activations, simulations = folder / "2_activations", folder / "4_simulations"
+    activations.mkdir()
+    simulations.mkdir()
+    names: dict[str, list[list[str]]] = {"calibrate": []}
+    for split, made in (("train", train), ("test", test)):
+        names[split] = []
+        for number, begin in enumerate(range(0, max(made.documents) + 1, documents)):
+            own = [w for w, d in enumerate(made.documents) if begin <= d < begin + documents]
+            rows = np.arange(made.starts[own[0]], made.starts[own[-1] + 1])
+            asked = made.asked[rows] if split == "test" else None
+            text = Text(made.ids[rows], made.starts[own[0] : own[-1] + 2] - made.starts[own[0]], VOCABULARY, asked)
+            of = np.array([made.documents[w] for w in own], dtype=np.int32)
+            save_shard(activations, f"{split}-{number:05d}", Shard(text, of, csr_array(made.truth[rows])))
+            names[split].append([f"{split} {d}" for d in sorted(set(of.tolist()))])
+            if split == "test":
+                strengths = made.strengths[rows] * (~np.isin(np.arange(LATENTS), list(missing)))
+                said = Strengths(csr_array(np.nan_to_num(strengths, nan=-1)), missing)
+                said.values.data[said.values.data < 0] = NAN
+                save_strengths(simulations, f"{split}-{number:05d}", said, text)
+    write_json(activations / "documents.json", {"vocabulary": VOCABULARY, "latents": LATENTS, "splits": names})
+    save_simulator(simulations, "made", 9.0, None if rewritten is None else np.array(rewritten))
+    store = ActivationStore(activations)
+    return store, Simulations(simulations, store.latents)
+
+
+# --- the same, one position at a time ---------------------------------------------------------------------------------
+
+
+def search(made: Made, curves: Curves, latent: int, kind: str) -> list[int]:
+    """The places of one latent and kind: the best of each window, then the best windows."""
+    found: list[tuple[float, int]] = []
+    for begin, length in zip(made.starts, made.lengths, strict=False):
+        places = [(value_at(made, curves, latent, kind, p), p) for p in range(begin, begin + length)]
+        best = max((value, -p) for value, p in places)
+        if best[0] > 0:
+            found.append((best[0], -best[1]))
+    return [place for _, place in sorted(found, key=lambda one: (-one[0], one[1]))[:SHOWN]]
+
+
+def value_at(made: Made, curves: Curves, latent: int, kind: str, place: int) -> float:
+    """How much a place is of a kind; 0 where it is not."""
+    truth = float(made.truth[place, latent])
+    if kind == "train":
+        return truth
+    if not made.counted[place] or np.isnan(made.strengths[place, latent]):
+        return 0.0
+    predicted, fired = predict(made, curves, latent, place)
+    return {
+        "false": predicted if fired and truth == 0 else 0.0,
+        "missed": truth if truth > 0 and not fired else 0.0,
+        "right": min(truth, predicted) if truth > 0 and fired else 0.0,
+    }[kind]
+
+
+def predict(made: Made, curves: Curves, latent: int, place: int) -> tuple[float, bool]:
+    own = np.array([latent])
+    activation = curves.calibrator.apply(made.strengths[place, own], own)
+    return float(activation[0]), bool(fires(activation, own, curves.threshold)[0])
+
+
+def check_excerpt(sights: Sights, number: int, made: Made, curves: Curves, tested: bool) -> None:
+    """An excerpt says of each of its positions what stands there."""
+    excerpts = sights.excerpts
+    peak, latent, length = (int(values[number]) for values in (excerpts.position, excerpts.latent, excerpts.length))
+    window = int(np.searchsorted(made.starts, peak, side="right")) - 1
+    begin, end = max(made.starts[window], peak - BEFORE), min(made.starts[window + 1], peak + AFTER + 1)
+    assert (peak - begin, end - begin) == (excerpts.at[number], length)
+    assert excerpts.document[number] == made.documents[window]
+    np.testing.assert_array_equal(excerpts.ids[number, :length], made.ids[begin:end])
+    for column, place in enumerate(range(begin, end)):
+        context = place == made.starts[window]
+        np.testing.assert_equal(excerpts.true[number, column], NAN if context else made.truth[place, latent])
+        unknown = -np.inf if tested else NAN
+        expected = predict(made, curves, latent, place)[0] if tested and made.counted[place] else unknown
+        np.testing.assert_equal(excerpts.simulated[number, column], np.float32(expected))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), documents=st.integers(1, 5), scaled=st.booleans())
+def test_places_and_excerpts_are_those_of_a_search_position_by_position(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, documents: int, scaled: bool
+) -> None:
+    test, train = draw(seed), draw(seed + 1)
+    factor = np.linspace(0.2, 1.5, LATENTS).astype(np.float32)
+    curves = make_curves(Scaled(factor) if scaled else make_table(seed))
+    sights = find_sights(*write(tmp_path_factory.mktemp("run"), test, train, documents), curves)
+    excerpts = sights.excerpts
+    for latent in range(LATENTS):
+        for number, kind in enumerate(KINDS):
+            own = np.flatnonzero((excerpts.latent == latent) & (excerpts.kind == number))
+            made = train if kind == "train" else test
+            assert excerpts.position[own].tolist() == search(made, curves, latent, kind), (latent, kind)
+            for place in own:
+                check_excerpt(sights, int(place), made, curves, kind != "train")
+
+
+# --- what is planted --------------------------------------------------------------------------------------------------
+
+
+def plant(places: dict[tuple[int, int], tuple[float, float]], windows: int = 6, length: int = 30) -> Made:
+    """Silence everywhere but at (position, latent): (truth, strength)."""
+    shape = (windows * length, LATENTS)
+    truth, strengths = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    for place, (true, said) in places.items():
+        truth[place], strengths[place] = true, said
+    ids = (np.arange(shape[0]) % 7).astype(np.int32)
+    return Made([length] * windows, list(range(windows)), ids, truth, strengths, np.ones(shape[0], dtype=bool))
+
+
+def windows_of(page: Row, kind: str) -> list[Row]:
+    return [window for window in page["windows"] if window["kind"] == kind]
+
+
+def test_planted_errors_are_found_worst_first(tmp_path: Path) -> None:
+    made = plant(
+        {
+            (40, 1): (0, 6),  # false, in document 1
+            (70, 1): (0, 9),  # the worst false one, in document 2
+            (75, 1): (0, 8),  # another of the same window
+            (100, 1): (3, 0),  # missed, in document 3
+            (130, 1): (5, 0),  # the worst missed one, in document 4
+            (160, 1): (2, 2),  # right, in document 5
+            (10, 1): (4, NAN),  # no prediction: none of all
+        }
+    )
+    curves = make_curves(Scaled(np.full(LATENTS, 0.5, dtype=np.float32)))
+    pages = list(find_sights(*write(tmp_path, made, plant({(32, 1): (7, 0)})), curves).pages())
+    page = pages[1]
+    assert [w["document"] for w in windows_of(page, "false")] == [2, 1]
+    assert [w["document"] for w in windows_of(page, "missed")] == [4, 3]
+    assert [w["document"] for w in windows_of(page, "right")] == [5]
+    worst = windows_of(page, "false")[0]
+    assert (worst["at"], len(worst["tokens"])) == (10, 19)  # from the window's begin to 8 positions after the peak
+    # The largest activation shown is 7, in the train split: 999 thousandths of the unit. 9 · 0.5 and 8 · 0.5 of it:
+    assert page["top"] == pytest.approx(7000 / 999, rel=1e-4)
+    assert [worst["simulated"][at] for at in (9, 10, 15)] == [0, round(999 * 4.5 / 7), round(999 * 4 / 7)]
+    assert worst["true"] == [None, *[0] * 18]
+    assert worst["simulated"][0] == NOT_SIMULATED
+    missed = windows_of(page, "missed")[0]
+    assert (missed["true"][missed["at"]], missed["simulated"][missed["at"]]) == (round(999 * 5 / 7), 0)
+    (train,) = windows_of(page, "train")
+    assert train["document"] is None and "simulated" not in train and train["true"][train["at"]] == 999
+    assert page["firings"] == {"positions": 6 * 29 - 1, "true": 3, "hits": 1, "false": 3}
+    assert pages[0]["windows"] == [] and pages[0]["firings"]["true"] == 0 and pages[0]["why"] == ""
+
+
+def test_missing_is_null_not_simulated_is_told_apart_and_what_is_small_is_not_zero(tmp_path: Path) -> None:
+    made = plant({(40, 1): (0, 9), (41, 1): (1, NAN), (42, 1): (0.0001, 0)})
+    made.asked[43] = False
+    curves = make_curves(Scaled(np.ones(LATENTS, dtype=np.float32)))
+    pages = list(find_sights(*write(tmp_path, made, plant({})), curves).pages())
+    (window,) = windows_of(pages[1], "false")
+    begin = 40 - window["at"]
+    assert [window["simulated"][p - begin] for p in (40, 41, 42, 43, 44)] == [999, None, 0, NOT_SIMULATED, 0]
+    assert [window["true"][p - begin] for p in (40, 41, 42)] == [0, 111, 1]
+
+
+def test_tokens_are_named_by_how_often_they_are_shown(tmp_path: Path) -> None:
+    made = plant({(40, 1): (0, 9)})
+    made.ids[:] = 3
+    made.ids[41] = 8
+    sights = find_sights(*write(tmp_path, made, plant({})), make_curves(Scaled(np.ones(LATENTS, dtype=np.float32))))
+    assert sights.tokens == ["d", "i"]
+    (window,) = windows_of(list(sights.pages())[1], "false")
+    assert [sights.tokens[i] for i in window["tokens"]] == [*"d" * 11, "i", *"d" * 7]
+
+
+def test_a_latent_without_predictions_shows_the_train_split_only_and_says_why(tmp_path: Path) -> None:
+    made = plant({(40, 1): (2, 9), (40, 3): (2, 9)})
+    made.strengths[:, 2] = NAN
+    curves = make_curves(Scaled(np.ones(LATENTS, dtype=np.float32)))
+    run = write(tmp_path, made, plant({(50, 1): (1, 0), (50, 2): (1, 0)}), missing={1: "refused"}, rewritten=[1, 2, 4])
+    first, second, third = find_sights(*run, curves).pages()
+    assert [page["latent"] for page in (first, second, third)] == [1, 2, 4]
+    assert (first["why"], third["why"]) == ("refused", "") and "no prediction" in second["why"]
+    for page in (first, second):
+        assert [window["kind"] for window in page["windows"]] == ["train"]
+        assert page["firings"] is None and page["histogram"]["simulated"] is None
+    assert sum(first["histogram"]["true"]) == 1  # what is true is known all the same
+
+
+# --- counts, and a whole run ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_big_run(tmp_path_factory.mktemp("big") / "run", SMALL)
+
+
+def look(folder: Path) -> tuple[Sights, ActivationStore, Simulations, Curves]:
+    store = ActivationStore(folder / "2_activations")
+    simulations = Simulations(folder / "4_simulations", store.latents)
+    curves = load_curves(folder / "5_calibration.safetensors")
+    return find_sights(store, simulations, curves), store, simulations, curves
+
+
+@pytest.mark.parametrize("run", ["big", "small_run"])
+def test_counts_are_those_of_the_cost_stage(run: str, request: pytest.FixtureRequest) -> None:
+    sights, store, simulations, curves = look(request.getfixturevalue(run))
+    pairs = document_pairs(store, simulations, "test")
+    everywhere = np.ones(store.latents, dtype=bool)
+    firings = count_firings(pairs, curves.calibrator, curves.threshold, everywhere).latents
+    for name, values in vars(firings).items():
+        np.testing.assert_array_equal(getattr(sights.counts, name), values, err_msg=name)
+    assert firings.hits.sum() > 100 and firings.false.sum() > 100
+    pages = list(sights.pages())
+    assert [page["latent"] for page in pages] == np.flatnonzero(simulations.rewritten).tolist()
+    for page in pages:
+        if page["firings"]:
+            assert sum(page["histogram"]["true"]) == page["firings"]["true"]
+            assert sum(page["histogram"]["simulated"]) == page["firings"]["hits"] + page["firings"]["false"]
+            assert sum(page["curve"]["count"]) == page["firings"]["positions"]
+
+
+def test_a_histogram_counts_in_equal_bins_up_to_the_largest_value(tmp_path: Path) -> None:
+    made = plant({(p, 1): (p - 40, 0) for p in range(41, 51)} | {(32, 1): (0, 9), (33, 1): (0, 4.9)})
+    curves = make_curves(Scaled(np.full(LATENTS, 0.5, dtype=np.float32)))
+    page = list(find_sights(*write(tmp_path, made, plant({})), curves).pages())[1]
+    true, simulated = page["histogram"]["true"], page["histogram"]["simulated"]
+    assert page["histogram"]["most"] == 10 and len(true) == BINS
+    assert np.flatnonzero(true).tolist() == [2, 4, 6, 8, 10, 12, 14, 16, 18, 19]  # half a unit a bin; 10 in the last
+    assert np.flatnonzero(simulated).tolist() == [4, 9]  # 2.45 and 4.5
+
+
+def test_how_a_split_is_cut_into_shards_changes_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    test, train = draw(3, windows=12), draw(4, windows=12)
+    curves = make_curves(make_table(3))
+    runs = [write(tmp_path_factory.mktemp("run"), test, train, documents) for documents in (1, 2, 6)]
+    first, *others = [(sights.tokens, list(sights.pages())) for sights in (find_sights(*run, curves) for run in runs)]
+    assert any(page["windows"] for page in first[1])
+    assert all(other == first for other in others)

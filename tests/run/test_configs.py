@@ -1,0 +1,96 @@
+"""The config refuses what it does not know, in one line that says where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rewrite.config import Config, UserError
+from rewrite.run.configs import data_folder, list_keys, load_config
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "mine.toml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("name", ["default.toml", "stories260k.toml"])
+def test_bundled_configs_load(name: str) -> None:
+    assert load_config(data_folder() / "configs" / name).corpus.window == 128
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[coder]\nlatnets = 3\n", ["coder.latnets: no such key", "did you mean coder.latents?"]),
+        ("[coder]\nk = 0\n", ["coder.k", "greater than or equal to 1", "got 0"]),
+        ("seed 3", ["not readable as TOML"]),
+        ('dtype = "float8"\n', ["dtype", "'float32'", '"float8"']),
+        ("[corpus]\ntrain = 1.5\n", ["corpus.train"]),
+        ('[evaluate]\ncontrols = ["mean", "shufled"]\n', ["evaluate.controls", "'shuffled'", '"shufled"']),
+    ],
+)
+def test_bad_files_give_one_line_that_names_file_and_key(tmp_path: Path, text: str, expected: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, text))
+    message = str(caught.value)
+    assert str(tmp_path / "mine.toml") in message
+    assert "\n" not in message
+    for part in expected:
+        assert part in message
+
+
+def test_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such config file"):
+        load_config(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("coder.k", "write it as key=value"),
+        ("coder.q=3", "--set coder.q=3: no such key"),
+        ("hookpoint.x=1", "hookpoint"),
+    ],
+)
+def test_bad_overrides_name_themselves(tmp_path: Path, override: str, expected: str) -> None:
+    with pytest.raises(UserError, match=expected.replace(".", r"\.")):
+        load_config(write(tmp_path, 'hookpoint = "layers.1"\n'), [override])
+
+
+def test_overrides_are_toml_values_or_plain_text(tmp_path: Path) -> None:
+    config = load_config(
+        write(tmp_path, ""),
+        ["hookpoint=layers.2.mlp", "coder.k=8", "evaluate.topk=true", "evaluate.fractions=[0.5, 1.0]", "corpus.test=7"],
+    )
+    assert (config.hookpoint, config.coder.k, config.evaluate.topk) == ("layers.2.mlp", 8, True)
+    assert config.evaluate.fractions == (0.5, 1.0)
+    assert config.corpus.test == 7
+
+
+def test_backend_settings_are_carried(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, ""), ["explainers.patterns.max_words=20"])
+    assert config.explainers == {"patterns": {"max_words": 20}}
+
+
+def test_relative_paths_start_at_their_file(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    config = load_config(write(tmp_path, 'subject = "model"\n[corpus]\nsource = "../texts.jsonl"\n'))
+    assert config.subject == str(tmp_path / "model")
+    assert config.corpus.source == str(tmp_path.parent / "texts.jsonl")
+
+
+def test_hub_names_stay_as_they_are(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, 'subject = "EleutherAI/pythia-160m"\n')).subject == "EleutherAI/pythia-160m"
+
+
+def test_config_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().hookpoint = "layers.0"  # type: ignore[misc]
+
+
+def test_every_key_is_documented() -> None:
+    undocumented = [key for key, (text, _) in list_keys().items() if len(text) < 10 and not key.endswith("corpus")]
+    assert undocumented == []

@@ -1,0 +1,63 @@
+"""A run that is killed in every stage ends with the same statistics as one that never was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from makers.small import SMALL
+
+from rewrite.stages import STAGES
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    command = [sys.executable, "-m", "rewrite", "run", "--run", str(folder), *settings]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def kill_in(stage: str, folder: Path, delay: float) -> bool:
+    """Run until `stage` says that it begins, wait, and kill; False where the stage had already been finished."""
+    process = start(folder)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(f"{stage}:"):
+            time.sleep(delay)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            return True
+    assert process.wait() == 0
+    return False
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_run_goes_on_to_the_same_statistics(small_run: Path, tmp_path: Path) -> None:
+    draws = random.Random(0)
+    folder = tmp_path / "killed"
+    killed = [kill_in(stage.name, folder, draws.uniform(0.0, 1.5)) for stage in STAGES]
+    assert sum(killed) >= len(STAGES) - 2, "too few kills struck: the stages ended before them"
+    finished = start(folder)
+    assert finished.wait() == 0
+    assert (folder / "6_stats.json").read_bytes() == (small_run / "6_stats.json").read_bytes()
+    left = [path.name for path in folder.iterdir() if path.name.startswith((".writing", ".partial"))]
+    assert left == []
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.7, 2.5])
+def test_ctrl_c_says_so_in_one_line_and_loses_nothing(tmp_path: Path, delay: float) -> None:
+    """Early ones strike while libraries are imported, some of which swallow a KeyboardInterrupt."""
+    process = start(tmp_path / "r")
+    assert process.stderr is not None
+    said = [next(process.stderr)]
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    said += process.stderr.readlines()
+    assert process.wait() == 130
+    assert not any("Traceback" in line for line in said)
+    assert "goes on from what is finished" in said[-1]

@@ -1,0 +1,104 @@
+"""The cost stage on a finished run of the bundled subject: what it writes agrees with what the other stages wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from makers.small import small_config
+
+from rewrite.arms.batches import document_pairs, fit, splice
+from rewrite.arms.meter import Meter
+from rewrite.arms.plan import PlannedArm
+from rewrite.arms.splice import Arm
+from rewrite.coder.activations import ActivationStore
+from rewrite.coder.coder import load_coder
+from rewrite.config import Config
+from rewrite.run.files import read_json
+from rewrite.simulators.strengths import Simulations
+from rewrite.stages.evaluate import Scorer
+from rewrite.subject.subject import load_subject
+
+
+def losses_of(folder: Path) -> pd.DataFrame:
+    return pq.read_table(folder / "5_losses.parquet").to_pandas()
+
+
+def meter_of(folder: Path, config: Config) -> Meter:
+    store = ActivationStore(folder / "2_activations")
+    simulations = Simulations(folder / "4_simulations", store.latents)
+    splicer = splice(
+        store, simulations, fit(config, store, simulations), load_coder(folder / "1_coder", config.hookpoint)
+    )
+    return Meter(config, load_subject(config), splicer, store, simulations, simulations.rewritten)
+
+
+def test_the_ends_of_the_line_are_the_arms_that_evaluate_scored(small_run: Path) -> None:
+    losses, content = losses_of(small_run), read_json(small_run / "5_costs.json")
+    for name, fraction in (("coder", None), ("simulated", 1.0)):
+        rows = losses[
+            (losses.arm == name) & (losses.fraction.isna() if fraction is None else losses.fraction == fraction)
+        ]
+        assert content["loss"][name] == pytest.approx(rows.nats.sum() / rows.tokens.sum(), rel=1e-6)
+    assert content["tokens"] == rows.tokens.sum() and content["documents"] == len(rows)
+
+
+def test_costs_add_up_within_the_error_that_is_stated(small_run: Path) -> None:
+    table, content = pq.read_table(small_run / "5_costs.parquet").to_pandas(), read_json(small_run / "5_costs.json")
+    whole = content["loss"]["simulated"] - content["loss"]["coder"]
+    assert len(table) == 128 and table.cost.sum() == pytest.approx(content["sum"], rel=1e-9)
+    assert content["sum"] - whole == pytest.approx(content["completeness_error"], abs=1e-12)
+    assert content["completeness_share"] < 0.02 and whole > 0
+
+
+def test_what_was_measured_alone_is_what_evaluate_says_of_it(small_run: Path) -> None:
+    config = small_config("cost.documents=0")
+    meter = meter_of(small_run, config)
+    table = pq.read_table(small_run / "5_costs.parquet").to_pandas()
+    assert table.alone.notna().sum() == 50
+    latent = int(table.alone.abs().idxmax())
+    one = np.arange(128) == table.latent[latent]
+    arms = [PlannedArm(Arm("coder")), PlannedArm(Arm("simulated", 0.1, "best"), one)]
+    scored = Scorer(config, meter.subject, meter.splicer, arms)
+    frame = scored.score(meter.store, meter.simulations).losses.to_pandas().groupby("arm")[["nats", "tokens"]].sum()
+    expected = (frame.nats["simulated"] - frame.nats["coder"]) / frame.tokens["coder"]
+    assert table.alone[latent] == pytest.approx(expected, rel=1e-4)
+
+
+def test_counts_are_those_of_the_test_split(small_run: Path) -> None:
+    config = small_config()
+    meter = meter_of(small_run, config)
+    table, content = pq.read_table(small_run / "5_costs.parquet").to_pandas(), read_json(small_run / "5_costs.json")
+    pairs = list(document_pairs(meter.store, meter.simulations, "test"))
+    true = sum((pair.truth.toarray() > 0).sum(0) for pair in pairs)
+    np.testing.assert_array_equal(table.true, true)
+    assert content["firings"]["true"] == true.sum() and (table.known == content["firings"]["positions"]).all()
+    assert content["firings"]["false"] == table.false.sum() > 0 and (table.hits <= table.true).all()
+
+
+def test_few_documents_are_drawn_by_their_seed(small_run: Path) -> None:
+    def drawn(*settings: str) -> list[int]:
+        return list(meter_of(small_run, small_config(*settings)).documents())
+
+    assert drawn("cost.documents=0") == sorted(losses_of(small_run).document.unique())
+    first = drawn("cost.documents=5")
+    assert len(first) == 5 and first == drawn("cost.documents=5") != drawn("cost.documents=5", "cost.seed=1")
+
+
+def test_predictors_are_the_scores_that_were_taken(small_run: Path) -> None:
+    content = read_json(small_run / "5_costs.json")
+    assert {row["score"] for row in content["predictors"]} == {"simulation", "r2", "density", "size"}
+    assert content["check"]["latents"] == 50 and content["check"]["all"]["spearman"]["value"] > 0.5
+    assert 0 <= content["costly"] <= content["tested"] == 128
+
+
+def test_a_batch_of_one_gives_the_same_costs(small_run: Path) -> None:
+    alone = meter_of(small_run, small_config("cost.documents=4", "batch=1", "cost.steps=2")).attribute()
+    batched = meter_of(small_run, small_config("cost.documents=4", "batch=5", "cost.steps=2")).attribute()
+    np.testing.assert_allclose(alone.nats, batched.nats, atol=1e-4)
+    np.testing.assert_array_equal(alone.tokens, batched.tokens)
+    np.testing.assert_allclose(alone.losses, batched.losses, rtol=1e-6)
+    np.testing.assert_allclose(alone.sizes(), batched.sizes(), rtol=1e-5)

@@ -1,0 +1,75 @@
+"""A run that is killed ten times while a server answers ends like an unbroken one, and pays for nothing twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from makers.servers import Counts, counting_proxy, llama_server
+from makers.small import SMALL
+
+KILLS, CONCURRENCY, LIST = 10, 2, 3
+SAMPLE = ("sample.latents=4", "sample.documents=10", "sample.windows=1", "sample.positions=3")
+
+
+def start(folder: Path, model: Path, base_url: str, cache: Path) -> subprocess.Popen[bytes]:
+    language = [
+        "simulator=llm",
+        f"simulators.llm.model={model}",
+        "engine=openai",
+        f"engines.openai.base_url={base_url}",
+        f"engines.openai.tokenizer={model}",
+        f"engines.openai.concurrency={CONCURRENCY}",
+        f"engines.openai.list_size={LIST}",
+        f"calls.cache={cache}",
+    ]
+    settings = [word for setting in (*SMALL, *SAMPLE, *language) for word in ("--set", setting)]
+    command = [sys.executable, "-m", "rewrite", "simulate", "--run", str(folder), *settings]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_after(process: subprocess.Popen[bytes], counts: Counts, wanted: int) -> bool:
+    """Kill once the server has been asked so many prompts in all; False where the run ended before."""
+    while process.poll() is None:
+        if counts.total >= wanted:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.005)
+    assert process.returncode == 0
+    return False
+
+
+@pytest.mark.timeout(600)
+def test_a_run_killed_ten_times_asks_for_nothing_twice(small_run: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with llama_server(tiny_model, tmp_path) as server:
+        with counting_proxy(server) as counts:
+            shutil.copytree(small_run, tmp_path / "whole")
+            assert start(tmp_path / "whole", tiny_model, counts.base_url, tmp_path / "whole.sqlite").wait() == 0
+            distinct = counts.total
+        with counting_proxy(server) as counts:
+            draws = random.Random(1)
+            moments = sorted(draws.uniform(0.02, 0.95) * distinct for _ in range(KILLS))
+            shutil.copytree(small_run, tmp_path / "killed")
+            killed = 0
+            for number, moment in enumerate(moments):
+                process = start(tmp_path / "killed", tiny_model, counts.base_url, tmp_path / "killed.sqlite")
+                # What was in flight at each kill is asked again, and counts again.
+                killed += kill_after(process, counts, int(moment) + number * CONCURRENCY * LIST // 2)
+            assert start(tmp_path / "killed", tiny_model, counts.base_url, tmp_path / "killed.sqlite").wait() == 0
+            asked = counts.total
+    assert killed == KILLS
+    assert distinct == 4 * 20 * 3
+    assert distinct <= asked <= distinct + KILLS * CONCURRENCY * LIST
+    folders = [tmp_path / name / "4_simulations" for name in ("whole", "killed")]
+    names = [sorted(file.name for file in folder.iterdir()) for folder in folders]
+    assert names[0] == names[1]
+    for name in names[0]:
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name

@@ -1,0 +1,67 @@
+"""What is simulated where not everything is: draws that depend on their seed and on nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewrite.config import SampleConfig
+from rewrite.text.sampling import ask, draw_latents
+from rewrite.text.windows import Text
+
+LENGTHS = [5, 8, 3, 8, 8, 4, 8]
+DOCUMENTS = np.array([0, 0, 0, 1, 1, 2, 3])
+
+
+def text_of(lengths: list[int]) -> Text:
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return Text(np.zeros(starts[-1], dtype=np.int32), starts, ("a",))
+
+
+@given(st.integers(0, 2**31), st.integers(1, 50))
+def test_latents_are_distinct_and_nested_in_nothing_but_the_seed(seed: int, wanted: int) -> None:
+    chosen = draw_latents(SampleConfig(latents=wanted, seed=seed), 40)
+    assert len(np.unique(chosen)) == min(wanted, 40) == len(chosen)
+    assert chosen.max() < 40
+    assert (chosen == draw_latents(SampleConfig(latents=wanted, seed=seed), 40)).all()
+
+
+def test_every_latent_is_as_likely_as_any_other() -> None:
+    counts = np.zeros(20)
+    for seed in range(2000):
+        counts[draw_latents(SampleConfig(latents=5, seed=seed), 20)] += 1
+    assert abs(counts / 2000 - 0.25).max() < 0.05  # five standard errors
+
+
+def test_by_default_every_position_but_the_first_of_a_window_is_asked() -> None:
+    text = text_of(LENGTHS)
+    assert (ask(text, DOCUMENTS, "test", 4, SampleConfig()) == text.counted()).all()
+
+
+def test_the_last_position_has_a_next_token_to_score() -> None:
+    asked = ask(text_of(LENGTHS), DOCUMENTS, "test", 4, SampleConfig(positions="last"))
+    ends = np.cumsum(LENGTHS)
+    assert np.flatnonzero(asked).tolist() == (ends - 2).tolist()
+
+
+@pytest.mark.parametrize("split", ["calibrate", "test"])
+def test_documents_windows_and_positions_are_counted_out(split: str) -> None:
+    text = text_of(LENGTHS)
+    asked = ask(text, DOCUMENTS, split, 4, SampleConfig(documents=2, windows=1, positions=2))
+    windows = np.add.reduceat(asked, text.starts[:-1])
+    by_document = [windows[document == DOCUMENTS] for document in range(4)]
+    assert sum(any(counts) for counts in by_document) == 2
+    assert all((counts > 0).sum() <= 1 for counts in by_document)
+    assert all(count <= 2 for count in windows)
+    assert not asked[text.starts[:-1]].any(), "the first position of a window is context"
+    assert not asked[text.starts[1:] - 1].any(), "the last one has no next token"
+
+
+def test_a_draw_does_not_depend_on_how_documents_are_cut_into_shards() -> None:
+    config = SampleConfig(documents=3, windows=2, positions=3, seed=5)
+    whole = ask(text_of(LENGTHS), DOCUMENTS, "test", 4, config)
+    first = ask(text_of(LENGTHS[:3]), DOCUMENTS[:3], "test", 4, config)
+    second = ask(text_of(LENGTHS[3:]), DOCUMENTS[3:], "test", 4, config)
+    assert (np.concatenate([first, second]) == whole).all()
