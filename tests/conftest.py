@@ -20,7 +20,16 @@ from rewrite.run.runner import go  # noqa: E402
 from rewrite.run.store import Run  # noqa: E402
 from rewrite.stages import STAGES  # noqa: E402
 
+WHOLE = {"browser", "llama", "small_run", "analysed", "outcomes", "run_folder", "stories"}
+"""Fixtures that start a browser or a server, or make a whole run."""
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what `make test FAST=1` leaves out."""
+    for item in items:
+        if WHOLE.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ from rewrite.stages.evaluate import Scorer
 from rewrite.subject.scoring import next_tokens, window_losses
 from rewrite.subject.subject import load_subject
 
+pytestmark = pytest.mark.slow
+
 TEN_LEVELS = (("quantised",), ("simulated", 1.0, "best"))
 KEYS = ["arm", "fraction", "order", "seed", "document"]
 

@@ -88,7 +88,13 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted({*plugins.names("engines"), *WAYS}))
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow if "openai" in name else ())
+    for name in sorted({*plugins.names("engines"), *WAYS})
+]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def way(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     assert request.param in WAYS, f"the engine {request.param} is not tested: add a way to open it here"
     with ExitStack() as stack:

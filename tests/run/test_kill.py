@@ -15,6 +15,8 @@ from makers.small import SMALL
 
 from rewrite.stages import STAGES
 
+pytestmark = pytest.mark.slow
+
 
 def start(folder: Path) -> subprocess.Popen[str]:
     settings = [word for setting in SMALL for word in ("--set", setting)]

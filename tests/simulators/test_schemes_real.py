@@ -16,6 +16,8 @@ from rewrite.simulators.base import Strengths
 from rewrite.simulators.llm import LanguageModelSimulator, Settings, choose_scheme
 from rewrite.text.windows import Text
 
+pytestmark = pytest.mark.slow
+
 WORDS = [["def", " main", "(", ")", ":", "\n"], ["1", "\t", "2", " <<", ">> ", "}"]]
 VOCABULARY = tuple(dict.fromkeys(word for window in WORDS for word in window))
 TEXT = Text(

@@ -15,6 +15,8 @@ import pytest
 from makers.servers import Counts, counting_proxy, llama_server
 from makers.small import SMALL
 
+pytestmark = pytest.mark.slow
+
 KILLS, CONCURRENCY, LIST = 10, 2, 3
 SAMPLE = ("sample.latents=4", "sample.documents=10", "sample.windows=1", "sample.positions=3")
 

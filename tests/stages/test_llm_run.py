@@ -21,6 +21,8 @@ from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages import STAGES
 
+pytestmark = pytest.mark.slow
+
 LANGUAGE = ("explainer=llm", "simulator=llm", "sample.latents=6", "sample.windows=1", "explainers.llm.windows=10")
 CONFIGS = Path(__file__).parents[2] / "data" / "configs"
 
