@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import seconds
-from rewrite.engines.base import Fault, Slots, Spent
+from rewrite.engines.base import Branches, Fault, Spent
 from rewrite.engines.encoding import Encoder
 from rewrite.run import plugins
 from rewrite.simulators.schemes import AllAtOnce, LastToken, Scheme
@@ -126,7 +126,7 @@ def lines(engine: str, ways: Sequence[Way], rates: Sequence[Rate]) -> Iterator[s
         yield f"{engine}: {way.name}: {rate.predictions:,.0f} predictions a second, {rate.tokens:,.1f} tokens for each"
 
 
-def lay_out(model: Path, scheme: Scheme) -> list[Slots]:
+def lay_out(model: Path, scheme: Scheme) -> list[Branches]:
     """The scheme's prompts for all explanations and one window of source code."""
     tokenizer: Any = Encoder(str(model)).tokenizer
     source = Path(plugins.__file__).read_text(encoding="utf-8")
@@ -137,7 +137,7 @@ def lay_out(model: Path, scheme: Scheme) -> list[Slots]:
     for number in range(EXPLANATIONS):
         explanation = f"the word {words[2 * number]} in code about {words[2 * number + 1]}, above all before a name"
         requests += [item.request for item in scheme.ask(explanation, tokens, asked)]
-    return [request for request in requests if isinstance(request, Slots)]
+    return [request for request in requests if isinstance(request, Branches)]
 
 
 def open_engine(name: str, model: Path, **table: Any) -> Any:
@@ -145,7 +145,7 @@ def open_engine(name: str, model: Path, **table: Any) -> Any:
     return plugins.load("engines", name).build(str(model), plugins.settings("engines", name, table))
 
 
-def ask(engine: Any, requests: Sequence[Slots]) -> Spent:
+def ask(engine: Any, requests: Sequence[Branches]) -> Spent:
     """Read them all; a fault would be a faster answer, so it ends the benchmark."""
     spent = Spent()
     for _, reading in engine.read(requests):
@@ -155,12 +155,12 @@ def ask(engine: Any, requests: Sequence[Slots]) -> Spent:
     return spent
 
 
-def afresh(engine: Any, requests: Sequence[Slots]) -> Spent:
+def afresh(engine: Any, requests: Sequence[Branches]) -> Spent:
     """Read them all, nothing kept from before."""
     engine.forget()
     return ask(engine, requests)
 
 
-def one_by_one(engine: Any, requests: Sequence[Slots]) -> Spent:
+def one_by_one(engine: Any, requests: Sequence[Branches]) -> Spent:
     """Every prompt by itself, computed whole."""
     return sum((afresh(engine, [request]) for request in requests), start=Spent())

@@ -204,6 +204,10 @@ class CostConfig(Section):
 class AnalyseConfig(Section):
     max_missing: float = Field(0.05, ge=0, le=1)
     """Largest share of the predictions that may be missing; beyond it there is no verdict."""
+    low_mass: float = Field(0.5, ge=0, le=1)
+    """Median probability of the ten digits together, where ratings are read, below which the report warns."""
+    least_mass: float = Field(0.1, ge=0, le=1)
+    """The same below which there is no verdict: such strengths are noise."""
     margin: float = Field(0.05, gt=0)
     """Half-width of the equivalence region, as a share of the gap."""
     alpha: float = Field(0.05, gt=0, lt=0.5)

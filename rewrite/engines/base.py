@@ -2,7 +2,7 @@
 
 Two things are asked of an engine:
 
-- `read` a prompt with slots: the probability of each digit 0 to 9 as the next token at every slot;
+- `read` a trunk with branches: the probability of each digit 0 to 9 as the next token at the end of every branch;
 - `generate` an answer to a question.
 
 A backend is one module here with `class Settings(Section)` and
@@ -19,7 +19,7 @@ in the order in which the answers arrive, each with the index of its request, so
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -53,7 +53,7 @@ class Abilities:
     logprobs: int
     """Log-probabilities given for a generated token: 0 is none, `VOCABULARY` all."""
     begun: bool
-    """Goes on from the beginning of an answer that it is given. Slots within an answer need it."""
+    """Goes on from the beginning of an answer that it is given. Branches within an answer need it."""
     prompt_logprobs: bool
     """Reads all slots of a prompt in one pass (else one request a slot)."""
     prefix_reuse: bool
@@ -63,18 +63,23 @@ class Abilities:
 
 
 @dataclass(frozen=True)
-class Slots:
-    """A prompt whose answer is begun, with a slot after each of `pieces`; a digit is expected at each slot.
+class Branches:
+    """A trunk and, after each of its `pieces`, a branch at whose end a digit is expected.
 
-    What stands before slot i is the messages, then pieces[0] placeholder pieces[1] placeholder ... pieces[i]: every
-    slot is filled with the same placeholder, so that no slot sees another's answer. Pieces and placeholders are
-    tokenized one by one: a token never spans a slot's edge. An engine that is not `begun` serves one empty piece only.
+    What branch i reads is exactly the messages, pieces[0] ... pieces[i], and the branch: no later piece sees a branch,
+    and no branch another. So it is the same as a prompt of its own, and every engine gives the same numbers, be it in
+    one pass or in as many as there are branches. Pieces and branch are tokenized one by one: a token never spans their
+    edges.
+
+    The trunk goes on where the answer begins or, with `turn`, where the last message ends; there the branch begins with
+    what the model's chat template puts between that message and the answer, so that each is a turn of its own. An
+    engine that is not `begun` serves one empty piece with an empty branch only.
     """
 
     messages: tuple[Message, ...]
     pieces: tuple[str, ...] = ("",)
-    placeholder: str = ""
-    """What stands in a slot: nothing costs nothing, and says nothing of any answer."""
+    branch: str = ""
+    turn: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,13 +124,16 @@ class Spent:
 
 @dataclass(frozen=True)
 class Reading:
-    """The answer to `Slots`: the probability of each digit at each slot, as the model gives it at temperature 1.
+    """The answer to `Branches`: the probability of each digit at each branch, as the model gives it at temperature 1.
 
     Rows sum to less than 1; the rest is the mass outside the digits.
     """
 
-    digits: Float[np.ndarray, "slot 10"]
+    digits: Float[np.ndarray, "branch 10"]
     spent: Spent = field(default=Spent(), compare=False)
+    instead: tuple[str, ...] = field(default=(), compare=False)
+    """Tokens that are more probable than any digit, where the engine can say so and the answer is not from the
+    cache."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,7 @@ class Fault:
 
 @runtime_checkable
 class Engine(Protocol):
-    """A language model that reads slots and generates answers."""
+    """A language model that reads branches and generates answers."""
 
     @property
     def can(self) -> Abilities:
@@ -166,18 +174,29 @@ class Engine(Protocol):
         cache's key, so never an address or a key."""
         ...
 
-    def read(self, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
-        """The digits' probabilities at the slots of each request, with its index, as they arrive."""
+    def read(self, requests: Sequence[Branches]) -> Iterator[tuple[int, Reading | Fault]]:
+        """The digits' probabilities at the branches of each request, with its index, as they arrive."""
         ...
 
     def generate(self, requests: Sequence[Question]) -> Iterator[tuple[int, Answer | Fault]]:
         """The answer to each request, with its index, as they arrive."""
         ...
 
-    def estimate(self, request: Slots | Question) -> Spent:
+    def estimate(self, request: Branches | Question) -> Spent:
         """What a request would cost at most, without running it."""
         ...
 
 
 OpenEngine = Callable[[str], Engine]
 """Opens the run's engine with a model, every call of it cached, counted and held to the budget."""
+
+
+def join(parts: Sequence[Reading | Fault]) -> Reading | Fault:
+    """A request of its branches: it fails where one of them does, since a reading holds them all."""
+    spent = sum((part.spent for part in parts), Spent())
+    faults = [part for part in parts if isinstance(part, Fault)]
+    if faults:
+        return replace(faults[0], spent=spent)
+    readings = [part for part in parts if isinstance(part, Reading)]
+    instead = tuple(dict.fromkeys(token for reading in readings for token in reading.instead))
+    return Reading(np.concatenate([reading.digits for reading in readings]), spent, instead)

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from rewrite.config import CallsConfig, Config, UserError
 from rewrite.display.tables import Row
-from rewrite.engines.base import Abilities, Answer, Engine, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.base import Abilities, Answer, Branches, Engine, Fault, Question, Reading, Spent
 from rewrite.engines.cache import Cache, Reply
 from rewrite.engines.encoding import fingerprint_model
 from rewrite.engines.prompting import prompts_folder
@@ -32,7 +32,7 @@ from rewrite.run import plugins
 from rewrite.run.files import hash_path
 from rewrite.run.store import Run
 
-R = TypeVar("R", Slots, Question)
+R = TypeVar("R", Branches, Question)
 
 
 def cost(spent: Spent, prices: CallsConfig) -> float:
@@ -122,11 +122,11 @@ class Caller:
         """See `Engine.identity`."""
         return self._engine.identity
 
-    def estimate(self, request: Slots | Question) -> Spent:
+    def estimate(self, request: Branches | Question) -> Spent:
         """See `Engine.estimate`."""
         return self._engine.estimate(request)
 
-    def read(self, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
+    def read(self, requests: Sequence[Branches]) -> Iterator[tuple[int, Reading | Fault]]:
         """See `Engine.read`; answers from the cache come first."""
         for number, reply in self._ask("read", requests, self._engine.read):
             assert not isinstance(reply, Answer), "a key says which kind of request it is of"
@@ -195,7 +195,7 @@ class Caller:
                 return number
         return len(requests)
 
-    def _limit(self, request: Slots | Question) -> str:
+    def _limit(self, request: Branches | Question) -> str:
         spent = self._cache.spent(self._calls.run.manifest["ledger"]["id"])
         limits = self._calls.config.calls
         name = _exceeded(spent + self._engine.estimate(request), limits)
@@ -215,7 +215,7 @@ def _exceeded(spent: Spent, limits: CallsConfig) -> str:
     return next((name for name, value in used.items() if 0 < getattr(limits, name) < value), "")
 
 
-def _key(identity: str, request: Slots | Question) -> bytes:
+def _key(identity: str, request: Branches | Question) -> bytes:
     fields = {k: v for k, v in vars(request).items() if k != "messages"}
     turns = [(m.role, m.content) for m in request.messages]
     content = json.dumps([identity, turns, fields], sort_keys=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from jaxtyping import Int
 
 from rewrite.config import UserError
-from rewrite.engines.base import DIGITS, Question, Slots
+from rewrite.engines.base import DIGITS, Branches, Question
 from rewrite.engines.prompting import Message
 
 ANCHOR = "\n"
@@ -30,10 +31,22 @@ SEAM = "\ue0f0{}\ue0f1"
 
 @dataclass(frozen=True)
 class Encoded:
-    """A request as ids: slot i is read after the first `ends[i]` tokens."""
+    """A request as ids: branch i stands after the first `ends[i]` tokens of the trunk."""
 
-    ids: Int[np.ndarray, " token"]
-    ends: Int[np.ndarray, " slot"]
+    trunk: Int[np.ndarray, " token"]
+    ends: Int[np.ndarray, " branch"]
+    branch: Int[np.ndarray, " token_of_branch"]
+
+    def prompts(self) -> Iterator[Int[np.ndarray, " token"]]:
+        """Each branch as a prompt of its own."""
+        for end in self.ends.tolist():
+            yield np.concatenate([self.trunk[:end], self.branch])
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " branch"]:
+        """The length of each branch's own prompt [tokens]."""
+        lengths: np.ndarray = self.ends + len(self.branch)
+        return lengths
 
 
 class Encoder:
@@ -70,27 +83,32 @@ class Encoder:
                 )
         return np.array([tokens[0] for tokens in ids])
 
-    def slots(self, request: Slots) -> Encoded:
-        """The ids of a request, up to its last slot."""
-        placeholder = self._piece(request.placeholder)
-        ids = list(self._head(request.messages))
-        ends = []
-        for number, piece in enumerate(request.pieces):
-            ids += (*placeholder, *self._piece(piece)) if number else self._piece(piece)
+    def branches(self, request: Branches) -> Encoded:
+        """The ids of a request's trunk and branch."""
+        head, tail = self._head(request.messages, request.turn)
+        ids, ends = list(head), []
+        for piece in request.pieces:
+            ids += self._piece(piece)
             ends.append(len(ids))
-        return Encoded(np.array(ids, dtype=np.int64), np.array(ends, dtype=np.int64))
+        branch = [*tail, *self._piece(request.branch)]
+        return Encoded(*(np.array(part, dtype=np.int64) for part in (ids, ends, branch)))
 
     def question(self, request: Question) -> Int[np.ndarray, " token"]:
         """The ids of a question, with the given beginning of its answer."""
-        return np.array([*self._head(request.messages), *self._piece(request.answer)], dtype=np.int64)
+        return np.array([*self._head(request.messages)[0], *self._piece(request.answer)], dtype=np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, special tokens left out."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
-    def _encode_head(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
-        """The frame around the messages is tokenized with its special tokens, their contents without: a text that looks
+    def _encode_head(
+        self, messages: tuple[Message, ...], turn: bool = False
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids before a request's pieces, and those that its branch begins with: with `turn` the frame behind the
+        last message, else none.
+
+        The frame around the messages is tokenized with its special tokens, their contents without: a text that looks
         like the end of a turn stays text."""
         contents = [m.content for m in messages]
         if self.chat:
@@ -102,13 +120,20 @@ class Encoder:
         else:
             start = self.tokenizer.decode(self.tokenizer("")["input_ids"])
             frame = start + "".join(SEAM.format(i) + "\n\n" for i in range(len(messages)))
-        ids: list[int] = []
-        for number, part in enumerate(re.split(SEAM.format("([0-9]+)"), frame)):
-            if number % 2:
-                ids += self._plain(contents[int(part)], special=False)
-            elif part:
-                ids += self._plain(part, special=True)
-        return tuple(ids)
+        parts = re.split(SEAM.format("([0-9]+)"), frame)
+        missing = set(range(len(contents))) - {int(number) for number in parts[1::2]}
+        if missing:
+            role = messages[min(missing)].role
+            raise UserError(
+                f"{self.model}: its chat template drops the {role} message, so the model would not see it; name another"
+            )
+        ids = [
+            self._plain(contents[int(part)], special=False) if number % 2 else self._plain(part, special=True)
+            for number, part in enumerate(parts)
+            if part
+        ]
+        behind = len(ids) - bool(parts[-1]) if turn else len(ids)
+        return tuple(chain.from_iterable(ids[:behind])), tuple(chain.from_iterable(ids[behind:]))
 
     def _encode_piece(self, text: str) -> tuple[int, ...]:
         """A piece of text by itself. Tokenizers that put a space before a text get an anchor, which is then cut off."""

@@ -200,6 +200,7 @@ class Facts:
             "metrics": [{"metric": name, "value": value} for name, value in self.metrics.items()],
             "latents": [_row_of(latent) for latent in self.latents],
             "scores": self.latent_scores,
+            "mass": (stats.get("mass") or {}).get("positions", []),
             "missing": [{"failed": kind, "predictions": number} for kind, number in self.faults.items()],
             "unjudged": [{"failed": kind, "windows": number} for kind, number in self.unjudged.items()],
             "reasons": [

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from rewrite.config import Place, Section, UserError
-from rewrite.engines.base import Answer, Engine, Fault, OpenEngine, Question, Reading, Slots
+from rewrite.engines.base import Answer, Branches, Engine, Fault, OpenEngine, Question, Reading
 from rewrite.explainers.base import Explanation
 from rewrite.simulators.base import Peek, Strengths
 from rewrite.simulators.schemes import AllAtOnce, Item, LastToken, Ratings, RatingsList, Scheme
@@ -31,6 +32,8 @@ from rewrite.text.windows import Text
 
 TOGETHER = 4096
 """Requests handed to the engine at a time [requests]."""
+PROBED = 32
+"""Predictions that are read before all others."""
 
 
 class Settings(Section):
@@ -40,6 +43,9 @@ class Settings(Section):
     """The language model: a folder or a hub name, or the name that a server knows it by."""
     scheme: Literal["auto", "all_at_once", "last_token", "ratings_list"] = "auto"
     """How the model is asked; `auto` takes the best that the engine can serve."""
+    least_mass: float = Field(0.1, ge=0, le=1)
+    """Of the first predictions, read before all others, the digits' median probability below which the run stops: the
+    model does not answer with digits. 0 never stops."""
     renormalise: bool = True
     """Divide by the probability that the answer is a digit at all; false follows the paper. No effect on
     ratings_list."""
@@ -95,8 +101,10 @@ class LanguageModelSimulator:
 
     scale = 9.0
 
-    def __init__(self, explanations: Sequence[Explanation], latents: int, scheme: Scheme, engine: Engine) -> None:
-        self.latents, self.scheme, self.engine = latents, scheme, engine
+    def __init__(
+        self, explanations: Sequence[Explanation], latents: int, scheme: Scheme, engine: Engine, least_mass: float = 0.0
+    ) -> None:
+        self.latents, self.scheme, self.engine, self.least_mass = latents, scheme, engine, least_mass
         given = [e for e in explanations if 0 <= e.latent < latents]
         self.texts = {e.latent: e.text for e in sorted(given, key=lambda e: e.latent) if e.text is not None}
         self.missing = {latent: "no explanation" for latent in range(latents) if latent not in self.texts}
@@ -108,14 +116,34 @@ class LanguageModelSimulator:
         windows = list(_windows(text, counted))
         page = _Page(int(counted.sum()), len(self.texts))
         placed = chain.from_iterable(self._ask(column, windows) for column in range(len(self.texts)))
-        while batch := list(islice(placed, TOGETHER)):
-            for number, reply in self._answers(batch):
+        first = list(_take_first(placed)) if self.least_mass else []
+        while batch := first or list(islice(placed, TOGETHER)):
+            replies = list(self._answers(batch)) if first else self._answers(batch)
+            if first:
+                self._check_mass([reply for _, reply in replies if isinstance(reply, Reading)])
+                first = []
+            for number, reply in replies:
                 place = batch[number]
                 if isinstance(reply, Fault):
                     page.fill(place, Ratings.none(len(place.rows), reply.kind))
                 else:
                     page.fill(place, self.scheme.read(place.item, reply))
         return self._strengths(counted, page)
+
+    def _check_mass(self, readings: Sequence[Reading]) -> None:
+        """Raise UserError, with the tokens that the model would rather say, where it does not answer with digits."""
+        least, self.least_mass = self.least_mass, 0.0
+        masses = [mass for reading in readings for mass in reading.digits.sum(1).tolist()]
+        median = float(np.median(masses)) if masses else 1.0
+        if median < least:
+            wanted = dict.fromkeys(token for reading in readings for token in reading.instead)
+            said = f"; it would say {', '.join(map(json.dumps, list(wanted)[:5]))}" if wanted else ""
+            raise UserError(
+                f"simulators.llm: where ratings are read the model gives the ten digits together a probability of "
+                f"{median:.2g} (median of {len(masses)} predictions, at least {least:g} is wanted){said}; set "
+                "simulators.llm.scheme to another or simulators.llm.model to one that answers with digits, or "
+                "simulators.llm.least_mass = 0 to go on"
+            )
 
     def _ask(self, column: int, windows: Sequence[_Window]) -> Iterator[_Placed]:
         text = list(self.texts.values())[column]
@@ -126,7 +154,7 @@ class LanguageModelSimulator:
     def _answers(self, batch: Sequence[_Placed]) -> Iterator[tuple[int, Reading | Answer | Fault]]:
         """The engine's answers to a batch of one kind of request."""
         requests = [place.item.request for place in batch]
-        slots = [request for request in requests if isinstance(request, Slots)]
+        slots = [request for request in requests if isinstance(request, Branches)]
         if slots:
             yield from self.engine.read(slots)
         else:
@@ -139,6 +167,14 @@ class LanguageModelSimulator:
         indices = np.tile(columns, int(counted.sum()))
         values = csr_array((page.strengths.ravel(), indices, ends), shape=(len(counted), self.latents))
         return Strengths(values, dict(self.missing), dict(page.faults), page.zero.ravel(), page.outside.ravel())
+
+
+def _take_first(placed: Iterator[_Placed]) -> Iterator[_Placed]:
+    """As many items as hold the predictions that are read before all others."""
+    count = 0
+    while count < PROBED and (place := next(placed, None)):
+        count += len(place.rows)
+        yield place
 
 
 def _windows(text: Text, counted: Bool[np.ndarray, " position"]) -> Iterator[_Window]:
@@ -172,4 +208,4 @@ def build(
     if not settings.model:
         raise UserError("simulators.llm.model: not set; name a language model, a folder or a hub name")
     engine = open_engine(settings.model)
-    return LanguageModelSimulator(explanations, latents, choose_scheme(settings, engine), engine)
+    return LanguageModelSimulator(explanations, latents, choose_scheme(settings, engine), engine, settings.least_mass)

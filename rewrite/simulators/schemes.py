@@ -2,10 +2,11 @@
 
 `last_token`    Paulo & Belrose (2025): one request for each position; the text ends at the token, which is marked; the
                 answer's first token is a digit, and the strength is the expectation over the digits' probabilities.
-`all_at_once`   Bills et al. (2023), Language models can explain neurons in language models: the answer lists the tokens
-                with a slot after each; all slots stay empty, so every digit is read as if it were the first, and one
-                pass over the prompt gives them all.
-`ratings_list`  for chat models without log-probabilities: a JSON list of [token, rating], checked token by token.
+                `all_at_once`   the answer is the text itself, as running text, and after each of its tokens a branch
+                asks for the digit. No branch is seen by another or by what follows, so it is a prompt a token, which an
+                engine in this process reads in one pass. (Bills et al. (2023) list tokens and leave slots empty, where
+                models expect no digit.) The digits are read as in `last_token`. `ratings_list`  for chat models without
+                log-probabilities: a JSON list of [token, rating], checked token by token.
 
 A scheme works on one window at a time. Positions are those of the window; `asked` marks the ones to rate.
 """
@@ -21,10 +22,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from rewrite.engines.base import Abilities, Answer, Question, Reading, Slots
-from rewrite.engines.prompting import Message, fill, make_text, mark, show_token
+from rewrite.engines.base import Abilities, Answer, Branches, Question, Reading
+from rewrite.engines.prompting import Message, fill, make_text, mark
 
-Request = Slots | Question
+Request = Branches | Question
+
+BRANCH = " => "
+"""What asks for a digit after a token of running text: the worked examples have it too."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class LastToken(_Probabilities):
             shown = tokens[max(0, place + 1 - self.context) : place + 1]
             text = mark(shown, [False] * (len(shown) - 1) + [True])
             messages = fill("simulate_last_token", explanation=_one_line(explanation), text=text)
-            yield Item(Slots(messages), np.array([place]))
+            yield Item(Branches(messages), np.array([place]))
 
 
 @dataclass(frozen=True)
@@ -125,28 +129,26 @@ class AllAtOnce(_Probabilities):
 
     def ask(self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"]) -> Iterator[Item]:
         """See `Scheme.ask`. What comes after the last asked token is left out."""
-        pieces = _lines(tuple(tokens), tuple(asked.tolist()))
+        pieces = _running(tuple(tokens), tuple(asked.tolist()))
         if pieces:
-            yield Item(Slots(_heading(_one_line(explanation)), pieces), np.flatnonzero(asked))
+            yield Item(Branches(_heading(_one_line(explanation)), pieces, BRANCH), np.flatnonzero(asked))
 
 
-# The same heading stands before every window of a latent, and the same lines after every latent's heading.
+# The same heading stands before every window of a latent, and the same text after every latent's heading.
 @lru_cache(maxsize=64)
 def _heading(explanation: str) -> tuple[Message, ...]:
     return fill("simulate_all_at_once", explanation=explanation)
 
 
 @lru_cache(maxsize=1024)
-def _lines(tokens: tuple[str, ...], asked: tuple[bool, ...]) -> tuple[str, ...]:
-    """A line for each token, cut after the tab of those that are asked for."""
+def _running(tokens: tuple[str, ...], asked: tuple[bool, ...]) -> tuple[str, ...]:
+    """The text up to each token that is asked for, from the one before it on."""
     pieces, begun = [], ""
     for token, is_asked in zip(tokens, asked, strict=True):
-        begun += f"{show_token(token)}\t"
+        begun += make_text(token)
         if is_asked:
             pieces.append(begun)
-            begun = "\n"
-        else:
-            begun += "\n"
+            begun = ""
     return tuple(pieces)
 
 

@@ -2,8 +2,10 @@
 
 simulator.json                  {"name": ..., "scale": x, "latents": [...] or null for all}: which are rewritten
 <split>-<shard>.safetensors     the strengths' CSR arrays, and `asked`, a flag for each position; a simulator that reads
-probabilities has float16 values, each with `zero` and `outside` (`rewrite.simulators.base`) <split>-<shard>.json
-{"missing": {latent: why}, "faults": {kind: predictions}}; where it stands, the shard is whole
+                                probabilities has float16 values, each with `zero` and `outside`
+                                (`rewrite.simulators.base`)
+<split>-<shard>.json            {"missing": {latent: why}, "faults": {kind: predictions}}; where it stands, the shard is
+                                whole
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from rewrite.coder.activations import pack_sparse, unpack_sparse
@@ -57,6 +59,10 @@ class Simulations:
         arrays = load_arrays(self.folder / f"{shard}.safetensors")
         arrays["values"] = arrays["values"].astype(np.float32)
         return unpack_sparse(arrays, (positions, self.latents))
+
+    def outside(self, shard: str) -> Float[np.ndarray, " entry"] | None:
+        """Of each stored strength the probability of an answer that is no digit; None where none was read."""
+        return load_arrays(self.folder / f"{shard}.safetensors").get("outside")
 
     def missing(self, shards: Sequence[str]) -> dict[int, str]:
         """Latents without any prediction in some shard, and why."""

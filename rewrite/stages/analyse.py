@@ -20,6 +20,7 @@ from rewrite.run.store import Run
 from rewrite.statistics import curves, places
 from rewrite.statistics.analysis import Latents, analyse
 from rewrite.statistics.losses import read_losses
+from rewrite.statistics.mass import unpack
 
 
 def run(config: Config, run: Run) -> None:
@@ -38,7 +39,8 @@ def read_latents(path: Path) -> Latents:
     """What the analysis needs to know of the latents."""
     table = pq.read_table(path)
     shares = table.column("missing_share").to_numpy()
-    return Latents(int(table.schema.metadata[b"latents"]), len(shares), float(shares.mean()))
+    mass = unpack(table.schema.metadata.get(b"mass", b"").decode())
+    return Latents(int(table.schema.metadata[b"latents"]), len(shares), float(shares.mean()), mass)
 
 
 def read_maxima(path: Path) -> Float[np.ndarray, " latent"]:

@@ -45,6 +45,7 @@ from rewrite.config import Config, UserError
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.curves import Curves, Measured, measure, save_curves
+from rewrite.statistics.mass import Mass, measure_mass, pack
 from rewrite.statistics.places import PLACED, Tally, per_million
 from rewrite.subject.subject import Subject, load_subject
 
@@ -58,7 +59,8 @@ def run(config: Config, run: Run) -> None:
     pairs = walk_pairs(store, simulations, "test")
     measured = measure(pairs, fitted.calibrator, simulations.scale, rewritten & ~absent)
     with run.writing("5_latents.parquet") as path:
-        pq.write_table(latent_table(fitted, rewritten, measured.missing_shares), path)
+        mass = measure_mass(store, simulations)
+        pq.write_table(latent_table(fitted, rewritten, measured.missing_shares, mass), path)
     with run.writing("5_calibration.safetensors") as path:
         save_curves(path, draw_curves(fitted, measured))
 
@@ -88,9 +90,10 @@ def draw_curves(fitted: Fitted, measured: Measured) -> Curves:
 
 
 def latent_table(
-    fitted: Fitted, rewritten: Bool[np.ndarray, " latent"], shares: Float[np.ndarray, " latent"]
+    fitted: Fitted, rewritten: Bool[np.ndarray, " latent"], shares: Float[np.ndarray, " latent"], mass: Mass | None
 ) -> pa.Table:
-    """What the calibrate split says of each rewritten latent, a row each; the coder's width is in the metadata."""
+    """What the calibrate split says of each rewritten latent, a row each; the coder's width is in the metadata, and,
+    where the simulator reads probabilities, the mass on digits over all (`rewrite.statistics.mass`)."""
     latents, tally = np.flatnonzero(rewritten), fitted.tally
     table = pa.table(
         {
@@ -102,7 +105,10 @@ def latent_table(
             "missing_share": pa.array(shares[latents], pa.float64()),
         }
     )
-    return table.replace_schema_metadata({"latents": str(len(rewritten))})
+    if mass is None:
+        return table.replace_schema_metadata({"latents": str(len(rewritten))})
+    table = table.append_column("mass", pa.array(mass.medians[latents], pa.float64(), from_pandas=True))
+    return table.replace_schema_metadata({"latents": str(len(rewritten)), "mass": pack(mass)})
 
 
 def read_scores(path: Path, column: str) -> Float[np.ndarray, " latent"]:

@@ -36,11 +36,13 @@ BASELINES = ("coder", "mean", "mean_layer", "zero_layer", "shuffled", "random", 
 
 @dataclass(frozen=True)
 class Latents:
-    """How many latents the coder has, how many of them are rewritten, and the share of predictions that are missing."""
+    """How many latents the coder has, how many of them are rewritten, the share of predictions that are missing, and
+    the mass on digits (`rewrite.statistics.mass`), None where the simulator reads no probabilities."""
 
     every: int
     rewritten: int
     missing: float
+    mass: dict[str, Any] | None = None
 
 
 def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Path) -> dict[str, Any]:
@@ -58,6 +60,9 @@ def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Pat
             "latents": latents.every,
             "rewritten": latents.rewritten,
             "missing": {"share": latents.missing, "most": config.max_missing},
+            "mass": None
+            if latents.mass is None
+            else latents.mass | {"least": config.least_mass, "low": config.low_mass},
             "alpha": config.alpha,
             "gap": {"nats": gap.value, "ci": [interval.low, interval.high], "se": gap.se},
             "arms": [_describe(key, nats, losses, config.alpha) for key, nats in losses.single.items()],
@@ -66,9 +71,9 @@ def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Pat
             + _compare_secondary(losses, config, margin)
             + _compare_controls(losses, config, margin),
             "split": split_loss(losses, config.alpha),
-            "warnings": find_warnings(losses, config),
+            "warnings": warn_of_mass(latents.mass, config) + find_warnings(losses, config),
         }
-    if latents.missing > config.max_missing:
+    if latents.missing > config.max_missing or (latents.mass and latents.mass["median"] < config.least_mass):
         for row in result["comparisons"]:
             row["verdict"] = None
     chosen = stats.find_headline(result)
@@ -167,6 +172,17 @@ def split_loss(losses: Losses, alpha: float) -> list[dict[str, Any]]:
         share = found.value / lost.value if lost.interval(alpha).low > 0 else None
         parts.append({"part": part, "nats": found.value, "ci": [ends.low, ends.high], "share": share})
     return parts
+
+
+def warn_of_mass(mass: dict[str, Any] | None, config: AnalyseConfig) -> list[str]:
+    """A sentence where the simulator's model seldom meant to say a digit."""
+    if mass is None or mass["median"] >= config.low_mass:
+        return []
+    return [
+        f"Where a rating was read, the model gave the ten digits together a probability of {mass['median']:.2g} in the "
+        f"median (10th percentile {mass['p10']:.2g}): it had other words in mind, and the strengths are mostly noise "
+        "made to look like ratings. Another scheme, prompt or model may answer with digits."
+    ]
 
 
 def find_warnings(losses: Losses, config: AnalyseConfig) -> list[str]:

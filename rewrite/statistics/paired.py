@@ -248,7 +248,13 @@ def verdict_sentence(result: dict[str, Any]) -> str:
     row = find_headline(result)
     same = [arm for arm in result["arms"] if all(arm[key] == row[key] for key in ("arm", "fraction", "order"))]
     share, interval, gap = same[0]["recovered"], same[0]["recovered_ci"], result["gap"]
-    lost = result["missing"]
+    lost, mass = result["missing"], result.get("mass")
+    if row["verdict"] is None and lost["share"] <= lost["most"] and mass:
+        return (
+            f"No verdict: where ratings are read the model gives the ten digits together a probability of "
+            f"{mass['median']:.2g} in the median, at least {mass['least']:.2g} is needed (analyse.least_mass): its "
+            "strengths are noise."
+        )
     if row["verdict"] is None:
         return (
             f"No verdict: {100 * lost['share']:.3g}% of the predictions are missing, at most {100 * lost['most']:.3g}% "

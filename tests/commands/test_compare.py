@@ -241,7 +241,7 @@ def test_the_schema_that_others_rely_on(tmp_path: Path) -> None:
     assert (facts["schema"], facts["unit"], facts["documents"]) == (1, "document", 30)
     assert facts["tokens"] == sum(BASE.windows) * 18
     keys = {"run", "loss", "se", "recovered", "recovered_ci", "fraction", "gap", "verdict", "latents", "rewritten"}
-    assert all(set(run) == keys | {"words", "missing", "calls", "cost", "seconds"} for run in facts["runs"])
+    assert all(set(run) == keys | {"words", "missing", "mass", "calls", "cost", "seconds"} for run in facts["runs"])
     keys = {
         "a",
         "b",
@@ -273,7 +273,7 @@ def test_hostile_names_stay_in_their_cells(tmp_path: Path) -> None:
     html = markdown.MarkdownIt("commonmark").enable("table").render(page.write("markdown"))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
     assert cells[0] == "r|un&lt;b&gt;*x*_y_ [31m`$5$"
-    assert len(cells) == 2 * 8 + 8
+    assert len(cells) == 2 * 9 + 8
     assert "<b>" not in html and "<em>" not in html
     table = page.write("table")
     assert "\x1b" not in table and "\u202e" not in table

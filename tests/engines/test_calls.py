@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers.fake_engine import FakeEngine, before_slots, digits_of
+from makers.fake_engine import FakeEngine, before_branches, digits_of
 
 from rewrite.config import Config, UserError
-from rewrite.engines.base import Answer, Engine, Fault, Question, Reading, Slots
+from rewrite.engines.base import Answer, Branches, Engine, Fault, Question, Reading
 from rewrite.engines.calls import Calls
 from rewrite.engines.prompting import Message
 from rewrite.run import plugins
@@ -38,8 +38,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     return engine
 
 
-def slots(number: int) -> Slots:
-    return Slots((Message("user", f"prompt {number}"),), ("a\t", "\nb\t"))
+def slots(number: int) -> Branches:
+    return Branches((Message("user", f"prompt {number}"),), ("a\t", "\nb\t"))
 
 
 def settings(*overrides: str) -> Config:
@@ -55,7 +55,7 @@ def test_each_answer_comes_with_its_own_request(fake: FakeEngine, tmp_path: Path
     with Run(tmp_path / "r") as run:
         replies = read(run, [3, 1, 2, 1])
     for place, number in enumerate([3, 1, 2, 1]):
-        expected = np.stack([digits_of(text) for text in before_slots(slots(number))])
+        expected = np.stack([digits_of(text) for text in before_branches(slots(number))])
         reply = replies[place]
         assert isinstance(reply, Reading)
         assert (reply.digits == expected).all()

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 
 from rewrite.config import UserError
-from rewrite.engines.base import DIGITS, Answer, Engine, Fault, Question, Reading, Slots
+from rewrite.engines.base import DIGITS, Answer, Branches, Engine, Fault, Question, Reading
 from rewrite.engines.encoding import Encoder
 from rewrite.engines.prompting import Message
 from rewrite.run import plugins
@@ -115,22 +115,28 @@ class Reference:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
 
-    def head(self, messages: tuple[Message, ...]) -> list[int]:
+    def render(self, messages: tuple[Message, ...]) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]
-        text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        return self.ids(text)
+        text: str = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        return text
+
+    def head(self, messages: tuple[Message, ...]) -> list[int]:
+        return self.ids(self.render(messages))
 
     def ids(self, text: str) -> list[int]:
         found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
 
-    def digits(self, request: Slots) -> Float[np.ndarray, "slot 10"]:
-        """Slot by slot, a whole forward each."""
+    def digits(self, request: Branches) -> Float[np.ndarray, "branch 10"]:
+        """Branch by branch, a whole forward each."""
         import torch
 
-        ids, rows = self.head(request.messages), []
-        for number, piece in enumerate(request.pieces):
-            ids += (self.ids(request.placeholder) if number else []) + self.ids(piece)
+        text, rows = self.render(request.messages), []
+        closing = CLOSING if request.turn else ""
+        head, tail = self.ids(text.removesuffix(closing)), self.ids(closing)
+        for piece in request.pieces:
+            head = head + self.ids(piece)
+            ids = head + tail + self.ids(request.branch)
             with torch.no_grad():
                 logits = self.model(torch.tensor([ids]), use_cache=False).logits[0, -1].double()
             rows.append(logits.softmax(-1)[[self.ids(digit)[0] for digit in DIGITS]].numpy())
@@ -156,18 +162,25 @@ WINDOWS = (
 )
 
 
-def prompt(explanation: str, window: tuple[str, ...]) -> Slots:
+def prompt(explanation: str, window: tuple[str, ...]) -> Branches:
     """A prompt as the scheme all_at_once lays it out."""
-    messages = (Message("system", INSTRUCTIONS), Message("user", f"Explanation: {explanation}"))
-    return Slots(messages, tuple(("\n" if number else "") + f"{token}\t" for number, token in enumerate(window)))
+    return Branches((Message("system", INSTRUCTIONS), Message("user", f"Explanation: {explanation}")), window, " => ")
 
 
 PROMPTS = [prompt(explanation, window) for explanation in ("numbers", "names of\n modules") for window in WINDOWS]
-# The last token of a text, as the scheme last_token asks for it; and two slots that nearly all of the prompt precedes.
-PROMPTS += [Slots(PROMPTS[0].messages), Slots(PROMPTS[0].messages, ("import", " os"), placeholder="0")]
+# The last token of a text, as the scheme last_token asks for it; nothing but a trunk; and a turn of its own at each
+# word.
+PROMPTS += [
+    Branches(PROMPTS[0].messages),
+    Branches(PROMPTS[0].messages, ("import", " os")),
+    Branches(PROMPTS[0].messages, (" text:", " an", " import", " os"), turn=True),
+    Branches(PROMPTS[0].messages, (" text:", " an", " import"), "It is ", turn=True),
+]
+CLOSING = "<eos>\n<|assistant|>\n"
+"""What the tiny model's template puts between the last message and the answer."""
 
 
-def read(engine: Engine, requests: list[Slots]) -> list[Reading]:
+def read(engine: Engine, requests: list[Branches]) -> list[Reading]:
     """The readings in the order of the requests, each of them there once."""
     found = list(engine.read(requests))
     assert sorted(number for number, _ in found) == list(range(len(requests)))
@@ -176,7 +189,7 @@ def read(engine: Engine, requests: list[Slots]) -> list[Reading]:
     return [reply for _, reply in sorted(found, key=lambda pair: pair[0]) if isinstance(reply, Reading)]
 
 
-def agree(found: Float[np.ndarray, "slot 10"], expected: Float[np.ndarray, "slot 10"], tolerance: float) -> None:
+def agree(found: Float[np.ndarray, "branch 10"], expected: Float[np.ndarray, "branch 10"], tolerance: float) -> None:
     """The digits' shares among themselves, and their sum, are the same."""
     inside, wanted = found.sum(1, keepdims=True), expected.sum(1, keepdims=True)
     np.testing.assert_allclose(found / inside, expected / wanted, rtol=0, atol=tolerance)
@@ -190,20 +203,18 @@ def test_digits_are_those_of_a_plain_forward(way: Way, reference: Reference) -> 
         agree(reading.digits.astype(float), reference.digits(request), way.tolerance)
 
 
-def test_the_reference_tells_slots_apart(reference: Reference) -> None:
-    """What the tolerance must be small beside: different slots, explanations and windows differ by far more."""
+def test_the_reference_tells_branches_apart(reference: Reference) -> None:
+    """What the tolerance must be small beside: different branches, explanations and windows differ by far more."""
     first, second = (reference.digits(PROMPTS[number]) for number in (0, 3))
     shares = first / first.sum(1, keepdims=True)
-    assert np.abs(np.diff(shares, axis=0)).max(1).min() > 0.04
+    assert np.abs(np.diff(shares, axis=0)).max(1).min() > 0.03
     assert np.abs(shares - second / second.sum(1, keepdims=True)).max() > 0.04
 
 
-def test_all_slots_at_once_are_each_slot_by_itself(way: Way) -> None:
-    """The same prompt asked up to slot i only, with the placeholders before it written into the piece."""
+def test_all_branches_at_once_are_each_by_itself(way: Way) -> None:
+    """The same trunk asked up to branch i only."""
     whole = PROMPTS[0]
-    each = []
-    for number in range(len(whole.pieces)):
-        each.append(Slots(whole.messages, whole.pieces[: number + 1], whole.placeholder))
+    each = [replace(whole, pieces=whole.pieces[: number + 1]) for number in range(len(whole.pieces))]
     tolerance = 1e-4 if way.engine.can.prompt_logprobs else way.tolerance
     (together,) = read(way.engine, [whole])
     for number, one in enumerate(read(way.engine, each)):
@@ -226,7 +237,7 @@ def test_no_requests_no_answers(way: Way) -> None:
 
 
 def test_too_long_is_a_fault_of_that_request_only(way: Way) -> None:
-    long = Slots((Message("user", "word " * 6000),))
+    long = Branches((Message("user", "word " * 6000),))
     found = dict(way.engine.read([PROMPTS[0], long, PROMPTS[1]]))
     assert isinstance(found[0], Reading) and isinstance(found[2], Reading)
     assert isinstance(found[1], Fault) and found[1].kind == "too long"
@@ -319,15 +330,16 @@ def encoder(tiny_model: Path) -> Encoder:
 
 @settings(max_examples=150, deadline=None)
 @given(pieces=PIECES)
-def test_slot_i_follows_piece_i(encoder: Encoder, pieces: list[str]) -> None:
-    """Whatever the pieces say, their ids read as the pieces, and a slot stands where its piece ends."""
-    request = Slots((Message("user", "x"),), tuple(pieces), "?")
-    encoded = encoder.slots(request)
-    head = encoder.slots(Slots(request.messages)).ids
-    assert encoded.ids[: len(head)].tolist() == head.tolist()
-    assert encoded.ends[-1] == len(encoded.ids)
+def test_branch_i_follows_piece_i(encoder: Encoder, pieces: list[str]) -> None:
+    """Whatever the pieces say, their ids read as the pieces, and a branch stands where its piece ends."""
+    request = Branches((Message("user", "x"),), tuple(pieces), "?")
+    encoded = encoder.branches(request)
+    head = encoder.branches(Branches(request.messages)).trunk
+    assert encoded.trunk[: len(head)].tolist() == head.tolist()
+    assert encoded.ends[-1] == len(encoded.trunk)
     begin, decode = len(head), encoder.tokenizer.decode
-    for number, (piece, end) in enumerate(zip(pieces, encoded.ends, strict=True)):
-        text = decode(encoded.ids[begin:end].tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        assert text == ("?" if number else "") + piece
+    for piece, end in zip(pieces, encoded.ends, strict=True):
+        text = decode(encoded.trunk[begin:end].tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert text == piece
         begin = int(end)
+    assert decode(encoded.branch.tolist()) == "?"

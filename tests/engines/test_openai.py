@@ -13,7 +13,7 @@ from makers.asking import MARKER, ask, engine, prompt_of, show
 from makers.faults import SINGLE, WHOLE, FaultServer, answer_of, at_random, digits_of, fault_server
 
 from rewrite.config import UserError
-from rewrite.engines.base import Answer, Engine, Fault, Question, Reading, Slots
+from rewrite.engines.base import Answer, Branches, Engine, Fault, Question, Reading
 from rewrite.engines.openai import Settings, build
 from rewrite.engines.openai.pacing import Pace, read_retry_after
 from rewrite.run import plugins
@@ -233,7 +233,7 @@ def test_a_server_that_is_not_there() -> None:
 
 def test_slots_within_an_answer_need_a_tokenizer(server: FaultServer) -> None:
     with pytest.raises(UserError, match=r"engines\.openai\.tokenizer"):
-        list(engine(server).read([Slots(ask(0).messages, ("a", "b"))]))
+        list(engine(server).read([Branches(ask(0).messages, ("a", "b"))]))
     assert not server.arrivals
 
 

@@ -11,16 +11,16 @@ from makers.asking import ask, engine, many_slots, show
 from makers.faults import FaultServer, digits_of
 
 from rewrite.config import UserError
-from rewrite.engines.base import VOCABULARY, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.base import VOCABULARY, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.encoding import Encoder
 from rewrite.engines.openai import Settings
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("key")]
 
 
-def expected(encoder: Encoder, request: Slots) -> np.ndarray:
-    encoded = encoder.slots(request)
-    return np.array([digits_of(json.dumps(encoded.ids[:end].tolist())) for end in encoded.ends])
+def expected(encoder: Encoder, request: Branches) -> np.ndarray:
+    encoded = encoder.branches(request)
+    return np.array([digits_of(json.dumps(ids.tolist())) for ids in encoded.prompts()])
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])
@@ -46,7 +46,7 @@ def replace_processed(spent: Spent) -> tuple[int, int, int]:
 def test_one_prompt_that_is_too_long_does_not_cost_its_list(server: FaultServer, tiny_model: Path) -> None:
     requests = [many_slots(i, 1) for i in range(8)]
     encoder = Encoder(str(tiny_model))
-    ids = json.dumps(encoder.slots(requests[5]).ids.tolist())
+    ids = json.dumps(next(encoder.branches(requests[5]).prompts()).tolist())
     server.choose = lambda prompt, tries: "too long" if prompt == ids else ""
     found = dict(engine(server, tokenizer=str(tiny_model)).read(requests))
     assert [i for i, outcome in found.items() if isinstance(outcome, Fault)] == [5]
@@ -55,8 +55,8 @@ def test_one_prompt_that_is_too_long_does_not_cost_its_list(server: FaultServer,
 
 def test_a_fault_at_one_slot_is_a_fault_of_its_request_alone(server: FaultServer, tiny_model: Path) -> None:
     requests = [many_slots(i) for i in range(6)]
-    encoded = Encoder(str(tiny_model)).slots(requests[2])
-    ids = json.dumps(encoded.ids[: encoded.ends[3]].tolist())
+    encoded = Encoder(str(tiny_model)).branches(requests[2])
+    ids = json.dumps(list(encoded.prompts())[3].tolist())
     server.choose = lambda prompt, tries: "nan" if prompt == ids else ""
     found = dict(engine(server, tokenizer=str(tiny_model)).read(requests))
     assert {i: outcome.kind for i, outcome in found.items() if isinstance(outcome, Fault)} == {

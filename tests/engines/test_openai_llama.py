@@ -13,7 +13,7 @@ from makers.asking import ask, many_slots
 from makers.faults import prompts_of
 from makers.servers import counting_proxy, llama_server
 
-from rewrite.engines.base import Answer, Fault, Question, Reading, Slots
+from rewrite.engines.base import Answer, Branches, Fault, Question, Reading
 from rewrite.engines.encoding import Encoder
 from rewrite.engines.openai import OpenAI, Settings, build
 from rewrite.engines.prompting import Message
@@ -31,16 +31,16 @@ def real(url: str, **settings: Any) -> OpenAI:
     return build("tiny", Settings.model_validate({"base_url": url, "retries": 0, "timeout": 60} | settings))
 
 
-def digits_by_transformers(folder: Path, requests: Sequence[Slots]) -> list[np.ndarray]:
+def digits_by_transformers(folder: Path, requests: Sequence[Branches]) -> list[np.ndarray]:
     import torch
     from transformers import AutoModelForCausalLM
 
     model, encoder = AutoModelForCausalLM.from_pretrained(folder).float().eval(), Encoder(str(folder))
     rows = []
     for request in requests:
-        encoded = encoder.slots(request)
+        encoded = encoder.branches(request)
         with torch.no_grad():
-            logits = model(torch.from_numpy(encoded.ids)[None]).logits[0, encoded.ends - 1]
+            logits = torch.stack([model(torch.from_numpy(ids)[None]).logits[0, -1] for ids in encoded.prompts()])
         rows.append(torch.softmax(logits, -1)[:, encoder.digits].numpy())
     return rows
 
@@ -87,7 +87,7 @@ def test_llama_cpp_reads_text_at_the_beginning_of_an_answer(llama: str) -> None:
 
 
 def test_prompts_too_long_for_llama_cpp(llama: str, tiny_model: Path) -> None:
-    long = Slots((Message("user", "word " * 6000),))
+    long = Branches((Message("user", "word " * 6000),))
     found = dict(real(llama, tokenizer=str(tiny_model)).read([ask(0), long, ask(1)]))
     assert isinstance(found[1], Fault) and found[1].kind == "too long"
     assert isinstance(found[0], Reading) and isinstance(found[2], Reading)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewrite.config import UserError
-from rewrite.engines.base import Answer, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.base import Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.prompting import Message
 from rewrite.engines.transformers import Settings, TransformersEngine, build
-from rewrite.engines.transformers.trunk import Reader, Row, can_cut_back, common, plan_batches
+from rewrite.engines.transformers.trunk import Reader, Row, can_branch, can_cut_back, common, plan_batches
 
 pytestmark = pytest.mark.timeout(300)
 VOCABULARY = 97
@@ -49,10 +49,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 WHOLE = {"mamba", "llama4_text"}
 """Families whose caches cannot be cut back."""
+SEPARATE = WHOLE | {"mistral", "gemma2", "gemma3_text", "bloom"}
+"""Families that take no mask of ours: sliding windows, ALiBi, other caches."""
 
 
-def rows_of(seed: int, number: int, reuse: bool) -> list[Row]:
-    """Prompts that begin alike to various lengths, with three slots each, some of them within what is alike."""
+def rows_of(seed: int, number: int, branch: int = 0) -> list[Row]:
+    """Trunks that begin alike to various lengths, with three branches each, some of them within what is alike."""
     random = np.random.default_rng(seed)
     beginning = random.integers(3, VOCABULARY, 20)
     rows = []
@@ -61,33 +63,120 @@ def rows_of(seed: int, number: int, reuse: bool) -> list[Row]:
         ids = np.concatenate([beginning[: random.integers(10, 20)], rest])
         first = 6 if at == 3 else min(22, len(ids) - 4)
         ends = np.sort(random.choice(np.arange(first, len(ids)), 3, replace=False)) + 1
-        rows.append(Row(at, ids, ends, int(ends[0]) - 1 if reuse else 0))
+        # Rows of one batch may differ in how long their branches are.
+        rows.append(Row(at, ids[: ends[-1]], ends, random.integers(3, VOCABULARY, branch + at % 2 * bool(branch))))
     return sorted(rows, key=lambda row: row.ids.tolist())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_shared_beginnings_change_no_answer(family: str) -> None:
+def make_family(family: str, dtype: str = "float32") -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SIZES, **FAMILIES[family])).eval()
+    config = AutoConfig.for_model(family, **SIZES, **FAMILIES[family])
+    return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+
+
+def alone(model: Any, row: Row) -> np.ndarray:
+    """The digits of each branch as a prompt of its own, in a plain forward."""
+    import torch
+
+    found = []
+    for end in row.ends:
+        ids = np.concatenate([row.ids[:end], row.branch])
+        with torch.no_grad():
+            logits = model(torch.from_numpy(ids)[None], use_cache=False).logits[0, -1]
+        found.append(logits.float().softmax(-1)[20:30].numpy())
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shared_beginnings_change_no_answer(family: str) -> None:
+    model = make_family(family)
     reuse = can_cut_back(model.config)
     assert reuse == (family not in WHOLE)
     reader = Reader(model, np.arange(20, 30), reuse)
     for most in (1, 3):
-        rows = rows_of(most, 7, reuse)
+        rows = rows_of(most, 7)
         processed = 0
+        for batch in plan_batches(rows, most, reader.ids, reuse):
+            some = rows[batch.begin : batch.end]
+            for row, reading in zip(some, reader.read(some, batch.shared), strict=True):
+                np.testing.assert_allclose(reading.digits, alone(model, row), rtol=1e-3, atol=1e-6)
+                processed += reading.spent.processed
+        whole = sum(row.length for row in rows)
+        assert processed < whole if reuse else processed == whole
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_branches_in_one_pass_are_prompts_of_their_own(family: str) -> None:
+    """Whatever came before, in batches of trunks and branches of different lengths, which are padded."""
+    model = make_family(family)
+    assert can_branch(model.config) == (family not in SEPARATE)
+    if family in SEPARATE:
+        return
+    reader = Reader(model, np.arange(20, 30), True)
+    for most in (1, 3, 7):
+        rows = rows_of(most, 7, branch=2)
         for batch in plan_batches(rows, most, reader.ids):
             some = rows[batch.begin : batch.end]
             for row, reading in zip(some, reader.read(some, batch.shared), strict=True):
-                with torch.no_grad():
-                    logits = model(torch.from_numpy(row.ids)[None], use_cache=False).logits[0, row.ends - 1]
-                expected = logits.float().softmax(-1)[:, 20:30].numpy()
-                np.testing.assert_allclose(reading.digits, expected, rtol=1e-3, atol=1e-6)
-                processed += reading.spent.processed
-        whole = sum(len(row.ids) for row in rows)
-        assert processed < whole if reuse else processed == whole
+                np.testing.assert_allclose(reading.digits, alone(model, row), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_branches_in_half_precision(dtype: str) -> None:
+    model = make_family("llama", dtype)
+    reader, rows = Reader(model, np.arange(20, 30), True), rows_of(5, 7, branch=2)
+    for batch in plan_batches(rows, 7, reader.ids):
+        some = rows[batch.begin : batch.end]
+        for row, reading in zip(some, reader.read(some, batch.shared), strict=True):
+            assert np.isfinite(reading.digits).all()
+            np.testing.assert_allclose(reading.digits, alone(model, row), rtol=0.1, atol=0.01)
+
+
+@pytest.fixture(scope="module")
+def sliding(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model whose layers see 9 tokens back, with the tokenizer and template of the tiny one."""
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "sliding"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    sizes = SIZES | {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 2048,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    MistralForCausalLM(MistralConfig(**sizes, **FAMILIES["mistral"])).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_takes_no_mask_gets_separate_prompts_and_the_log_says_so_once(
+    sliding: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = build(str(sliding), Settings(batch=4))
+    assert not engine.can.prompt_logprobs
+    for _ in range(2):
+        for request, reading in zip(prompts(5), readings(engine, prompts(5)), strict=True):
+            encoded = engine._encoder.branches(request)
+            row = Row(0, encoded.trunk, encoded.ends, encoded.branch)
+            model, digits = engine._network, engine._encoder.digits
+            found = all_of(model, row)[:, digits]
+            np.testing.assert_allclose(reading.digits, found, rtol=1e-3, atol=1e-6)
+            assert reading.spent.tokens_in == engine.estimate(request).tokens_in == int(encoded.lengths.sum())
+            assert reading.spent.calls == 3
+    assert sum("takes no mask" in record.message for record in caplog.records) == 1
+
+
+def all_of(model: Any, row: Row) -> np.ndarray:
+    """The whole vocabulary's probabilities at each branch, in a plain forward each."""
+    import torch
+
+    with torch.no_grad():
+        prompts = [torch.from_numpy(np.concatenate([row.ids[:end], row.branch]))[None] for end in row.ends]
+        return np.stack([model(ids, use_cache=False).logits[0, -1].softmax(-1).numpy() for ids in prompts])
 
 
 ROWS = st.lists(st.lists(st.integers(0, 1), min_size=2, max_size=8), min_size=1, max_size=12)
@@ -96,7 +185,10 @@ ROWS = st.lists(st.lists(st.integers(0, 1), min_size=2, max_size=8), min_size=1,
 @settings(max_examples=200, deadline=None)
 @given(prompts=ROWS, most=st.integers(1, 4), trunk=st.lists(st.integers(0, 1), max_size=8))
 def test_batches_cover_all_rows_and_share_what_is_alike(prompts: list[list[int]], most: int, trunk: list[int]) -> None:
-    rows = [Row(n, np.array(ids), np.array([len(ids)]), len(ids) - 1) for n, ids in enumerate(sorted(prompts))]
+    rows = [
+        Row(n, np.array(ids), np.array([len(ids)]), np.zeros(0, dtype=np.int64))
+        for n, ids in enumerate(sorted(prompts))
+    ]
     batches = plan_batches(rows, most, np.array(trunk, dtype=np.int64))
     assert [n for batch in batches for n in range(batch.begin, batch.end)] == list(range(len(rows)))
     for batch in batches:
@@ -105,11 +197,11 @@ def test_batches_cover_all_rows_and_share_what_is_alike(prompts: list[list[int]]
         assert all(common(some[0].ids, row.ids) >= batch.shared and row.open >= batch.shared for row in some)
 
 
-def prompts(number: int) -> list[Slots]:
+def prompts(number: int) -> list[Branches]:
     head = Message("system", "Rate each token from 0 to 9. " * 20)
     words = ["import", "os", "for", "x", "in", "range", "class", "def", "return"]
     return [
-        Slots((head, Message("user", f"Explanation: {words[n % 9]} {n}")), (f"{words[n % 7]}\t", "\nos\t", "\n7\t"))
+        Branches((head, Message("user", f"Explanation: {words[n % 9]} {n}")), (f" {words[n % 7]}", " os", " 7"), " => ")
         for n in range(number)
     ]
 
@@ -119,7 +211,7 @@ def engine(tiny_model: Path) -> TransformersEngine:
     return build(str(tiny_model), Settings())
 
 
-def readings(engine: TransformersEngine, requests: Sequence[Slots]) -> list[Reading]:
+def readings(engine: TransformersEngine, requests: Sequence[Branches]) -> list[Reading]:
     found = dict(engine.read(requests))
     return [reply for n in range(len(requests)) if isinstance(reply := found[n], Reading)]
 
@@ -152,7 +244,7 @@ def test_what_is_processed_is_what_reaches_the_model(engine: TransformersEngine)
     assert seen == processed
 
 
-def test_only_slots_reach_the_vocabulary(engine: TransformersEngine) -> None:
+def test_only_the_ends_of_branches_reach_the_vocabulary(engine: TransformersEngine) -> None:
     seen: list[int] = []
     head = engine._network.get_output_embeddings()
     hook = head.register_forward_hook(lambda _, inputs, output: seen.append(output.numel() // output.shape[-1]))
@@ -167,7 +259,7 @@ def test_only_slots_reach_the_vocabulary(engine: TransformersEngine) -> None:
 def test_a_failure_stays_with_its_request(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = prompts(6)
     good = readings(engine, requests)
-    bad, read = engine._encoder.slots(requests[2]).ids.tolist(), engine._reader.read
+    bad, read = engine._encoder.branches(requests[2]).trunk.tolist(), engine._reader.read
 
     def fail(rows: Sequence[Row], shared: int) -> list[Reading]:
         import torch

@@ -19,7 +19,7 @@ import pytest
 import rewrite.engines.vllm as engine_module
 import rewrite.engines.vllm.loading as vllm_loading
 from rewrite.config import UserError
-from rewrite.engines.base import Answer, Engine, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.base import Answer, Branches, Engine, Fault, Question, Reading, Spent
 from rewrite.engines.encoding import Encoder
 from rewrite.engines.prompting import Message
 from rewrite.engines.vllm import Settings, VllmEngine, build
@@ -31,17 +31,17 @@ SYSTEM = Message("system", "You rate how strongly a latent responds to each toke
 LINES = ("\n", "\nThe\t", "\n dog\t", "\n 9\t", "\n\\t\t")
 
 
-def rating(explanation: str, lines: int = 40) -> Slots:
-    """Slots within an answer, after a beginning that all explanations share."""
+def rating(explanation: str, lines: int = 40) -> Branches:
+    """Branches within an answer, after a beginning that all explanations share."""
     pieces = ("The\t", *(LINES[1 + n % 4] for n in range(lines - 1)))
-    return Slots((SYSTEM, Message("user", f"Explanation: {explanation}")), pieces)
+    return Branches((SYSTEM, Message("user", f"Explanation: {explanation}")), pieces)
 
 
-RATINGS = [rating("dogs"), rating("dogs and cats", 7), Slots((Message("user", "A digit:"),)), rating("numbers", 3)]
-LONG = Slots((Message("user", "x y " * 5000),))
+RATINGS = [rating("dogs"), rating("dogs and cats", 7), Branches((Message("user", "A digit:"),)), rating("numbers", 3)]
+LONG = Branches((Message("user", "x y " * 5000),))
 
 
-def readings(engine: Engine, requests: Sequence[Slots]) -> list[Reading]:
+def readings(engine: Engine, requests: Sequence[Branches]) -> list[Reading]:
     replies = dict(engine.read(requests))
     assert sorted(replies) == list(range(len(requests)))
     found = [replies[number] for number in range(len(requests))]
@@ -79,10 +79,10 @@ def test_digits_are_those_of_transformers(tiny_model: Path) -> None:
     encoder = Encoder(str(tiny_model))
     network = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
 
-    def compute(request: Slots) -> Reading:
-        encoded = encoder.slots(request)
+    def compute(request: Branches) -> Reading:
+        encoded = encoder.branches(request)
         with torch.no_grad():
-            logits = network(torch.tensor(encoded.ids)[None]).logits[0, encoded.ends - 1]
+            logits = torch.stack([network(torch.tensor(ids)[None]).logits[0, -1] for ids in encoded.prompts()])
         return Reading(logits.double().softmax(-1)[:, encoder.digits].numpy())
 
     found = readings(build(str(tiny_model), Settings()), RATINGS)
@@ -146,18 +146,20 @@ def test_only_what_fails_is_lost(tiny_model: Path) -> None:
 @needs_vllm
 @pytest.mark.timeout(300)
 def test_a_prompt_may_fill_the_model(tiny_model: Path) -> None:
-    engine = build(str(tiny_model), Settings(max_model_len=len(Encoder(str(tiny_model)).slots(RATINGS[2]).ids) + 1))
+    engine = build(
+        str(tiny_model), Settings(max_model_len=len(Encoder(str(tiny_model)).branches(RATINGS[2]).trunk) + 1)
+    )
     assert isinstance(dict(engine.read(RATINGS[2:3]))[0], Reading)
-    assert isinstance(dict(engine.read([Slots((Message("user", "A digit or two of them:"),))]))[0], Fault)
+    assert isinstance(dict(engine.read([Branches((Message("user", "A digit or two of them:"),))]))[0], Fault)
 
 
 @needs_vllm
 @pytest.mark.timeout(300)
 def test_nothing_is_printed(tiny_model: Path) -> None:
     code = (
-        "import sys; from rewrite.engines import vllm; from rewrite.engines.base import Slots;"
+        "import sys; from rewrite.engines import vllm; from rewrite.engines.base import Branches;"
         "from rewrite.engines.prompting import Message;"
-        "print(len(list(vllm.build(sys.argv[1], vllm.Settings()).read([Slots((Message('user', 'Hi'),))]))))"
+        "print(len(list(vllm.build(sys.argv[1], vllm.Settings()).read([Branches((Message('user', 'Hi'),))]))))"
     )
     root = Path(engine_module.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code, str(tiny_model)], capture_output=True, text=True, cwd=root)
@@ -222,18 +224,18 @@ def engine(fake: FakeLlm, tiny_model: Path) -> VllmEngine:
     return VllmEngine(str(tiny_model), Settings(batch=50))
 
 
-def test_slots_become_prompts_from_last_to_first_and_come_back_in_order(engine: VllmEngine, fake: FakeLlm) -> None:
+def test_branches_become_prompts_from_last_to_first_and_come_back_in_order(engine: VllmEngine, fake: FakeLlm) -> None:
     found = readings(engine, RATINGS)
     assert [reading.digits.shape for reading in found] == [(40, 10), (7, 10), (1, 10), (3, 10)]
     np.testing.assert_allclose(found[0].digits, 0.05)
     assert sum(map(len, fake.lists)) == 51 and max(map(len, fake.lists)) <= 50, "lists of up to `batch` prompts"
     for request in RATINGS:
-        whole = Encoder(engine.model).slots(request)
-        wanted = [whole.ids[:end].tolist() for end in whole.ends[::-1]]
+        whole = Encoder(engine.model).branches(request)
+        wanted = [ids.tolist() for ids in whole.prompts()][::-1]
         begins = [(prompts, prompts.index(wanted[0])) for prompts in fake.lists if wanted[0] in prompts]
         assert [prompts[first : first + len(wanted)] for prompts, first in begins] == [wanted], "together, last first"
     estimate = engine.estimate(RATINGS[3])
-    assert found[3].spent == estimate == Spent(3, int(whole.ends.sum()), 3, int(whole.ends.sum()))
+    assert found[3].spent == estimate == Spent(3, int(whole.lengths.sum()), 3, int(whole.lengths.sum()))
 
 
 def test_a_vllm_that_breaks_is_started_anew(engine: VllmEngine, fake: FakeLlm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from scipy.sparse import csc_array
 
 from rewrite.coder.activations import ActivationStore, Evidence, gather_evidence
 from rewrite.config import UserError
-from rewrite.engines.base import VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.prompting import Message
 from rewrite.explainers import llm
 from rewrite.explainers.base import Explanation
@@ -39,7 +39,7 @@ class Scripted:
     def can(self) -> Abilities:
         return Abilities(True, VOCABULARY, self.begun, True, True, True)
 
-    def read(self, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
+    def read(self, requests: Sequence[Branches]) -> Iterator[tuple[int, Reading | Fault]]:
         raise AssertionError("an explainer reads no slots")
 
     def generate(self, requests: Sequence[Question]) -> Iterator[tuple[int, Answer | Fault]]:
@@ -47,7 +47,7 @@ class Scripted:
         for number in reversed(range(len(requests))):
             yield number, self.script(requests[number])
 
-    def estimate(self, request: Slots | Question) -> Spent:
+    def estimate(self, request: Branches | Question) -> Spent:
         return Spent()
 
 

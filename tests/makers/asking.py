@@ -7,7 +7,7 @@ from typing import Any
 
 from makers.faults import FaultServer
 
-from rewrite.engines.base import Slots
+from rewrite.engines.base import Branches
 from rewrite.engines.openai import OpenAI, Settings, build
 from rewrite.engines.prompting import Message
 
@@ -15,11 +15,11 @@ MARKER = "sk-5f1c9e-never-shown"
 """The key: it may reach the server, and nothing else."""
 
 
-def ask(number: int) -> Slots:
-    return Slots((Message("system", "Rate it."), Message("user", f"text {number}")))
+def ask(number: int) -> Branches:
+    return Branches((Message("system", "Rate it."), Message("user", f"text {number}")))
 
 
-def prompt_of(request: Slots) -> str:
+def prompt_of(request: Branches) -> str:
     return json.dumps([{"role": m.role, "content": m.content} for m in request.messages])
 
 
@@ -27,9 +27,9 @@ def engine(server: FaultServer, **settings: Any) -> OpenAI:
     return build("small", Settings.model_validate({"base_url": server.base_url, "timeout": 5, "retries": 0} | settings))
 
 
-def many_slots(number: int, slots: int = 5) -> Slots:
-    pieces = tuple(f"word{number}{i}\t" for i in range(slots))
-    return Slots((Message("system", "Rate it."), Message("user", f"text {number}")), pieces)
+def many_slots(number: int, slots: int = 5) -> Branches:
+    pieces = tuple(f" word{number}{i}" for i in range(slots))
+    return Branches((Message("system", "Rate it."), Message("user", f"text {number}")), pieces, " => ")
 
 
 def show(*things: object) -> str:

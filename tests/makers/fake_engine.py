@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rewrite.engines.base import VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
 
 ALL = Abilities(chat=True, logprobs=VOCABULARY, begun=True, prompt_logprobs=True, prefix_reuse=True, schema=True)
 
@@ -19,13 +19,12 @@ def digits_of(text: str) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet(np.ones(11))[:10].astype(np.float32)
 
 
-def before_slots(request: Slots) -> list[str]:
-    """What stands before each slot."""
+def before_branches(request: Branches) -> list[str]:
+    """What stands before each digit."""
     text, found = "\n".join(f"{m.role}: {m.content}" for m in request.messages) + "\nassistant: ", []
     for piece in request.pieces:
         text += piece
-        found.append(text)
-        text += request.placeholder
+        found.append(text + request.branch)
     return found
 
 
@@ -36,20 +35,20 @@ class FakeEngine:
     can: Abilities = ALL
     fail: Callable[[int], Fault | None] = lambda number: None
     answer: Callable[[Question], str] = lambda question: "an answer"
-    asked: list[Slots | Question] = field(default_factory=list)
+    asked: list[Branches | Question] = field(default_factory=list)
 
     @property
     def identity(self) -> Mapping[str, str]:
         return {"engine": "fake", "model": "fake"}
 
-    def estimate(self, request: Slots | Question) -> Spent:
-        return Spent(1, 100, 1 if isinstance(request, Slots) else request.max_tokens)
+    def estimate(self, request: Branches | Question) -> Spent:
+        return Spent(1, 100, 1 if isinstance(request, Branches) else request.max_tokens)
 
-    def read(self, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
+    def read(self, requests: Sequence[Branches]) -> Iterator[tuple[int, Reading | Fault]]:
         for number in reversed(range(len(requests))):
             request = requests[number]
             self.asked.append(request)
-            reading = Reading(np.stack([digits_of(text) for text in before_slots(request)]), Spent(1, 100, 1, 100))
+            reading = Reading(np.stack([digits_of(text) for text in before_branches(request)]), Spent(1, 100, 1, 100))
             yield number, self.fail(len(self.asked)) or reading
 
     def generate(self, requests: Sequence[Question]) -> Iterator[tuple[int, Answer | Fault]]:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from makers.fake_engine import ALL, FakeEngine, before_slots, digits_of
+from makers.fake_engine import ALL, FakeEngine, before_branches, digits_of
 
 from rewrite.config import UserError
-from rewrite.engines.base import Abilities, Answer, Fault, Question, Reading, Slots
+from rewrite.engines.base import Abilities, Answer, Branches, Fault, Question, Reading
+from rewrite.engines.prompting import make_text
 from rewrite.explainers.base import Explanation
 from rewrite.simulators.llm import LanguageModelSimulator, Settings, choose_scheme
 from rewrite.simulators.schemes import AllAtOnce, LastToken, RatingsList
@@ -37,7 +38,7 @@ TOKENS = st.lists(st.text(max_size=6), min_size=2, max_size=12)
 EXPLANATION = 'the word "cat"\nafter a colour'
 
 
-def shown(request: Slots | Question) -> str:
+def shown(request: Branches | Question) -> str:
     """A whole prompt as it reads; a slot is ▁."""
     turns = [f"[{m.role}]\n{m.content}\n" for m in request.messages]
     if isinstance(request, Question):
@@ -64,20 +65,16 @@ def test_whole_prompts_are_as_they_were_written(name: str) -> None:
 
 
 @given(TOKENS, st.data())
-def test_slots_follow_their_own_tokens_in_any_text(tokens: list[str], data: st.DataObject) -> None:
+def test_every_branch_stands_after_its_own_token_of_the_running_text(tokens: list[str], data: st.DataObject) -> None:
     asked = np.array(data.draw(st.lists(st.booleans(), min_size=len(tokens), max_size=len(tokens))))
     items = list(AllAtOnce(True).ask("x", tokens, asked))
     assert len(items) == int(asked.any())
     for item in items:
         request = item.request
-        assert isinstance(request, Slots)
-        lines = request.placeholder.join(request.pieces).split("\n")
-        # One line a token, one tab a line: no token can pass for another line or for a rating.
-        assert len(lines) == item.places[-1] + 1
-        assert all(line.count("\t") == 1 for line in lines)
-        assert [
-            len(request.placeholder.join(request.pieces[: i + 1]).split("\n")) - 1 for i in range(len(item.places))
-        ] == list(item.places)
+        assert isinstance(request, Branches)
+        assert len(request.pieces) == len(item.places)
+        for number, place in enumerate(item.places.tolist()):
+            assert "".join(request.pieces[: number + 1]) == "".join(map(make_text, tokens[: place + 1]))
 
 
 @given(TOKENS)
@@ -190,8 +187,8 @@ def test_every_asked_position_gets_the_answer_to_its_own_prompt(scheme: AllAtOnc
         for window, begin in zip(windows, text.starts, strict=False):
             asked = text.counted()[begin : begin + len(window)]
             for item in scheme.ask(explanation, window, asked):
-                assert isinstance(item.request, Slots)
-                for place, before in zip(item.places, before_slots(item.request), strict=True):
+                assert isinstance(item.request, Branches)
+                for place, before in zip(item.places, before_branches(item.request), strict=True):
                     digits = digits_of(before).astype(float)
                     expected = digits @ np.arange(10) / digits.sum()
                     assert values[begin + place, latent] == pytest.approx(expected, rel=1e-5)

@@ -24,6 +24,7 @@ SAMPLE = ("sample.latents=4", "sample.documents=10", "sample.windows=1", "sample
 def start(folder: Path, model: Path, base_url: str, cache: Path) -> subprocess.Popen[bytes]:
     language = [
         "simulator=llm",
+        "simulators.llm.least_mass=0",
         f"simulators.llm.model={model}",
         "engine=openai",
         f"engines.openai.base_url={base_url}",

@@ -13,8 +13,10 @@ from makers.servers import llama_server
 from makers.small import small_config
 
 from rewrite.coder.activations import ActivationStore
+from rewrite.commands.status import status
 from rewrite.config import Config, UserError
 from rewrite.run.configs import load_config
+from rewrite.run.files import read_json
 from rewrite.run.freshness import check
 from rewrite.run.runner import go, plan
 from rewrite.run.store import Run
@@ -24,12 +26,14 @@ from rewrite.stages import STAGES
 pytestmark = pytest.mark.slow
 
 LANGUAGE = ("explainer=llm", "simulator=llm", "sample.latents=6", "sample.windows=1", "explainers.llm.windows=10")
+NOISE = ("simulators.llm.least_mass=0", "analyse.least_mass=0")
+"""A model of random weights does not answer with digits."""
 CONFIGS = Path(__file__).parents[2] / "data" / "configs"
 
 
 def config_of(model: Path, cache: Path, *more: str) -> Config:
     models = (f"explainers.llm.model={model}", f"simulators.llm.model={model}", f"score.model={model}")
-    return small_config(*LANGUAGE, *models, f"calls.cache={cache}", *more)
+    return small_config(*LANGUAGE, *NOISE, *models, f"calls.cache={cache}", *more)
 
 
 def run_to(folder: Path, config: Config, last: str = "report") -> dict[str, object]:
@@ -147,7 +151,7 @@ def test_a_dry_run_says_what_a_run_then_asks(base: Path, tiny_model: Path, tmp_p
 def test_a_dry_run_leaves_a_finished_run_its_description(base: Path, tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "r")
     few = ("sample.windows=1", "sample.documents=1", "sample.positions=1", f"calls.cache={tmp_path / 'calls.sqlite'}")
-    config = small_config("simulator=llm", f"simulators.llm.model={tiny_model}", *few)
+    config = small_config("simulator=llm", f"simulators.llm.model={tiny_model}", *NOISE, *few)
     before = json.loads((tmp_path / "r" / "manifest.json").read_text())
     with Run(tmp_path / "r") as run:
         planned = plan(STAGES, config, run, "report", lambda line: None)
@@ -226,7 +230,7 @@ def test_the_small_protocol_differs_in_sizes_and_places_alone() -> None:
         "train_tokens",
         "windows",
     }
-    sizes |= {"min_windows", "max_words", "together", "fractions", "random_seeds"}
+    sizes |= {"min_windows", "max_words", "together", "fractions", "random_seeds", "least_mass"}
 
     check(STAGES, load_config(CONFIGS / "paper.toml"))
 
@@ -238,3 +242,40 @@ def test_the_small_protocol_differs_in_sizes_and_places_alone() -> None:
                 assert a.get(key) == b.get(key), key
 
     compare(large, small)
+
+
+def test_what_the_model_says_outside_the_digits_is_told(finished: Path) -> None:
+    """A model of random weights spreads over its whole vocabulary; the numbers are those of the strengths on disk."""
+    stats = read_json(finished / "6_stats.json")
+    mass, store = stats["mass"], ActivationStore(finished / "2_activations")
+    simulations = Simulations(finished / "4_simulations", store.latents)
+    inside = np.concatenate([1 - simulations.outside(name).astype(float) for name in store.shards("test")])  # type: ignore[union-attr]
+    assert mass["predictions"] == len(inside) == sum(row["predictions"] for row in mass["positions"])
+    assert mass["mean"] == pytest.approx(inside.mean())
+    assert mass["median"] == pytest.approx(np.median(inside), abs=2e-3) and mass["median"] < 0.1
+    assert mass["p10"] == pytest.approx(np.quantile(inside, 0.1), abs=2e-3)
+    assert "made to look like ratings" in stats["warnings"][0]
+    page = (finished / "7_report" / "report.md").read_text()
+    assert "made to look like ratings" in page and "median mass on digits" in page
+    assert "Mass on digits where ratings are read" in status(finished).write("table")
+
+
+def test_a_model_that_does_not_answer_with_digits_stops_the_run(base: Path, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "r")
+    cache = tmp_path / "calls.sqlite"
+    config = config_of(tiny_model, cache, "explainer=patterns", "simulators.llm.least_mass=0.1")
+    with pytest.raises(UserError, match=r"probability of 0\.0.* it would say \".*least_mass = 0") as caught:
+        run_to(tmp_path / "r", config, "simulate")
+    assert "\n" not in str(caught.value)
+    with Run(tmp_path / "r", "test") as run:
+        assert run.manifest["calls"]["simulate"]["calls"] == 1, "a window in one call: nothing more was asked"
+
+
+def test_without_a_mind_to_say_digits_there_is_no_verdict(finished: Path, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "r")
+    config = config_of(tiny_model, finished.parent / "calls.sqlite", "analyse.least_mass=0.1")
+    run_to(tmp_path / "r", config)
+    stats = read_json(tmp_path / "r" / "6_stats.json")
+    assert stats["verdict"]["sentence"].startswith("No verdict: where ratings are read")
+    assert {row["verdict"] for row in stats["comparisons"]} == {None}
+    assert "hardly answers with digits" in (tmp_path / "r" / "7_report" / "index.html").read_text()

@@ -120,6 +120,7 @@ def _describe(side: Side, result: Row) -> Row:
         "rewritten": result["rewritten"],
         "words": _count_words(side),
         "missing": result["missing"]["share"],
+        "mass": (result.get("mass") or {}).get("median"),
         "calls": sum(stage["calls"] for stage in side.run.ledger.values()),
         "cost": cost_of(side.run.ledger),
         "seconds": round(sum(side.run.seconds.values()), 2),
@@ -149,7 +150,17 @@ def _shorten(value: Any) -> Any:
 
 
 def _table_of_runs(runs: Sequence[Row]) -> Table:
-    heads = ("run", "loss [nats]", "recovered [%]", "against zero", "words", "missing [%]", "cost", "seconds")
+    heads = (
+        "run",
+        "loss [nats]",
+        "recovered [%]",
+        "against zero",
+        "words",
+        "missing [%]",
+        "on digits [%]",
+        "cost",
+        "seconds",
+    )
     rows = tuple(
         (
             run["run"],
@@ -158,6 +169,7 @@ def _table_of_runs(runs: Sequence[Row]) -> Table:
             run["verdict"] or "no verdict",
             tables.number(run["words"], 1),
             tables.number(100.0 * run["missing"], 1),
+            tables.number(None if run["mass"] is None else 100.0 * run["mass"], 1),
             tables.dollars(run["cost"]),
             tables.number(run["seconds"], 0),
         )

@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rewrite.commands.status.standing import DONE, Looked, Standing, find_keys, find_standings
 from rewrite.config import Config, UserError
@@ -126,19 +127,20 @@ def _describe(folder: Path, manifest: Row, asked: Asked) -> Page:
             "calls": sum(int(spent["calls"]) for spent in looked.ledger.values()),
             "dollars": cost_of(looked.ledger),
         },
-        "verdict": _read_verdict(looked.run),
+        "verdict": _read_stats(looked.run, "verdict", "sentence"),
+        "mass": _read_stats(looked.run, "mass", "median"),
         "report": str(page) if page.is_file() else None,
         "next": "" if holder else _next(folder, stages, asked),
     }
     return Page(_title(facts), (_table(facts),), (*asked.notes, *_notes(facts)), facts, facts["next"])
 
 
-def _read_verdict(run: Finished) -> str | None:
-    """The sentence of the statistics that are there, be they fresh or not."""
+def _read_stats(run: Finished, part: str, key: str) -> Any:
+    """What the statistics that are there say, be they fresh or not; None where they say nothing."""
     if LAST not in run.manifest["artefacts"]:
         return None
     try:
-        return str(read_json(run.folder / LAST)["verdict"]["sentence"])
+        return read_json(run.folder / LAST)[part][key]
     except (UserError, KeyError, TypeError):
         return None
 
@@ -189,6 +191,8 @@ def _notes(facts: Row) -> list[str]:
         notes.append(
             facts["verdict"] if analysed in DONE else f"From statistics that are not fresh: {facts['verdict']}"
         )
+    if facts["mass"] is not None:
+        notes.append(f"Mass on digits where ratings are read: {100 * facts['mass']:.3g}% in the median.")
     if facts["total"]["calls"] and facts["total"]["dollars"] is None:
         notes.append("No price: set calls.price_in and calls.price_out.")
     if facts["report"]:

@@ -33,7 +33,7 @@ from pydantic import Field, field_validator
 import rewrite.engines.openai.lists as lists
 import rewrite.engines.openai.replies as replies
 from rewrite.config import Place, Section, UserError
-from rewrite.engines.base import VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.encoding import Encoder, fingerprint_model
 from rewrite.engines.openai.lists import Prompt, Read
 from rewrite.engines.openai.pacing import Found, Job, Pace, Trouble, add_tries, settle, stream
@@ -134,20 +134,20 @@ class OpenAI:
         tokenizer = self.settings.tokenizer and fingerprint_model(self.settings.tokenizer)
         return {"engine": "openai", "model": self.model, "tokenizer": tokenizer, **own}
 
-    def estimate(self, request: Slots | Question) -> Spent:
+    def estimate(self, request: Branches | Question) -> Spent:
         """Counted where there is a tokenizer; else a token is taken for 4 characters, and a message for 4 tokens more.
         English is about that; code and other scripts take more tokens."""
         out = request.max_tokens if isinstance(request, Question) else 1
         if self._encoder is None:
             tokens = sum(math.ceil(len(m.content) / 4) + 4 for m in request.messages)
             return Spent(1, tokens, out, tokens)
-        if isinstance(request, Slots):
-            ends = self._encoder.slots(request).ends
-            return Spent(len(ends), int(ends.sum()), len(ends), int(ends.sum()))
+        if isinstance(request, Branches):
+            lengths = self._encoder.branches(request).lengths
+            return Spent(len(lengths), int(lengths.sum()), len(lengths), int(lengths.sum()))
         tokens = len(self._encoder.question(request))
         return Spent(1, tokens, out, tokens)
 
-    def read(self, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
+    def read(self, requests: Sequence[Branches]) -> Iterator[tuple[int, Reading | Fault]]:
         """The digits' probabilities at every slot; see `Engine.read`."""
         if self._encoder is not None:
             return self._read_slots(self._encoder, requests)
@@ -164,7 +164,7 @@ class OpenAI:
 
     # One slot at the beginning of an answer, as text
 
-    def _read_chat(self, index: int, request: Slots) -> Job[Any, tuple[int, Reading | Fault]]:
+    def _read_chat(self, index: int, request: Branches) -> Job[Any, tuple[int, Reading | Fault]]:
         wanted: Json = {"logprobs": True, "top_logprobs": self.settings.logprobs, "temperature": 1, "top_p": 1}
         body = {"model": self.model, "messages": _turns(request), **self._limit(1), **wanted}
         cost = self.estimate(request)
@@ -175,14 +175,14 @@ class OpenAI:
 
         return self._single(index, "/chat/completions", body, understand, cost)
 
-    # Slots anywhere, as lists of prompts
+    # Branches anywhere, as lists of prompts
 
-    def _read_slots(self, encoder: Encoder, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
+    def _read_slots(self, encoder: Encoder, requests: Sequence[Branches]) -> Iterator[tuple[int, Reading | Fault]]:
         _ = encoder.digits  # Refuses a model whose digits are not single tokens before anything is sent.
         with closing(self._stream(self._list_jobs(encoder, requests))) as reads:
             yield from lists.join(reads)
 
-    def _list_jobs(self, encoder: Encoder, requests: Sequence[Slots]) -> Iterator[Job[Any, Read]]:
+    def _list_jobs(self, encoder: Encoder, requests: Sequence[Branches]) -> Iterator[Job[Any, Read]]:
         """Made when the server has been met, so that its way is known."""
         size = self.settings.list_size
         if self._way() == "all":
@@ -289,7 +289,7 @@ class OpenAI:
             yield client
 
 
-def _turns(request: Slots | Question) -> list[Json]:
+def _turns(request: Branches | Question) -> list[Json]:
     return [{"role": message.role, "content": message.content} for message in request.messages]
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
-
-from rewrite.engines.base import Fault, Reading, Slots, Spent
+from rewrite.engines import base
+from rewrite.engines.base import Branches, Fault, Reading, Spent
 from rewrite.engines.encoding import Encoder
 
 
@@ -34,14 +33,13 @@ class Read:
     outcome: Reading | Fault
 
 
-def cut(encoder: Encoder, requests: Sequence[Slots], size: int) -> Iterator[list[Prompt]]:
+def cut(encoder: Encoder, requests: Sequence[Branches], size: int) -> Iterator[list[Prompt]]:
     """Lists of at most `size` prompts, made as they are needed."""
     prompts: list[Prompt] = []
     for index, request in enumerate(requests):
-        encoded = encoder.slots(request)
-        ids = encoded.ids.tolist()
-        for slot, end in enumerate(encoded.ends.tolist()):
-            prompts.append(Prompt(index, slot, len(encoded.ends), tuple(ids[:end])))
+        encoded = encoder.branches(request)
+        for slot, ids in enumerate(encoded.prompts()):
+            prompts.append(Prompt(index, slot, len(encoded.ends), tuple(ids.tolist())))
             if len(prompts) == size:
                 yield prompts
                 prompts = []
@@ -75,13 +73,4 @@ def join(reads: Iterable[Read]) -> Iterator[tuple[int, Reading | Fault]]:
         slots[read.prompt.slot] = read.outcome
         if len(slots) == read.prompt.of:
             del parts[read.prompt.request]
-            yield read.prompt.request, _whole([slots[slot] for slot in sorted(slots)])
-
-
-def _whole(slots: Sequence[Reading | Fault]) -> Reading | Fault:
-    """A request of its slots: it fails where one of them does, since a reading holds them all."""
-    spent = sum((slot.spent for slot in slots), Spent())
-    faults = [slot for slot in slots if isinstance(slot, Fault)]
-    if faults:
-        return replace(faults[0], spent=spent)
-    return Reading(np.concatenate([slot.digits for slot in slots if isinstance(slot, Reading)]), spent)
+            yield read.prompt.request, base.join([slots[slot] for slot in sorted(slots)])

@@ -9,17 +9,19 @@ Generating: `writer.py` writes the answers to a batch of questions; questions of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from rewrite.config import Section
-from rewrite.engines.base import VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent, join
 from rewrite.engines.encoding import Encoder, fingerprint_model
-from rewrite.engines.transformers.trunk import Reader, Row, can_cut_back, plan_batches
+from rewrite.engines.transformers.trunk import Reader, Row, can_branch, can_cut_back, plan_batches
 from rewrite.engines.transformers.writer import Asked, Writer
 from rewrite.subject.loading import check_device, check_folder, first_line, load_network, load_part
 
@@ -55,7 +57,7 @@ class TransformersEngine:
             chat=self._encoder.chat,
             logprobs=VOCABULARY,
             begun=True,
-            prompt_logprobs=True,
+            prompt_logprobs=can_branch(self._config),
             prefix_reuse=can_cut_back(self._config),
             schema=False,
         )
@@ -67,34 +69,47 @@ class TransformersEngine:
         model = fingerprint_model(self.model, self.settings.revision)
         return {"engine": "transformers", "model": model, **settings}
 
-    def estimate(self, request: Slots | Question) -> Spent:
+    def estimate(self, request: Branches | Question) -> Spent:
         """See `Engine.estimate`."""
         if isinstance(request, Question):
             prompt = len(self._encoder.question(request))
             return Spent(1, prompt, request.max_tokens, prompt)
-        prompt = len(self._encoder.slots(request).ids)
-        return Spent(1, prompt, 0, prompt)
+        return sum((Spent(1, row.length, 0, row.length) for row in self._rows(request)), Spent())
 
     def forget(self) -> None:
         """Drop what is kept of earlier prompts; the next is computed whole."""
         self._reader.forget()
 
-    def read(self, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
+    def read(self, requests: Sequence[Branches]) -> Iterator[tuple[int, Reading | Fault]]:
         """See `Engine.read`."""
-        reader, window = self._reader, WINDOW * self.settings.batch
+        window = WINDOW * self.settings.batch
         for first in range(0, len(requests), window):
-            rows = []
+            rows: list[Row] = []
+            parts: dict[int, tuple[int, int]] = {}  # of each request: its first row, and behind its last
             for number, request in enumerate(requests[first : first + window], start=first):
-                encoded = self._encoder.slots(request)
-                fault = self._misfit(len(encoded.ids))
+                own = self._rows(request)
+                fault = self._misfit(max(int(row.ends[-1]) + len(row.branch) for row in own))
                 if fault is not None:
                     yield number, fault
                 else:
-                    last = int(encoded.ends[0]) - 1 if reader.reuse else 0
-                    rows.append(Row(number, encoded.ids, encoded.ends, last))
-            rows.sort(key=lambda row: row.ids.astype(">u4").tobytes())
-            for batch in plan_batches(rows, self.settings.batch, reader.ids):
-                yield from self._read(rows[batch.begin : batch.end], batch.shared)
+                    parts[number] = len(rows), len(rows) + len(own)
+                    rows += [replace(row, number=len(rows) + place) for place, row in enumerate(own)]
+            yield from _gather(parts, self._read_rows(rows))
+
+    def _rows(self, request: Branches) -> list[Row]:
+        """A request in as many rows as the model needs: one, or where it takes no mask, one a branch."""
+        encoded = self._encoder.branches(request)
+        if self.can.prompt_logprobs or not len(encoded.branch):
+            return [Row(0, encoded.trunk, encoded.ends, encoded.branch)]
+        _say_separate(self.model)
+        none = np.zeros(0, dtype=np.int64)
+        return [Row(0, ids, np.array([len(ids)]), none) for ids in encoded.prompts()]
+
+    def _read_rows(self, rows: Sequence[Row]) -> Iterator[tuple[int, Reading | Fault]]:
+        rows = sorted(rows, key=lambda row: row.ids.astype(">u4").tobytes())
+        reader, most = self._reader, self.settings.batch
+        for batch in plan_batches(rows, most, reader.ids, reader.reuse):
+            yield from self._read(rows[batch.begin : batch.end], batch.shared)
 
     def _read(self, rows: Sequence[Row], shared: int) -> Iterator[tuple[int, Reading | Fault]]:
         """A batch; where it fails each half by itself, so that a failure stays with its own request."""
@@ -175,11 +190,31 @@ class TransformersEngine:
     @cached_property
     def _reader(self) -> Reader:
         digits = self._encoder.digits  # Before the weights: a model whose digits are no tokens is refused at once.
-        return Reader(self._network, digits, self.can.prefix_reuse)
+        return Reader(self._network, digits, self.can.prefix_reuse, self._encoder.decode)
 
     @cached_property
     def _writer(self) -> Writer:
         return Writer(self._network, self._encoder)
+
+
+def _gather(
+    parts: dict[int, tuple[int, int]], replies: Iterable[tuple[int, Reading | Fault]]
+) -> Iterator[tuple[int, Reading | Fault]]:
+    """Each request once all of its rows are there; it fails where one of them does."""
+    owner = {row: number for number, (begin, end) in parts.items() for row in range(begin, end)}
+    found: dict[int, Reading | Fault] = {}
+    for row, reply in replies:
+        found[row] = reply
+        number = owner[row]
+        own = range(*parts[number])
+        if all(one in found for one in own):
+            yield number, join([found.pop(one) for one in own])
+
+
+@cache
+def _say_separate(model: str) -> None:
+    """Once for each model, in the log."""
+    logging.getLogger(__name__).warning("%s takes no mask of ours: each branch goes as a prompt of its own", model)
 
 
 def _fault(error: Exception) -> Fault:

@@ -1,27 +1,33 @@
-"""Prompts with slots → digits' probabilities, each shared beginning computed once.
+"""Trunks with branches → digits' probabilities, each shared beginning computed once.
 
 1. `plan_batches` cuts a sorted list of prompts into batches such that the fewest tokens go through the model.
-2. The trunk is the cache of keys and values of one token prefix. For each batch it is cut back to where it agrees with
-   the batch and extended, as a single row, to what all of the batch's rows have in common.
-3. The trunk is lent to the batch, repeated for every row without copying; each row's remainder goes through the model.
-   Remainders are padded on the right: in a causal model no token sees what stands after it, so padding needs no mask.
-4. Only the slots' positions reach the output embeddings (a hook gathers them on the way in, so that the model's own
+2. What is kept is the cache of keys and values of one token prefix. For each batch it is cut back to where it agrees
+   with the batch and extended, as a single row, to what all of the batch's rows have in common.
+3. It is lent to the batch, repeated for every row without copying; each row's remainder goes through the model: first
+   the rest of its trunk, then all of its branches side by side. A mask of four dimensions shows each branch the trunk
+   up to where it stands and itself, and position ids put it there, so one pass reads what separate prompts would
+   (`lay_out`). Without a branch the trunk's own tokens are read, and a causal model needs no mask.
+4. Only the ends of branches reach the output embeddings (a hook gathers them on the way in, so that the model's own
    scaling or capping of logits still applies). The normaliser is taken over the whole vocabulary in float32, and only
    the ten digits' probabilities are kept.
 
 A cache of full attention can be cut back anywhere. One of sliding windows is kept whole here: the model's own mask
-hides what is outside the window. Models with other caches (recurrent states, chunks) compute every prompt whole.
+hides what is outside the window, which is why such a model takes no mask of ours and gets separate prompts
+(`can_branch`), as do models without position ids (ALiBi). Models with other caches (recurrent states, chunks) compute
+every prompt whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from rewrite.engines.base import Reading, Spent
 
@@ -39,15 +45,35 @@ def can_cut_back(config: Any) -> bool:
     return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
+def can_branch(config: Any) -> bool:
+    """Whether a model with this config reads many branches in one pass: full attention in every layer, position ids."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    if not can_cut_back(config) or any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers):
+        return False
+    known: Any = MODEL_MAPPING
+    return type(config) in known and "position_ids" in inspect.signature(known[type(config)].forward).parameters
+
+
 @dataclass(frozen=True)
 class Row:
-    """A prompt to be read: slot i is predicted by token `ends[i] - 1`."""
+    """A trunk to be read, branch i after its first `ends[i]` tokens; an empty branch is the trunk's own token there."""
 
     number: int
     ids: Int[np.ndarray, " token"]
-    ends: Int[np.ndarray, " slot"]
-    open: int
-    """How many of its first tokens a trunk may stand for: those before the first slot's own."""
+    ends: Int[np.ndarray, " branch"]
+    branch: Int[np.ndarray, " token_of_branch"]
+
+    @property
+    def open(self) -> int:
+        """How many of its first tokens may be kept from earlier: at least one must go through the model."""
+        return int(self.ends[0]) - (not len(self.branch))
+
+    @property
+    def length(self) -> int:
+        """Tokens that go through the model where none is kept from earlier."""
+        return len(self.ids) + len(self.ends) * len(self.branch)
 
 
 @dataclass(frozen=True)
@@ -75,22 +101,23 @@ def common(a: Int[np.ndarray, " a"], b: Int[np.ndarray, " b"]) -> int:
     return int(differ[0]) if len(differ) else length
 
 
-def plan_batches(rows: Sequence[Row], most: int, trunk: Int[np.ndarray, " token"]) -> list[Batch]:
+def plan_batches(rows: Sequence[Row], most: int, trunk: Int[np.ndarray, " token"], reuse: bool = True) -> list[Batch]:
     """Cut rows into batches of at most `most`, weighing tokens, padding and forward passes, row by row.
 
     The best plan for the first n rows is the best for the first m of them and a batch of the others.
     """
     met = [common(a, b) for a, b in pairwise([trunk, *(row.ids for row in rows)])]
     best = [_Plan(0, Batch(0, 0, 0), len(trunk))]
+    may = [row.open if reuse else 0 for row in rows]
     for end in range(1, len(rows) + 1):
-        shared, longest, plans = rows[end - 1].open, 0, []
+        shared, longest, plans = may[end - 1], 0, []
         for begin in range(end - 1, max(end - most, 0) - 1, -1):
             before = best[begin]
-            longest = max(longest, len(rows[begin].ids))
-            shared = min(shared, rows[begin].open, met[begin + 1] if begin + 1 < end else shared)
+            longest = max(longest, rows[begin].length)
+            shared = min(shared, may[begin], met[begin + 1] if begin + 1 < end else shared)
             kept = min(before.trunk, met[begin], shared)
             if begin + 1 == end:
-                cost, batch, after = longest - kept, Batch(begin, end, kept), longest
+                cost, batch, after = longest - kept, Batch(begin, end, kept), len(rows[begin].ids)
             else:
                 extension = shared - kept + FORWARD * (shared > kept)
                 cost, batch, after = extension + (end - begin) * (longest - shared), Batch(begin, end, shared), shared
@@ -103,14 +130,65 @@ def plan_batches(rows: Sequence[Row], most: int, trunk: Int[np.ndarray, " token"
     return batches[::-1]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """The remainders of some rows side by side, padded on the right; each row is its trunk's rest, then its
+    branches."""
+
+    ids: Int[np.ndarray, "row token"]
+    positions: Int[np.ndarray, "row token"]
+    sees: Bool[np.ndarray, "row token seen"] | None
+    """What each token attends to, what is kept from earlier first; None where causal is all."""
+    which: Int[np.ndarray, " branch"]
+    """Of all branches, in order: the row,"""
+    where: Int[np.ndarray, " branch"]
+    """and the token in it at which the branch is read."""
+
+
+def lay_out(rows: Sequence[Row], start: int) -> Layout:
+    """Lay out what comes after the first `start` tokens of every row."""
+    width = max(row.length for row in rows) - start
+    ids, positions, owners = (np.zeros((len(rows), width), dtype=np.int64) for _ in range(3))
+    where, owners = [], owners - 2  # -2 is padding, -1 the trunk, and i >= 0 branch i
+    for number, row in enumerate(rows):
+        rest, size = len(row.ids) - start, len(row.branch)
+        end = row.length - start
+        ids[number, :end] = np.concatenate([row.ids[start:], np.tile(row.branch, len(row.ends))])
+        along = (row.ends[:, None] + np.arange(size)).ravel()
+        positions[number, :end] = np.concatenate([np.arange(start, len(row.ids)), along])
+        owners[number, :end] = np.concatenate([np.full(rest, -1), np.repeat(np.arange(len(row.ends)), size)])
+        where.append(rest + size * np.arange(1, len(row.ends) + 1) - 1 if size else row.ends - 1 - start)
+    which = np.repeat(np.arange(len(rows)), [len(row.ends) for row in rows])
+    sees = None
+    if any(len(row.branch) for row in rows):
+        sees = np.stack([_see(row, own, start) for row, own in zip(rows, owners, strict=True)])
+    return Layout(ids, positions, sees, which, np.concatenate(where))
+
+
+def _see(row: Row, owners: Int[np.ndarray, " token"], start: int) -> Bool[np.ndarray, "token seen"]:
+    """Everything sees what is kept from earlier; a branch also the trunk before it; everything itself, backwards."""
+    count = len(owners)
+    # How far into the trunk each token sees: a token of it up to itself, a branch up to where it stands.
+    reach = np.where(owners < 0, np.arange(count) + 1, np.append(row.ends, 0)[owners] - start)
+    trunk = (owners[None] == -1) & (np.arange(count)[None] < reach[:, None])
+    own = (
+        (owners[:, None] == owners[None]) & (owners[None] >= 0) & (np.arange(count)[None] <= np.arange(count)[:, None])
+    )
+    seen = np.concatenate([np.ones((count, start), dtype=bool), trunk | own], axis=1)
+    seen[np.arange(count), start + np.arange(count)] = True
+    return seen
+
+
 class Reader:
     """A model and its trunk. `reuse` says that its caches can be cut back."""
 
-    def __init__(self, model: Any, digits: Int[np.ndarray, " 10"], reuse: bool) -> None:
+    def __init__(
+        self, model: Any, digits: Int[np.ndarray, " 10"], reuse: bool, decode: Callable[[list[int]], str] | None = None
+    ) -> None:
         import torch
         from transformers.cache_utils import DynamicCache
 
-        self.model, self.reuse = model, reuse
+        self.model, self.reuse, self.decode = model, reuse, decode
         self.layers = len(DynamicCache(config=model.config).layers) if reuse else 0
         self.digits = torch.from_numpy(digits).to(model.device)
         self.forget()
@@ -131,34 +209,54 @@ class Reader:
                 cache = self._lend(kept, 1)
                 self.model.base_model(self._tensor(rows[0].ids[None, kept:shared]), past_key_values=cache)
                 self._keep(cache, rows[0].ids[:shared])
-            digits = self._forward(rows, shared)
+            digits, best = self._forward(rows, shared)
         ends = np.cumsum([len(row.ends) for row in rows])[:-1]
         readings = []
-        for row, found in zip(rows, np.split(digits, ends), strict=True):
-            processed = len(row.ids) - shared + (shared - kept) * (extended and row is rows[0])
-            readings.append(Reading(found, Spent(1, len(row.ids), 0, processed)))
+        for row, found, top in zip(rows, np.split(digits, ends), np.split(best, ends), strict=True):
+            processed = row.length - shared + (shared - kept) * (extended and row is rows[0])
+            readings.append(Reading(found, Spent(1, row.length, 0, processed), self._instead(top)))
         return readings
 
-    def _forward(self, rows: Sequence[Row], start: int) -> Float[np.ndarray, "slot 10"]:
-        """The digits at the slots of all rows, one after another; what stands before `start` is in the trunk."""
-        ids = np.zeros((len(rows), max(len(row.ids) for row in rows) - start), dtype=np.int64)
-        for line, row in zip(ids, rows, strict=True):
-            line[: len(row.ids) - start] = row.ids[start:]
-        which = self._tensor(np.repeat(np.arange(len(rows)), [len(row.ends) for row in rows]))
-        where = self._tensor(np.concatenate([row.ends for row in rows]) - 1 - start)
+    def _instead(self, best: Int[np.ndarray, " branch"]) -> tuple[str, ...]:
+        """The most probable tokens that are no digits, the most frequent first."""
+        digits = set(self.digits.tolist())
+        others = Counter(token for token in best.tolist() if token not in digits)
+        return tuple(self.decode([token]) for token, _ in others.most_common(3)) if self.decode else ()
+
+    def _forward(
+        self, rows: Sequence[Row], start: int
+    ) -> tuple[Float[np.ndarray, "branch 10"], Int[np.ndarray, " branch"]]:
+        """The digits and the most probable token at the branches of all rows, one after another; what stands before
+        `start` is kept from earlier."""
+        laid = lay_out(rows, start)
+        which, where = self._tensor(laid.which), self._tensor(laid.where)
         cache = self._lend(start, len(rows)) if self.reuse else None
         head = self.model.get_output_embeddings()
         hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][which, where][None], *inputs[1:]))
         try:
-            logits = self.model(self._tensor(ids), past_key_values=cache, use_cache=self.reuse).logits[0].float()
+            logits = self._logits(laid, cache)[0].float()
         finally:
             hook.remove()
         if self.reuse and len(rows) == 1:
             self._keep(cache, rows[0].ids)
-        found: Float[np.ndarray, "slot 10"] = (
+        found: Float[np.ndarray, "branch 10"] = (
             (logits[:, self.digits] - logits.logsumexp(-1, keepdim=True)).exp().cpu().numpy()
         )
-        return found
+        return found, logits.argmax(-1).cpu().numpy()
+
+    def _logits(self, laid: Layout, cache: Any) -> Any:
+        import torch
+
+        ids = self._tensor(laid.ids)
+        if laid.sees is None:
+            return self.model(ids, past_key_values=cache, use_cache=self.reuse).logits
+        least = torch.finfo(self.model.dtype).min
+        mask = torch.zeros(laid.sees.shape, dtype=self.model.dtype, device=self.model.device)
+        mask = mask.masked_fill(~self._tensor(laid.sees), least)[:, None]
+        positions = self._tensor(laid.positions)
+        return self.model(
+            ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=self.reuse
+        ).logits
 
     def _lend(self, length: int, rows: int) -> Any:
         """A cache that begins with the trunk's first tokens, for some rows. It grows beside the trunk, never in it."""
@@ -175,9 +273,11 @@ class Reader:
 
     def _keep(self, cache: Any, ids: Int[np.ndarray, " token"]) -> None:
         """Make the trunk what a single row went through."""
-        self.ids, self.states = ids, [(layer.keys, layer.values) for layer in cache.layers]
+        kept = len(ids)  # Branches stand behind the trunk.
+        self.ids = ids
+        self.states = [(layer.keys[:, :, :kept], layer.values[:, :, :kept]) for layer in cache.layers]
 
-    def _tensor(self, array: Int[np.ndarray, "*shape"]) -> Any:
+    def _tensor(self, array: np.ndarray) -> Any:
         import torch
 
         return torch.from_numpy(array).to(self.model.device)

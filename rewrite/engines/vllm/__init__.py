@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 
 from rewrite.config import Section, UserError
-from rewrite.engines.base import DIGITS, VOCABULARY, Abilities, Answer, Fault, Question, Reading, Slots, Spent
+from rewrite.engines.base import DIGITS, VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.encoding import Encoder, fingerprint_model
 from rewrite.engines.vllm.loading import Launch, load, read_reason, unload
 
@@ -110,26 +110,25 @@ class VllmEngine:
             "max_model_len": str(self.settings.max_model_len),
         }
 
-    def estimate(self, request: Slots | Question) -> Spent:
+    def estimate(self, request: Branches | Question) -> Spent:
         """See `Engine.estimate`: nothing reused, answers as long as they may be."""
         if isinstance(request, Question):
             length = len(self._encoder.question(request))
             return Spent(1, length, request.max_tokens, length)
-        ends = self._encoder.slots(request).ends
-        return Spent(len(ends), int(ends.sum()), len(ends), int(ends.sum()))
+        lengths = self._encoder.branches(request).lengths
+        return Spent(len(lengths), int(lengths.sum()), len(lengths), int(lengths.sum()))
 
-    def read(self, requests: Sequence[Slots]) -> Iterator[tuple[int, Reading | Fault]]:
+    def read(self, requests: Sequence[Branches]) -> Iterator[tuple[int, Reading | Fault]]:
         """See `Engine.read`."""
         digits = self._encoder.digits.tolist()
-        encoded = [self._encoder.slots(request) for request in requests]
-        fits, faults = self._sort_out([item.ids for item in encoded], [1] * len(encoded))
+        encoded = [self._encoder.branches(request) for request in requests]
+        longest = [np.concatenate([item.trunk, item.branch]) for item in encoded]
+        fits, faults = self._sort_out(longest, [1] * len(encoded))
         yield from faults
         for numbers in _lists(fits, [len(item.ends) for item in encoded], self.settings.batch):
             params = _one_token(digits)
             prompts = [
-                _Prompt(encoded[number].ids[:end].tolist(), params)
-                for number in numbers
-                for end in encoded[number].ends[::-1]
+                _Prompt(ids.tolist(), params) for number in numbers for ids in reversed(list(encoded[number].prompts()))
             ]
             done = self._run(prompts)
             for number in numbers:
