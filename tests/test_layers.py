@@ -19,7 +19,7 @@ LAYERS = [
 ]
 """Each may import itself and those before it; nothing reaches back."""
 BACKENDS = {"explainers", "simulators", "engines", "exports"}
-SHARED = {"explainers": {"exemplars", "explanations", "judge"}, "simulators": {"schemes", "strengths"}} | {
+SHARED = {"explainers": {"answers", "exemplars", "explanations", "judge"}, "simulators": {"schemes", "strengths"}} | {
     "engines": {"cache", "calls", "encoding", "prompting"},
     "exports": set[str](),
 }

@@ -30,6 +30,7 @@ from rewrite.engines.encoding import fingerprint_model
 from rewrite.engines.prompting import prompts_folder
 from rewrite.run import plugins
 from rewrite.run.files import hash_path
+from rewrite.run.freshness import UNANSWERED
 from rewrite.run.store import Run
 
 R = TypeVar("R", Branches, Question)
@@ -40,12 +41,18 @@ def cost(spent: Spent, prices: CallsConfig) -> float:
     return (spent.tokens_in * prices.price_in + spent.tokens_out * prices.price_out) / 1e6
 
 
+PASSING = frozenset({"timeout", "server error", "malformed"})
+"""Kinds of faults that may be gone another time."""
+
+
 @dataclass
 class Planned:
     """What a session met: answers found in the cache, and, on a dry run, what asking would cost at most."""
 
     cached: int = 0
     planned: Spent = field(default_factory=Spent)
+    failed: int = 0
+    """Requests that failed for a reason that may pass."""
 
 
 class Calls:
@@ -68,6 +75,7 @@ class Calls:
         if self.cache is not None:
             if not self.dry:
                 self.run.note("calls", self.run.manifest.get("calls", {}) | {self.stage: self._ledger(self.cache)})
+                self.run.note(UNANSWERED, self.run.manifest.get(UNANSWERED, {}) | {self.stage: self.met.failed})
             self.cache.close()
 
     def open(self, model: str) -> Engine:
@@ -174,6 +182,7 @@ class Caller:
         for place, reply in replies:
             now = time.monotonic()
             self._cache.keep(keys[place], reply, run, stage, now - began)
+            self._calls.met.failed += isinstance(reply, Fault) and reply.kind in PASSING
             began = now
             yield place, reply
 

@@ -12,8 +12,9 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property, lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,22 +112,7 @@ class Encoder:
         The frame around the messages is tokenized with its special tokens, their contents without: a text that looks
         like the end of a turn stays text."""
         contents = [m.content for m in messages]
-        if self.chat:
-            turns = [{"role": m.role, "content": SEAM.format(i)} for i, m in enumerate(messages)]
-            try:
-                frame = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-            except Exception as error:
-                raise UserError(f"{self.model}: its chat template refuses these messages ({error})") from None
-        else:
-            start = self.tokenizer.decode(self.tokenizer("")["input_ids"])
-            frame = start + "".join(SEAM.format(i) + "\n\n" for i in range(len(messages)))
-        parts = re.split(SEAM.format("([0-9]+)"), frame)
-        missing = set(range(len(contents))) - {int(number) for number in parts[1::2]}
-        if missing:
-            role = messages[min(missing)].role
-            raise UserError(
-                f"{self.model}: its chat template drops the {role} message, so the model would not see it; name another"
-            )
+        parts = re.split(SEAM.format("([0-9]+)"), self._frame(messages))
         ids = [
             self._plain(contents[int(part)], special=False) if number % 2 else self._plain(part, special=True)
             for number, part in enumerate(parts)
@@ -134,6 +120,39 @@ class Encoder:
         ]
         behind = len(ids) - bool(parts[-1]) if turn else len(ids)
         return tuple(chain.from_iterable(ids[:behind])), tuple(chain.from_iterable(ids[behind:]))
+
+    def _frame(self, messages: tuple[Message, ...]) -> str:
+        """The chat template filled in with a seam in the place of each content; every one of them is found again.
+
+        A model without a system role gets what the system says in the first user turn. Raises UserError for one whose
+        template refuses the messages or drops one of them: the model would not see it.
+        """
+        if not self.chat:
+            start: str = self.tokenizer.decode(self.tokenizer("")["input_ids"])
+            return start + "".join(SEAM.format(i) + "\n\n" for i in range(len(messages)))
+        turns = [{"role": m.role, "content": SEAM.format(i)} for i, m in enumerate(messages)]
+        tries = [turns]
+        if len(turns) > 1 and [turn["role"] for turn in turns[:2]] == ["system", "user"]:
+            joined = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+            tries.append([joined, *turns[2:]])
+        why = ""
+        for way in tries:
+            try:
+                frame: str = self.tokenizer.apply_chat_template(way, add_generation_prompt=True, tokenize=False)
+            except Exception as error:
+                why = why or f"refuses these messages ({error})"
+                continue
+            lost = [m.role for i, m in enumerate(messages) if SEAM.format(i) not in frame]
+            if not lost:
+                return frame
+            why = why or f"drops the {lost[0]} message, so the model would not see it"
+        raise UserError(f"{self.model}: its chat template {why}; name another model")
+
+    @property
+    def dated(self) -> str:
+        """Today, where the chat template puts the date into the prompt: answers then depend on it. Else empty."""
+        template = str(self.tokenizer.chat_template or "")
+        return date.today().isoformat() if "strftime_now" in template or "date_string" in template else ""
 
     def _encode_piece(self, text: str) -> tuple[int, ...]:
         """A piece of text by itself. Tokenizers that put a space before a text get an anchor, which is then cut off."""
@@ -152,9 +171,21 @@ class Encoder:
 
     def _plain(self, text: str, special: bool = False) -> list[int]:
         """The ids of a text; `special` reads the names of special tokens in it as those tokens."""
+        if not special and self._names is not None:
+            # Added tokens that are not marked special would be read as themselves all the same: each name is cut in
+            # two.
+            cuts = [0, *(found.start() + 1 for found in self._names.finditer(text)), len(text)]
+            if len(cuts) > 2:
+                return [id for begin, end in pairwise(cuts) for id in self._plain(text[begin:end])]
         answer = self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special, verbose=False)
         ids: list[int] = answer["input_ids"]
         return ids
+
+    @cached_property
+    def _names(self) -> re.Pattern[str] | None:
+        """What the added tokens of more than one character look like, but for those of blanks alone."""
+        added = [str(token) for token in self.tokenizer.added_tokens_encoder if len(token) > 1 and not token.isspace()]
+        return re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True)))) if added else None
 
 
 WHOLE = 1 << 22

@@ -15,7 +15,6 @@ prompt are ours.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,28 +26,14 @@ from rewrite.coder.activations import Evidence
 from rewrite.config import Place, Section, UserError
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine, Question
 from rewrite.engines.prompting import fill, mark, show_token
+from rewrite.explainers.answers import BEGIN, Form, parse
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.exemplars import Exemplar, Firings, Numbers, Windows, by_maximum, by_quantile
-from rewrite.patterns.grammar import count_words
 
-BEGIN = "[EXPLANATION]:"
 NEVER = "Never active on the text seen."
 LEVELS = 10
 TOGETHER = 256
 """Latents whose prompts are handed to the engine at a time [latents]."""
-
-# The beginning of the line that holds the sentence, also in bold or as a heading, also said twice.
-MARKER = re.compile(
-    r"^(?:[ \t#>]*(?P<bold>\*{1,3}|_{1,3}|`)?\[explanation\](?:(?P=bold))?[ \t]*:(?(bold)(?P=bold)?)[ \t]*)+",
-    re.IGNORECASE | re.MULTILINE,
-)
-REFUSAL = re.compile(
-    r"\s*(?:(?:i am|i['’]m) (?:sorry|unable|not able)|i (?:cannot|can not|can['’]t|won['’]t|will not|must decline)\b"
-    r"|(?:sorry|apologies|unfortunately),? (?:but )?i\b|as an ai\b)",
-    re.IGNORECASE,
-)
-
-WORD_END = re.compile(r"(?<=[^\W_])(?![^\W_])|(?<=\S)(?!\S)")
 
 
 class Settings(Section):
@@ -113,12 +98,6 @@ class Chosen:
     silent: Numbers
 
 
-def count_prose(text: str) -> int:
-    """Words of a sentence: what stands between spaces, or the count of the language of rules (`count_words`), whichever
-    is more, so that neither glue nor single signs are free."""
-    return max(count_words(text), len(text.split()))
-
-
 def show(exemplar: Exemplar, threshold: float, maximum: float) -> Shown:
     """A window with its strong tokens marked and listed; `maximum` is the latent's largest activation."""
     active = exemplar.activations.astype(np.float64)
@@ -128,45 +107,6 @@ def show(exemplar: Exemplar, threshold: float, maximum: float) -> Shown:
         for i in np.flatnonzero(marked)
     ]
     return Shown(mark(exemplar.tokens, marked.tolist()), tuple(rows))
-
-
-def parse(latent: int, answer: Answer, settings: Settings, begun: bool) -> Explanation:
-    """The sentence of an answer, or why there is none. The answer's own text is kept where the sentence is not all of
-    it; `begun` says that the answer was begun for the model."""
-    full = BEGIN + answer.text if begun else answer.text
-    lines = list(MARKER.finditer(full))
-    if not lines:
-        kind = "refusal" if REFUSAL.match(full) else "malformed" if answer.whole else "truncated"
-        return Explanation(latent, None, f"{kind}: no line that begins with {BEGIN}", answer.text)
-    # After a chain of thought the last line counts; else a model that goes on has answered with the first.
-    begins = lines[-1 if settings.chain_of_thought else 0].end()
-    line, newline, _ = full[begins:].partition("\n")
-    sentence = _cut(line.strip(), settings.max_words)
-    why = ""
-    if not answer.whole and not newline and sentence == line.strip():
-        why = "truncated: the answer was cut off within the sentence; raise explainers.llm.max_tokens"
-    elif not any(character.isalnum() for character in sentence):
-        why = "malformed: no words after " + BEGIN
-    elif REFUSAL.match(sentence):
-        why = "refusal: the answer is about itself"
-    if why:
-        return Explanation(latent, None, why, answer.text)
-    whole = MARKER.sub("", full, count=1).strip() == sentence
-    return Explanation(latent, sentence, answer="" if whole else answer.text)
-
-
-def _cut(sentence: str, words: int) -> str:
-    """The longest beginning of a sentence that ends with a word and has at most so many words; 0 keeps all."""
-    if not words or count_prose(sentence) <= words:
-        return sentence
-    kept = ""
-    for match in WORD_END.finditer(sentence):
-        beginning = sentence[: match.end()]
-        if len(beginning.split()) > words:
-            break
-        if count_prose(beginning) <= words:
-            kept = beginning
-    return kept
 
 
 class LanguageModelExplainer:
@@ -189,7 +129,7 @@ class LanguageModelExplainer:
         due = 0
         for number, reply in self.engine.generate([question for _, question in asked]):
             place = asked[number][0]
-            ready[place] = self._read(latents[place], reply)
+            ready[place] = self._read(latents[place], reply, asked[number][1])
             while due in ready:
                 yield ready.pop(due)
                 due += 1
@@ -248,10 +188,11 @@ class LanguageModelExplainer:
         """Whether the engine gives the model the beginning of its answer."""
         return self.engine.can.begun and not self.settings.chain_of_thought
 
-    def _read(self, latent: int, reply: Answer | Fault) -> Explanation:
+    def _read(self, latent: int, reply: Answer | Fault, question: Question) -> Explanation:
         if isinstance(reply, Fault):
             return Explanation(latent, None, reply.why)
-        return parse(latent, reply, self.settings, self._begun)
+        form = Form(self.settings.max_words, self.settings.chain_of_thought, self._begun)
+        return parse(latent, reply, form, question.messages)
 
 
 def build(settings: Settings, open_engine: OpenEngine) -> LanguageModelExplainer:

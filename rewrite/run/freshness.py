@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,17 @@ class Stage:
     refuse: tuple[Callable[[Config], None], ...] = ()
     """Checks that raise UserError for what cannot be, before any stage has done any work."""
     version: int = 1
+
+
+UNANSWERED = "unanswered"
+"""What a manifest says under this name: by stage, requests of its last session that failed for a reason that may
+pass."""
+
+
+def ask_again(manifest: Mapping[str, Any], stage: Stage) -> str | None:
+    """Why a stage that is fresh by its key asks again what failed, or None: faults are not results."""
+    failed = manifest.get(UNANSWERED, {}).get(stage.name, 0) if stage.asks else 0
+    return f"{failed:,} requests failed for a reason that may have passed" if failed else None
 
 
 def check(stages: Sequence[Stage], config: Config) -> None:

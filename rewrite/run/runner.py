@@ -12,7 +12,7 @@ from typing import Any
 
 from rewrite.config import Config
 from rewrite.run.files import read_json
-from rewrite.run.freshness import Stage, check, stage_keys
+from rewrite.run.freshness import Stage, ask_again, check, stage_keys
 from rewrite.run.plugins import asked_model
 from rewrite.run.store import Run
 
@@ -67,7 +67,7 @@ def _module(stage: Stage) -> Any:
 def _stale(run: Run, stage: Stage, key: str) -> str | None:
     """Why a stage must run, or None where all that it writes is fresh."""
     reasons = [run.stale(artefact, key, stage.reads) for artefact in stage.writes]
-    return next((reason for reason in reasons if reason), None)
+    return next((reason for reason in reasons if reason), None) or ask_again(run.manifest, stage)
 
 
 def verdict(run: Run) -> str:

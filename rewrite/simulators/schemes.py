@@ -14,6 +14,7 @@ A scheme works on one window at a time. Positions are those of the window; `aske
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -186,15 +187,21 @@ class RatingsList:
         count = len(item.places)
         if not reply.whole:
             return Ratings.none(count, "truncated")
-        try:
-            pairs = json.loads(_strip_fence(reply.text))
-        except (json.JSONDecodeError, RecursionError):
-            return Ratings.none(count, "malformed")
+        pairs = _find_list(reply.text)
         tokens = _tokens_of(item.request)
-        if not isinstance(pairs, list):
+        if pairs is None:
             return Ratings.none(count, "malformed")
         if len(pairs) != len(tokens):
             return Ratings.none(count, "wrong count")
+        # Pairs are aligned as a sequence: where one is about another token, what follows may have slipped by one and
+        # match a repeated token by chance.
+        named = [
+            isinstance(pair, list) and len(pair) == 2 and pair[0] == token
+            for pair, token in zip(pairs, tokens, strict=True)
+        ]
+        slipped = any(not one and pairs_name(pairs, tokens, place) for place, one in enumerate(named))
+        if slipped:
+            return Ratings.none(count, "malformed")
         rated = np.array([_rating(pairs[place], tokens[place]) for place in item.places], dtype=np.float32)
         unknown = np.full(count, np.nan, dtype=np.float32)
         lost = int(np.isnan(rated).sum())
@@ -215,19 +222,36 @@ def _tokens_of(request: Question) -> list[str]:
     return tokens
 
 
+def pairs_name(pairs: Sequence[object], tokens: Sequence[str], place: int) -> bool:
+    """Whether the pair at a place is about the token before or after it."""
+    pair = pairs[place]
+    said = pair[0] if isinstance(pair, list) and pair else None
+    return said in (*tokens[max(place - 1, 0) : place], *tokens[place + 1 : place + 2]) and said != tokens[place]
+
+
 def _rating(pair: object, token: str) -> float:
-    """The rating of a pair that is about this token; NaN for any other."""
+    """The rating of a pair that is about this token, a whole number from 0 to 9 also as 5.0 or "5"; NaN for any
+    other."""
     if not (isinstance(pair, list) and len(pair) == 2 and pair[0] == token):
         return float("nan")
     rating = pair[1]
-    if isinstance(rating, bool) or not isinstance(rating, int) or not 0 <= rating <= 9:
+    if isinstance(rating, str) and re.fullmatch(r"\s*[0-9](?:\.0*)?\s*", rating):
+        rating = float(rating)
+    if isinstance(rating, bool) or not isinstance(rating, int | float) or rating not in range(10):
         return float("nan")
     return float(rating)
 
 
-def _strip_fence(text: str) -> str:
-    """The text within a Markdown code fence, where there is one."""
-    text = text.strip()
-    if text.startswith("```") and text.endswith("```"):
-        text = text.removeprefix("```").removeprefix("json").removesuffix("```")
-    return text
+def _find_list(text: str) -> list[object] | None:
+    """The list in an answer: prose and code fences around it and a comma before its end are forgiven."""
+    begin, end = text.find("["), text.rfind("]")
+    if not 0 <= begin < end:
+        return None
+    inside = re.sub(r",(\s*\])", r"\1", text[begin : end + 1])
+    for candidate in (text[begin : end + 1], inside):
+        try:
+            found = json.loads(candidate)
+        except (ValueError, RecursionError):  # also for a number of thousands of digits
+            continue
+        return found if isinstance(found, list) else None
+    return None

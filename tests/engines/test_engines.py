@@ -343,3 +343,53 @@ def test_branch_i_follows_piece_i(encoder: Encoder, pieces: list[str]) -> None:
         assert text == piece
         begin = int(end)
     assert decode(encoded.branch.tolist()) == "?"
+
+
+def with_template(tiny_model: Path, folder: Path, template: str) -> Encoder:
+    shutil.copytree(tiny_model, folder)
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        file.write_text(template)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+    return Encoder(str(folder))
+
+
+USERS = "{% for m in messages if m['role'] != 'system' %}<|user|>{{ m['content'] }}<eos>{% endfor %}<|assistant|>"
+
+
+def test_a_model_without_a_system_role_gets_it_in_the_first_user_turn(tiny_model: Path, tmp_path: Path) -> None:
+    """Some templates drop what the system says without a word."""
+    encoder = with_template(tiny_model, tmp_path / "m", USERS)
+    messages = (
+        Message("system", "Rate it."),
+        Message("user", "dogs"),
+        Message("assistant", "9"),
+        Message("user", "cats"),
+    )
+    text = encoder.tokenizer.decode(encoder.branches(Branches(messages)).trunk)
+    assert text.index("Rate it.") < text.index("dogs") < text.index("cats")
+
+
+def test_a_template_that_drops_a_message_is_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:
+    encoder = with_template(tiny_model, tmp_path / "m", "{{ messages[-1]['content'] }}<|assistant|>")
+    with pytest.raises(UserError, match="its chat template drops the user message"):
+        encoder.branches(Branches((Message("user", "dogs"), Message("user", "cats"))))
+
+
+def test_the_date_in_a_template_is_part_of_what_answers_depend_on(tiny_model: Path, tmp_path: Path) -> None:
+    dated = "Today is {{ strftime_now('%d %b %Y') }}." + USERS
+    with_template(tiny_model, tmp_path / "m", dated)
+    assert "date" in _build("transformers", str(tmp_path / "m")).identity
+    assert "date" not in _build("transformers", str(tiny_model)).identity
+
+
+def test_added_tokens_in_a_text_are_text(tiny_model: Path, tmp_path: Path) -> None:
+    """Also those that are not marked special, as the tool calls and infilling marks of many models."""
+    encoder = with_template(tiny_model, tmp_path / "m", USERS)
+    encoder.tokenizer.add_tokens(["<tool_call>", "<|fim_prefix|>"])
+    text = "say <tool_call> and <|fim_prefix|> here"
+    added = set(encoder.tokenizer.convert_tokens_to_ids(["<tool_call>", "<|fim_prefix|>"]))
+    encoded = encoder.branches(Branches((Message("user", text),), (text,)))
+    assert not added & set(encoded.trunk.tolist())
+    assert encoder.tokenizer.decode(encoded.trunk).count(text) == 2

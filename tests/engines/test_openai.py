@@ -158,8 +158,10 @@ def test_one_that_must_wait_holds_all(server: FaultServer) -> None:
 def test_a_server_that_asks_for_hours_is_not_waited_for(server: FaultServer) -> None:
     server.choose = fail_first("too many")
     server.retry_after = "86400"
-    ((_, outcome),) = engine(server, retries=3).read([ask(0)])
-    assert isinstance(outcome, Fault) and outcome.kind == "server error" and len(server.arrivals) == 1
+    tomorrow = (datetime.now() + timedelta(days=1)).strftime("%Y-%m-%d")
+    with pytest.raises(UserError, match=f"wants no request until {tomorrow}") as caught:
+        list(engine(server, retries=3, concurrency=1).read([ask(number) for number in range(9)]))
+    assert len(server.arrivals) == 1 and "\n" not in str(caught.value)
 
 
 def test_retry_after_headers() -> None:

@@ -17,7 +17,8 @@ from rewrite.coder.activations import ActivationStore, Evidence, gather_evidence
 from rewrite.config import UserError
 from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.prompting import Message
-from rewrite.explainers import llm
+from rewrite.explainers import answers, llm
+from rewrite.explainers.answers import Form
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.exemplars import Exemplar, Windows
 from rewrite.run import plugins
@@ -249,7 +250,7 @@ def test_worked_examples_are_answers_that_parse(few_shot: int, thinks: bool) -> 
     examples = [m.content for m in question.messages if m.role == "assistant"]
     assert len(examples) == few_shot and [m.role for m in question.messages[-1:]] == ["user"]
     for example in examples:
-        found = llm.parse(0, Answer(example), settings(chain_of_thought=thinks), begun=False)
+        found = answers.parse(0, Answer(example), Form(40, thinks, False))
         assert found.text and example.endswith(found.text) and bool(found.answer) == thinks
 
 
@@ -354,6 +355,6 @@ def test_a_real_model_explains(small_run: Path, tiny_model: Path, exemplars: str
         if one.text is None:
             assert one.why.split(":")[0] in ("truncated", "malformed") and (one.answer or one.why)
         else:
-            assert llm.count_prose(one.text) <= 12 and not one.why
+            assert answers.count_prose(one.text) <= 12 and not one.why
     again = [next(iter(llm.build(now, lambda model: engine).explain(source, [latent]))) for latent in often]
     assert again == found, "an answer does not depend on what is asked beside it"

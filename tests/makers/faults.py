@@ -29,6 +29,7 @@ PLAIN = {
     "too many": (429, "slow down"),
     "broken": (500, "out of order, dear KEY"),
     "too long": (400, "This model's maximum context length is 4096 tokens."),
+    "unknown field": (400, "unknown field: frequency_bias"),
     "wrong key": (401, "no such key: KEY"),
     "unknown model": (404, "the model does not exist"),
     "no money": (429, "insufficient_quota"),

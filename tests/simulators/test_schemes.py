@@ -122,7 +122,7 @@ def test_an_answer_that_is_no_list_of_this_text_is_missing_whole(reply: object, 
 
 
 @pytest.mark.parametrize(
-    "pair", [["x", 3], ["b", 10], ["b", -1], ["b", True], ["b", 2.5], ["b", "9"], ["b"], "b", None]
+    "pair", [["x", 3], ["b", 10], ["b", -1], ["b", True], ["b", 2.5], ["b", "x"], ["b", "10"], ["b"], "b", None]
 )
 def test_a_pair_that_is_not_about_its_token_is_missing_alone(pair: object) -> None:
     strengths, faults = rated([["a", 0], pair, ["c", 4]], ["a", "b", "c"])
@@ -226,3 +226,28 @@ def test_a_scheme_that_the_engine_cannot_serve_is_refused_before_any_call() -> N
     with pytest.raises(UserError, match=r"scheme = all_at_once: .* can serve: last_token, ratings_list$"):
         choose_scheme(Settings(model="m", scheme="all_at_once"), engine)
     assert engine.asked == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Here they are:\n[["a", 0], ["b", 5]]\nAs asked.',
+        '```JSON\n[["a", 0], ["b", 5]]\n```',
+        '[["a", 0], ["b", 5],]',
+        '[["a", 0.0], ["b", 5.0]]',
+        '[["a", "0"], ["b", "5"]]',
+    ],
+)
+def test_the_form_of_a_list_is_forgiven(text: str) -> None:
+    assert rated(text, ["a", "b"]) == ([5.0], {})
+
+
+def test_a_list_that_slipped_by_one_is_not_read_where_a_token_repeats() -> None:
+    tokens = ["a", "b", "b", "c"]
+    strengths, faults = rated([["a", 0], ["a", 1], ["b", 9], ["b", 2]], tokens)
+    assert np.isnan(strengths).all() and faults == {"malformed": 3}
+
+
+def test_a_rating_of_thousands_of_digits_is_missing() -> None:
+    strengths, faults = rated(f'[["a", 0], ["b", {"9" * 5000}]]', ["a", "b"])
+    assert np.isnan(strengths).all() and sum(faults.values()) == 1

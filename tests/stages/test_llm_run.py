@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from makers.faults import fault_server
 from makers.servers import llama_server
 from makers.small import small_config
 
@@ -279,3 +281,31 @@ def test_without_a_mind_to_say_digits_there_is_no_verdict(finished: Path, tiny_m
     assert stats["verdict"]["sentence"].startswith("No verdict: where ratings are read")
     assert {row["verdict"] for row in stats["comparisons"]} == {None}
     assert "hardly answers with digits" in (tmp_path / "r" / "7_report" / "index.html").read_text()
+
+
+def test_faults_are_not_results_and_are_asked_again(base: Path, tmp_path: Path) -> None:
+    """A server that is down while a stage runs, and there again: what failed is asked, and only that."""
+    shutil.copytree(base, tmp_path / "r")
+    few = ("sample.latents=2", "sample.documents=2", "sample.windows=1", "sample.positions=3")
+    with fault_server() as server:
+        config = small_config(
+            *("simulator=llm", "simulators.llm.model=m", "simulators.llm.scheme=last_token", *NOISE, *few),
+            *("engine=openai", f"engines.openai.base_url={server.base_url}", "engines.openai.retries=0"),
+            f"calls.cache={tmp_path / 'calls.sqlite'}",
+        )
+        server.choose = lambda prompt, tries: "broken" if hash_of(prompt) % 2 else ""
+        ledger = run_to(tmp_path / "r", config, "simulate")
+        failed = sum(kind["requests"] for kind in ledger["simulate"]["failed"].values())  # type: ignore[index]
+        assert failed > 3
+        assert "failed for a reason that may have passed" in status(tmp_path / "r").write("table")
+        server.choose = lambda prompt, tries: ""
+        arrived = len(server.arrivals)
+        run_to(tmp_path / "r", config, "simulate")
+        assert len(server.arrivals) - arrived == failed
+        assert not np.isnan(strengths_of(tmp_path / "r")).any()
+        run_to(tmp_path / "r", config, "simulate")
+        assert len(server.arrivals) - arrived == failed, "all is answered now"
+
+
+def hash_of(prompt: str) -> int:
+    return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")

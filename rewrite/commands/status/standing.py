@@ -22,7 +22,7 @@ from rewrite.engines.cache import peek_spent
 from rewrite.engines.calls import cost, cost_of
 from rewrite.run.files import read_json
 from rewrite.run.finished import Finished
-from rewrite.run.freshness import Stage, check, stage_keys
+from rewrite.run.freshness import Stage, ask_again, check, stage_keys
 from rewrite.run.store import partial_folder, why_stale
 
 State = Literal["fresh", "there", "stale", "absent", "damaged", "running", "interrupted"]
@@ -89,6 +89,9 @@ class Looked:
                 return "damaged", str(error).removeprefix(f"{self.run.folder}/")
             if reason:
                 return "stale", f"{name} is not there" if reason == "not there yet" else reason
+        again = ask_again(self.run.manifest, stage)
+        if again and key is not None:
+            return "stale", again
         return ("there", "made from what is there") if key is None else ("fresh", "")
 
     def _count_shards(self, stage: Stage, key: str) -> tuple[int, int] | None:

@@ -20,79 +20,31 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal, TypeVar
-
-from pydantic import Field, field_validator
+from typing import Any, Literal, TypeVar
 
 import rewrite.engines.openai.lists as lists
 import rewrite.engines.openai.replies as replies
-from rewrite.config import Place, Section, UserError
+from rewrite.config import UserError
 from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.encoding import Encoder, fingerprint_model
 from rewrite.engines.openai.lists import Prompt, Read
 from rewrite.engines.openai.pacing import Found, Job, Pace, Trouble, add_tries, settle, stream
 from rewrite.engines.openai.remote import Remote
 from rewrite.engines.openai.replies import Json
+from rewrite.engines.openai.settings import Settings
 
+FIRST = 5
+"""Requests that fail for good, with none answered before, after which the run stops."""
 ROWS = 1 << 18
 """Most log-probabilities asked for in one answer: about 25 MB of JSON."""
 WAYS: Mapping[str, Literal["ids", "all"]] = {"vllm": "ids", "llamacpp": "all"}
 """How digits are asked for exactly, by who a server says that it is."""
 T = TypeVar("T")
-
-
-class Settings(Section):
-    operational: ClassVar[frozenset[str]] = frozenset(
-        {"base_url", "key_variable", "list_size", "concurrency", "requests_per_minute", "tokens_per_minute"}
-        | {"timeout", "retries"}
-    )
-
-    base_url: str = ""
-    """Address of the server, with its /v1; empty for OpenAI's own."""
-    key_variable: str = "OPENAI_API_KEY"
-    """NAME of the environment variable that holds the key, which is sent to `base_url`. A server of one's own may do
-    without: the variable need not be set."""
-    model: str = ""
-    """The model's name on the server; empty for the name that the explainer, simulator or scorer gives."""
-    revision: str = ""
-    """A label of the server's model, to be changed when the model is: answers are kept apart by it."""
-    tokenizer: Place = ""
-    """The tokenizer of the server's model, a folder or hub name: prompts then go as token ids, and slots within an
-    answer can be read. Empty sends text, for servers that chat only, as OpenAI's."""
-    digits: Literal["auto", "ids", "all", "top"] = "auto"
-    """How the digits are asked for where there is a tokenizer: `ids` by token id, exact (vLLM); `all` by the whole
-    vocabulary, exact but slow where it is large (llama.cpp); `top` among the most probable tokens; `auto` asks the
-    server what it is: ids on vLLM, all on llama.cpp, top elsewhere."""
-    logprobs: int = Field(20, ge=0)
-    """Most probable tokens asked for where digits are not asked for exactly [tokens]; 0 where the server gives none."""
-    json_schema: bool = True
-    """The server holds answers to a JSON schema, as OpenAI, vLLM and llama.cpp do."""
-    list_size: int = Field(64, ge=1)
-    """Prompts of token ids in one request [prompts]."""
-    concurrency: int = Field(16, ge=1)
-    """Requests at work at once [requests]."""
-    requests_per_minute: int = Field(0, ge=0)
-    """Limit of the server, a list counted as one [requests a minute]; 0 is none."""
-    tokens_per_minute: int = Field(0, ge=0)
-    """Limit of the server, prompts and longest answers together [tokens a minute]; 0 is none."""
-    timeout: float = Field(120.0, gt=0)
-    """Longest wait for an answer, from sending to its last byte [s]."""
-    retries: int = Field(6, ge=0)
-    """Further tries of a request that met a busy or broken server, before it counts as failed [tries]."""
-
-    @field_validator("key_variable")
-    @classmethod
-    def _is_a_name(cls, value: str) -> str:
-        """Refused here, before anything of the config is written anywhere."""
-        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
-            raise ValueError("write the NAME of an environment variable, in capitals, never a key")
-        return value
 
 
 class OpenAI:
@@ -107,8 +59,10 @@ class OpenAI:
             timeout=settings.timeout,
             retries=settings.retries,
             pace=Pace(settings.requests_per_minute, settings.tokens_per_minute),
+            fields=settings.renamed,
         )
         self._server: str | None = None
+        self._answered, self._refused = False, 0
 
     @cached_property
     def _encoder(self) -> Encoder | None:
@@ -132,7 +86,9 @@ class OpenAI:
         """What answers depend on, as far as one can know it of a server: hence the label `revision`."""
         own = {name: str(getattr(self.settings, name)) for name in ("revision", "digits", "logprobs", "json_schema")}
         tokenizer = self.settings.tokenizer and fingerprint_model(self.settings.tokenizer)
-        return {"engine": "openai", "model": self.model, "tokenizer": tokenizer, **own}
+        dated = self._encoder.dated if self._encoder else ""
+        named = {"engine": "openai", "model": self.model, "tokenizer": tokenizer, **own}
+        return named | ({"date": dated} if dated else {})
 
     def estimate(self, request: Branches | Question) -> Spent:
         """Counted where there is a tokenizer; else a token is taken for 4 characters, and a message for 4 tokens more.
@@ -221,8 +177,12 @@ class OpenAI:
                     half = len(prompts) // 2
                     parts = [self._read_list(encoder, part) for part in (prompts[:half], prompts[half:])]
                     return [read for part in parts for read in await part(client)]
+                self._meet_refusal(trouble)
                 return [Read(p, settle(trouble)) for p in prompts]
-            return [replace(read, outcome=add_tries(read.outcome, done.retried)) for read in done.value]
+            self._answered = True
+            first, *others = done.value  # What the tries before it cost is booked once.
+            reads = [replace(first, outcome=add_tries(first.outcome, done.retried, done.paid))]
+            return reads + [replace(read, outcome=add_tries(read.outcome, done.retried, Spent())) for read in others]
 
         return job
 
@@ -273,10 +233,22 @@ class OpenAI:
             try:
                 done = await self._remote.ask(client, path, body, understand, cost.tokens_in + cost.tokens_out)
             except Trouble as trouble:
+                self._meet_refusal(trouble)
                 return [(index, settle(trouble))]
-            return [(index, add_tries(done.value, done.retried))]
+            self._answered = True
+            return [(index, add_tries(done.value, done.retried, done.paid))]
 
         return job
+
+    def _meet_refusal(self, trouble: Trouble) -> None:
+        """Raise UserError, in the server's own words, where nothing was answered yet and the first requests all failed
+        for a reason that will not pass: all others share it."""
+        self._refused += not trouble.again and trouble.fault.kind not in ("too long", "timeout")
+        if not self._answered and self._refused >= FIRST:
+            raise UserError(
+                f"engines.openai: the first {FIRST} requests all failed: {trouble.fault.why}; mend the settings "
+                "(a field that the server does not take can be renamed or dropped with engines.openai.fields)"
+            )
 
     def _stream(self, jobs: Iterator[Job[Any, T]]) -> Generator[T, None, None]:
         return stream(self._connect, jobs, self.settings.concurrency)

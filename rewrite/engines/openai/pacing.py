@@ -18,12 +18,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from rewrite.config import UserError
 from rewrite.engines.base import Answer, Fault, Reading, Spent
 
 T = TypeVar("T")
@@ -52,10 +53,11 @@ class Trouble(Exception):
 
 @dataclass(frozen=True)
 class Tried(Generic[T]):
-    """What a try brought, and how many failed before it."""
+    """What a try brought, how many failed before it, and what the server billed for those."""
 
     value: T
     retried: int
+    paid: Spent = field(default=Spent())
 
 
 class Pace:
@@ -101,21 +103,37 @@ def read_retry_after(value: str | None) -> float | None:
 
 
 async def insist(attempt: Callable[[], Awaitable[T]], pace: Pace, tokens: int, retries: int) -> Tried[T]:
-    """What `attempt` brings, tried up to `retries` times again. Raises the last `Trouble`, with the tries it took."""
+    """What `attempt` brings, tried up to `retries` times again. Raises the last `Trouble`, with the tries it took and
+    what all of them cost, and UserError where the server asks to be left alone for long."""
+    paid = Spent()
     for tries in range(retries + 1):
         await asyncio.sleep(pace.reserve(tokens))
         try:
-            return Tried(await attempt(), tries)
-        except Trouble as trouble:
-            trouble.retried = tries
+            return Tried(await attempt(), tries, paid)
+        except Trouble as error:
+            trouble = error
+            paid += trouble.fault.spent
+            trouble.retried, trouble.fault = tries, replace(trouble.fault, spent=paid)
             asked = trouble.wait
-            if not trouble.again or tries == retries or (asked or 0) > LONGEST_ASKED:
+            if (asked or 0) > LONGEST_ASKED:
+                until = (datetime.now().astimezone() + timedelta(seconds=asked or 0)).strftime("%Y-%m-%d %H:%M")
+                raise UserError(
+                    f"engines.openai: the server wants no request until {until} ({trouble.fault.detail}); run again "
+                    "then, nothing answered is lost"
+                ) from None
+            if not trouble.again or tries == retries:
                 raise
-        if asked is None:
-            await asyncio.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2**tries) * random.uniform(0.5, 1))
+        wait = min(LONGEST_WAIT, FIRST_WAIT * 2**tries) * random.uniform(0.5, 1) if asked is None else asked
+        if asked is not None or trouble_is_for_all(trouble):
+            pace.hold(wait)  # For this one too: its next turn comes after.
         else:
-            pace.hold(asked)  # For this one too: its next turn comes after.
+            await asyncio.sleep(wait)
     raise AssertionError("retries are not negative")
+
+
+def trouble_is_for_all(trouble: Trouble) -> bool:
+    """Too many requests are everybody's trouble: all back off together."""
+    return trouble.status == 429
 
 
 Job = Callable[[Client], Awaitable[Sequence[T]]]
@@ -197,5 +215,6 @@ def settle(trouble: Trouble) -> Fault:
     return replace(trouble.fault, spent=replace(trouble.fault.spent, calls=1, retried=trouble.retried))
 
 
-def add_tries(outcome: Found | Fault, retried: int) -> Found | Fault:
-    return replace(outcome, spent=outcome.spent + Spent(retried=retried))
+def add_tries(outcome: Found | Fault, retried: int, paid: Spent) -> Found | Fault:
+    """The outcome with the tries before it, and what those cost."""
+    return replace(outcome, spent=outcome.spent + replace(paid, calls=0, retried=retried))

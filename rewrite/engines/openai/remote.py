@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,6 +21,7 @@ from rewrite.config import UserError
 from rewrite.engines.base import Fault
 from rewrite.engines.openai.pacing import Pace, Tried, Trouble, insist, read_retry_after
 from rewrite.engines.openai.replies import Json
+from rewrite.subject.loading import first_line
 
 OPENAI = "https://api.openai.com/v1"
 T = TypeVar("T")
@@ -35,6 +36,8 @@ class Remote:
     timeout: float
     retries: int
     pace: Pace
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Request fields by the name that this server has for them; empty for those that it does not take."""
 
     @property
     def shown(self) -> str:
@@ -60,7 +63,14 @@ class Remote:
         from openai import AsyncOpenAI
 
         key = self.key() or "none"
-        async with AsyncOpenAI(api_key=key, base_url=self.base_url or OPENAI, max_retries=0, timeout=None) as client:
+        try:
+            client = AsyncOpenAI(api_key=key, base_url=self.base_url or OPENAI, max_retries=0, timeout=None)
+        except Exception as error:  # a proxy or a certificate in the environment that cannot be used
+            raise UserError(
+                f"engines.openai: no connection can be made with this environment ({first_line(error)}); see "
+                "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
+            ) from None
+        async with client:
             yield client
 
     async def meet(self, client: Any) -> str:
@@ -86,17 +96,23 @@ class Remote:
         """What `understand` makes of the answer; it may raise Trouble too. Raises Trouble when all tries failed."""
 
         async def attempt() -> T:
-            return understand(await self._send(client, "post", path, body))
+            return understand(await self._send(client, "post", path, self._translate(body)))
 
         try:
             return await insist(attempt, self.pace, tokens, self.retries)
         except Trouble as trouble:
             if trouble.status == 404:
+                hint = "" if re.search(r"/v\d", self.shown) else "; most servers want an address that ends in /v1"
                 raise UserError(
                     f"engines.openai: {self.shown}{path} is not there, or not for the model "
-                    f"{body['model']}: {trouble.fault.detail}"
+                    f"{body['model']}: {trouble.fault.detail}{hint}"
                 ) from None
             raise
+
+    def _translate(self, body: Json) -> Json:
+        """The body with the server's own names for its fields, without those that it does not take."""
+        named = ((self.fields.get(name, name), value) for name, value in body.items())
+        return {name: value for name, value in named if name}
 
     async def _send(self, client: Any, method: str, path: str, body: Json | None) -> Json:
         import httpx2
@@ -120,7 +136,7 @@ class Remote:
     def _judge(self, status: int, response: Any) -> Exception:
         """What the user can mend, or the trouble of one request."""
         key, text = self.key(), response.text
-        if status in (401, 403):
+        if status == 401:
             said = "refuses the key in it" if key else "wants a key; put it into this environment variable"
             return UserError(f"{self.key_variable}: the server at {self.shown} {said} ({status})")
         if status == 402 or replies.SPENT_UP.search(text):

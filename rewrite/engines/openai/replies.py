@@ -25,7 +25,9 @@ Json = dict[str, Any]
 SLACK = 1e-3
 """How far rounding may bring a sum of probabilities above 1."""
 TOO_LONG = re.compile(r"context.{0,12}(length|size|window)|exceed_context|max_model_len|prompt is too long", re.I)
-FILTERED = re.compile(r"content_filter|content_policy|ResponsibleAI", re.I)
+FILTERED = re.compile(r"content_filter|content_policy|ResponsibleAI|moderation|flagged", re.I)
+WHOLE = frozenset({"stop", "stop_sequence", "end_turn", "eos", "eos_token"})
+"""The reasons to end that are known to mean that the answer is whole."""
 SPENT_UP = re.compile(r"insufficient_quota|billing_hard_limit|credit balance", re.I)
 
 
@@ -47,6 +49,9 @@ def parse(body: bytes, key: str) -> Json:
         raise Trouble(Fault("malformed", f"the answer is not JSON: {start!r}"), again=True) from None
     if not isinstance(reply, dict):
         raise Trouble(Fault("malformed", "the answer is not a JSON object"), again=True)
+    if reply.get("error") and "choices" not in reply:
+        # Some gateways say so with status 200; what they refuse once they refuse again.
+        raise Trouble(Fault("server error", shown(read_message(json.dumps(reply)), key)[:200]), again=False, status=200)
     return reply
 
 
@@ -82,7 +87,9 @@ def read_usage(reply: Json, otherwise: Spent) -> Spent:
     try:
         usage = reply["usage"]
         tokens_in, tokens_out = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
-    except (KeyError, TypeError, ValueError):
+        # What a model thought may be billed and be in the total alone.
+        tokens_out = max(tokens_out, int(usage.get("total_tokens") or 0) - tokens_in)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return otherwise
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
@@ -96,8 +103,8 @@ def read_text(choice: Json, spent: Spent) -> Answer:
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     if not isinstance(text, str):
-        raise Trouble(Fault("malformed", "the answer holds no text", spent), again=True)
-    return Answer(text, choice.get("finish_reason") != "length", spent)
+        raise Trouble(Fault("malformed", "the answer holds no text", spent), again=False)
+    return Answer(text, choice.get("finish_reason") in WHOLE, spent)
 
 
 def refuse_refusals(choice: Json, spent: Spent) -> None:
@@ -128,7 +135,7 @@ def find_digits(choice: Json, ids: Sequence[int] | None, exact: bool = False) ->
     """
     try:
         candidates = _read_candidates(choice["logprobs"])
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError):
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError):
         return Fault("no log-probabilities", "the answer holds none")
     if any(math.isnan(c.logprob) or c.logprob > SLACK for c in candidates):
         return Fault("no log-probabilities", "among them is one that is not a number, or above 0")
@@ -152,7 +159,7 @@ def find_digits(choice: Json, ids: Sequence[int] | None, exact: bool = False) ->
 def _read_candidates(logprobs: Any) -> list[Candidate]:
     if logprobs.get("content"):
         entries = logprobs["content"][0]["top_logprobs"]
-        return [Candidate(entry["token"], entry.get("id"), _number(entry["logprob"])) for entry in entries]
+        return [Candidate(entry["token"] or "", entry.get("id"), _number(entry["logprob"])) for entry in entries]
     return [Candidate(text, None, _number(value)) for text, value in logprobs["top_logprobs"][0].items()]
 
 

@@ -67,7 +67,8 @@ class TransformersEngine:
         """See `Engine.identity`."""
         settings = {k: str(v) for k, v in self.settings if k not in self.settings.operational}
         model = fingerprint_model(self.model, self.settings.revision)
-        return {"engine": "transformers", "model": model, **settings}
+        dated = {"date": self._encoder.dated} if self._encoder.dated else {}
+        return {"engine": "transformers", "model": model, **settings, **dated}
 
     def estimate(self, request: Branches | Question) -> Spent:
         """See `Engine.estimate`."""

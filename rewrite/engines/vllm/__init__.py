@@ -108,7 +108,7 @@ class VllmEngine:
             "model": fingerprint_model(self.model, self.settings.revision),
             "dtype": self.settings.dtype,
             "max_model_len": str(self.settings.max_model_len),
-        }
+        } | ({"date": self._encoder.dated} if self._encoder.dated else {})
 
     def estimate(self, request: Branches | Question) -> Spent:
         """See `Engine.estimate`: nothing reused, answers as long as they may be."""
@@ -255,4 +255,4 @@ def _digits(output: Any, digits: list[int]) -> Float[np.ndarray, " 10"] | Fault:
 
 def _answer(done: _Done) -> Answer:
     output = done.output.outputs[0]
-    return Answer(output.text, output.finish_reason != "length", done.spent)
+    return Answer(output.text, output.finish_reason == "stop", done.spent)

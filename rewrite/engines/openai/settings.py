@@ -1,0 +1,74 @@
+"""The settings of the openai engine."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from rewrite.config import Place, Section
+
+
+class Settings(Section):
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {"base_url", "key_variable", "list_size", "concurrency", "requests_per_minute", "tokens_per_minute"}
+        | {"timeout", "retries"}
+    )
+
+    base_url: str = ""
+    """Address of the server, with its /v1; empty for OpenAI's own."""
+    key_variable: str = "OPENAI_API_KEY"
+    """NAME of the environment variable that holds the key, which is sent to `base_url`. A server of one's own may do
+    without: the variable need not be set."""
+    model: str = ""
+    """The model's name on the server; empty for the name that the explainer, simulator or scorer gives."""
+    revision: str = ""
+    """A label of the server's model, to be changed when the model is: answers are kept apart by it."""
+    tokenizer: Place = ""
+    """The tokenizer of the server's model, a folder or hub name: prompts then go as token ids, and slots within an
+    answer can be read. Empty sends text, for servers that chat only, as OpenAI's."""
+    digits: Literal["auto", "ids", "all", "top"] = "auto"
+    """How the digits are asked for where there is a tokenizer: `ids` by token id, exact (vLLM); `all` by the whole
+    vocabulary, exact but slow where it is large (llama.cpp); `top` among the most probable tokens; `auto` asks the
+    server what it is: ids on vLLM, all on llama.cpp, top elsewhere."""
+    logprobs: int = Field(20, ge=0)
+    """Most probable tokens asked for where digits are not asked for exactly [tokens]; 0 where the server gives none."""
+    json_schema: bool = True
+    """The server holds answers to a JSON schema, as OpenAI, vLLM and llama.cpp do."""
+    list_size: int = Field(64, ge=1)
+    """Prompts of token ids in one request [prompts]."""
+    concurrency: int = Field(16, ge=1)
+    """Requests at work at once [requests]."""
+    requests_per_minute: int = Field(0, ge=0)
+    """Limit of the server, a list counted as one [requests a minute]; 0 is none."""
+    tokens_per_minute: int = Field(0, ge=0)
+    """Limit of the server, prompts and longest answers together [tokens a minute]; 0 is none."""
+    fields: tuple[str, ...] = ()
+    """Request fields that the server knows by another name, or not at all: `max_tokens=max_completion_tokens` renames,
+    `seed=` leaves out."""
+    timeout: float = Field(120.0, gt=0)
+    """Longest wait for an answer, from sending to its last byte [s]."""
+    retries: int = Field(6, ge=0)
+    """Further tries of a request that met a busy or broken server, before it counts as failed [tries]."""
+
+    @field_validator("key_variable")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        """Refused here, before anything of the config is written anywhere."""
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            raise ValueError("write the NAME of an environment variable, in capitals, never a key")
+        return value
+
+    @field_validator("fields")
+    @classmethod
+    def _are_pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in value:
+            if not re.fullmatch(r"[a-z_]+=[a-z_]*", pair):
+                raise ValueError(f"write {pair!r} as name=other, or name= to leave a field out")
+        return value
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Request fields by the server's own name, empty for those that it does not take."""
+        return dict((name, other) for name, _, other in (pair.partition("=") for pair in self.fields))
