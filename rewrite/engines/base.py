@@ -191,6 +191,14 @@ OpenEngine = Callable[[str], Engine]
 """Opens the run's engine with a model, every call of it cached, counted and held to the budget."""
 
 
+def strip_thought(answer: Answer) -> Answer:
+    """What an answer says after its thought; one that ends within it was cut."""
+    _, thought, said = answer.text.rpartition("</think>")
+    if thought:
+        return replace(answer, text=said.lstrip())
+    return replace(answer, text="", whole=False) if "<think>" in answer.text else answer
+
+
 def join(parts: Sequence[Reading | Fault]) -> Reading | Fault:
     """A request of its branches: it fails where one of them does, since a reading holds them all."""
     spent = sum((part.spent for part in parts), Spent())

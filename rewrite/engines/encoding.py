@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,10 +54,11 @@ class Encoded:
 class Encoder:
     """A model's tokenizer with what the harness needs of it. Raises UserError where the tokenizer cannot be read."""
 
-    def __init__(self, model: str, revision: str = "main") -> None:
+    def __init__(self, model: str, revision: str = "main", template: Sequence[str] = ()) -> None:
+        """`template` are options of the chat template (`read_options`)."""
         from transformers import AutoTokenizer
 
-        self.model = model
+        self.model, self.options = model, read_options(template)
         if Path(model).is_absolute() and not Path(model).is_dir():
             raise UserError(f"{model}: no such folder; name a model's folder or its name on the hub")
         try:
@@ -138,7 +140,9 @@ class Encoder:
         why = ""
         for way in tries:
             try:
-                frame: str = self.tokenizer.apply_chat_template(way, add_generation_prompt=True, tokenize=False)
+                frame: str = self.tokenizer.apply_chat_template(
+                    way, add_generation_prompt=True, tokenize=False, **self.options
+                )
             except Exception as error:
                 why = why or f"refuses these messages ({error})"
                 continue
@@ -149,10 +153,12 @@ class Encoder:
         raise UserError(f"{self.model}: its chat template {why}; name another model")
 
     @property
-    def dated(self) -> str:
-        """Today, where the chat template puts the date into the prompt: answers then depend on it. Else empty."""
+    def marks(self) -> dict[str, str]:
+        """What else the rendered prompt depends on: options of the template, and today where it shows the date."""
         template = str(self.tokenizer.chat_template or "")
-        return date.today().isoformat() if "strftime_now" in template or "date_string" in template else ""
+        dated = "strftime_now" in template or "date_string" in template
+        said = {"template": json.dumps(self.options, sort_keys=True)} if self.options else {}
+        return said | ({"date": date.today().isoformat()} if dated else {})
 
     def _encode_piece(self, text: str) -> tuple[int, ...]:
         """A piece of text by itself. Tokenizers that put a space before a text get an anchor, which is then cut off."""
@@ -186,6 +192,17 @@ class Encoder:
         """What the added tokens of more than one character look like, but for those of blanks alone."""
         added = [str(token) for token in self.tokenizer.added_tokens_encoder if len(token) > 1 and not token.isspace()]
         return re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True)))) if added else None
+
+
+def read_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Options of a chat template from `name=value`; a value is JSON where it can be (`false`, `3`), else text."""
+    options: dict[str, Any] = {}
+    for name, _, value in (pair.partition("=") for pair in pairs):
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 WHOLE = 1 << 22

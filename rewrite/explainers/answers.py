@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rewrite.engines.base import Answer
+from rewrite.engines.base import Answer, strip_thought
 from rewrite.engines.prompting import Message
 from rewrite.explainers.base import Explanation
 from rewrite.patterns.grammar import count_words
@@ -58,6 +58,7 @@ class Form:
 def parse(latent: int, answer: Answer, form: Form, messages: Sequence[Message] = ()) -> Explanation:
     """The sentence of an answer, or why there is none. The answer's own text is kept where the sentence is not all of
     it; `messages` are the prompt, which is not to be copied."""
+    answer = strip_thought(answer)
     full = BEGIN + answer.text if form.begun else answer.text
     lines = list(MARKER.finditer(full))
     if not lines:

@@ -28,7 +28,7 @@ from scipy.sparse import csc_array, vstack
 
 from rewrite.coder.activations import Shard
 from rewrite.config import ScoreConfig
-from rewrite.engines.base import Answer, Engine, Fault, Question
+from rewrite.engines.base import Answer, Engine, Fault, Question, strip_thought
 from rewrite.engines.prompting import fill, mark, show_token
 
 FEWEST = 5
@@ -235,6 +235,7 @@ def list_schema(count: int) -> str:
 
 def read_list(answer: Answer, count: int) -> list[bool] | Fault:
     """The judgements in an answer: its first JSON list, whose end a stop text may have taken."""
+    answer = strip_thought(answer)
     found = LIST.search(answer.text)
     if found is None:
         return _refuse(answer, "no list in")

@@ -23,7 +23,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from rewrite.engines.base import Abilities, Answer, Branches, Question, Reading
+from rewrite.engines.base import Abilities, Answer, Branches, Question, Reading, strip_thought
 from rewrite.engines.prompting import Message, fill, make_text, mark
 
 Request = Branches | Question
@@ -185,6 +185,7 @@ class RatingsList:
         is none, is missing by itself."""
         assert isinstance(reply, Answer) and isinstance(item.request, Question), "a question gets an answer"
         count = len(item.places)
+        reply = strip_thought(reply)
         if not reply.whole:
             return Ratings.none(count, "truncated")
         pairs = _find_list(reply.text)

@@ -393,3 +393,18 @@ def test_added_tokens_in_a_text_are_text(tiny_model: Path, tmp_path: Path) -> No
     encoded = encoder.branches(Branches((Message("user", text),), (text,)))
     assert not added & set(encoded.trunk.tolist())
     assert encoder.tokenizer.decode(encoded.trunk).count(text) == 2
+
+
+def test_options_reach_the_chat_template(tiny_model: Path, tmp_path: Path) -> None:
+    thinking = "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}"
+    with_template(tiny_model, tmp_path / "m", USERS + thinking)
+    said = {}
+    for options in ((), ("enable_thinking=false",)):
+        encoder = Encoder(str(tmp_path / "m"), template=options)
+        said[options] = encoder.tokenizer.decode(encoder.branches(Branches((Message("user", "dogs"),))).trunk)
+    assert "<think>" in said[()] and "<think>" not in said["enable_thinking=false",]
+    plain, quiet = (
+        _build("transformers", str(tmp_path / "m"), template=options).identity
+        for options in ([], ["enable_thinking=false"])
+    )
+    assert plain != quiet and "template" not in plain

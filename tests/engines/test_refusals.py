@@ -110,3 +110,16 @@ def test_a_proxy_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match=r"engines.openai: no connection can be made .*HTTP_PROXY") as caught:
         list(engine(server).read([ask(0)]))
     assert "\n" not in str(caught.value)
+
+
+def test_an_answer_cut_within_its_thought_is_truncated() -> None:
+    message = {"content": None, "reasoning_content": "Let me see: a dog"}
+    answer = replies.read_text(choice(message=message, finish_reason="length"), COST)
+    assert (answer.text, answer.whole) == ("", False)
+
+
+def test_options_of_the_chat_template_are_sent(server: FaultServer) -> None:
+    mine = engine(server, template=["enable_thinking=false", "effort=low"])
+    list(mine.generate([QUESTION]))
+    assert server.arrivals[-1].body["chat_template_kwargs"] == {"enable_thinking": False, "effort": "low"}
+    assert mine.identity != engine(server).identity

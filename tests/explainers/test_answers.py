@@ -181,3 +181,10 @@ def test_a_copy_of_the_prompt_is_no_explanation(sentence: str, kind: str) -> Non
         assert found.text is None and found.why.startswith(kind) and sentence in found.answer
     else:
         assert found.text == sentence
+
+
+def test_only_what_stands_after_a_thought_is_read() -> None:
+    thought = "<think>\n[EXPLANATION]: maybe cats\n</think>\n\n[EXPLANATION]: names of dogs"
+    assert found_in(thought).text == "names of dogs"
+    cut = found_in("<think>\n[EXPLANATION]: maybe cats")
+    assert cut.text is None and cut.why.startswith("truncated")

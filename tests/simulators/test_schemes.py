@@ -251,3 +251,9 @@ def test_a_list_that_slipped_by_one_is_not_read_where_a_token_repeats() -> None:
 def test_a_rating_of_thousands_of_digits_is_missing() -> None:
     strengths, faults = rated(f'[["a", 0], ["b", {"9" * 5000}]]', ["a", "b"])
     assert np.isnan(strengths).all() and sum(faults.values()) == 1
+
+
+def test_a_list_is_read_after_the_thought_only() -> None:
+    thought = '<think>[["a", 1], ["b", 1]]</think>[["a", 0], ["b", 5]]'
+    assert rated(thought, ["a", "b"]) == ([5.0], {})
+    assert rated('<think>[["a", 1], ["b", 1]]', ["a", "b"])[1] == {"truncated": 1}

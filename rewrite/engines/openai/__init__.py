@@ -31,7 +31,7 @@ import rewrite.engines.openai.lists as lists
 import rewrite.engines.openai.replies as replies
 from rewrite.config import UserError
 from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
-from rewrite.engines.encoding import Encoder, fingerprint_model
+from rewrite.engines.encoding import Encoder, fingerprint_model, read_options
 from rewrite.engines.openai.lists import Prompt, Read
 from rewrite.engines.openai.pacing import Found, Job, Pace, Trouble, add_tries, settle, stream
 from rewrite.engines.openai.remote import Remote
@@ -66,7 +66,8 @@ class OpenAI:
 
     @cached_property
     def _encoder(self) -> Encoder | None:
-        return Encoder(self.settings.tokenizer) if self.settings.tokenizer else None
+        settings = self.settings
+        return Encoder(settings.tokenizer, template=settings.template) if settings.tokenizer else None
 
     @property
     def can(self) -> Abilities:
@@ -86,9 +87,9 @@ class OpenAI:
         """What answers depend on, as far as one can know it of a server: hence the label `revision`."""
         own = {name: str(getattr(self.settings, name)) for name in ("revision", "digits", "logprobs", "json_schema")}
         tokenizer = self.settings.tokenizer and fingerprint_model(self.settings.tokenizer)
-        dated = self._encoder.dated if self._encoder else ""
-        named = {"engine": "openai", "model": self.model, "tokenizer": tokenizer, **own}
-        return named | ({"date": dated} if dated else {})
+        sent = {"template": " ".join(self.settings.template)} if self.settings.template else {}
+        marks = self._encoder.marks if self._encoder else sent
+        return {"engine": "openai", "model": self.model, "tokenizer": tokenizer, **own, **marks}
 
     def estimate(self, request: Branches | Question) -> Spent:
         """Counted where there is a tokenizer; else a token is taken for 4 characters, and a message for 4 tokens more.
@@ -210,6 +211,7 @@ class OpenAI:
         if request.schema and self.settings.json_schema:
             body |= self._hold_to(json.loads(request.schema))
         if self._encoder is None:
+            body |= {"chat_template_kwargs": read_options(self.settings.template)} if self.settings.template else {}
             return "/chat/completions", {"messages": _turns(request), **self._limit(request.max_tokens), **body}
         ids = self._encoder.question(request).tolist()
         return "/completions", {"prompt": [ids], "max_tokens": request.max_tokens, **body}

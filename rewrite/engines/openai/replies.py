@@ -102,6 +102,8 @@ def read_text(choice: Json, spent: Spent) -> Answer:
     refuse_refusals(choice, spent)
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    if text is None and isinstance(message, dict) and message.get("reasoning_content"):
+        return Answer("", False, spent)  # It was cut within its thought.
     if not isinstance(text, str):
         raise Trouble(Fault("malformed", "the answer holds no text", spent), again=False)
     return Answer(text, choice.get("finish_reason") in WHOLE, spent)

@@ -44,6 +44,9 @@ class Settings(Section):
     """Limit of the server, a list counted as one [requests a minute]; 0 is none."""
     tokens_per_minute: int = Field(0, ge=0)
     """Limit of the server, prompts and longest answers together [tokens a minute]; 0 is none."""
+    template: tuple[str, ...] = ()
+    """Options of the model's chat template, as `enable_thinking=false`: used by the tokenizer, or sent as
+    `chat_template_kwargs`, which vLLM's server and llama.cpp's take."""
     fields: tuple[str, ...] = ()
     """Request fields that the server knows by another name, or not at all: `max_tokens=max_completion_tokens` renames,
     `seed=` leaves out."""

@@ -38,6 +38,8 @@ class Settings(Section):
     """Revision of a model on the hub; a folder has none."""
     device: str = "cpu"
     """Where the model runs: cpu, cuda, cuda:1, mps."""
+    template: tuple[str, ...] = ()
+    """Options of the model's chat template, as `enable_thinking=false` for a model that thinks before it answers."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of weights and activations."""
     batch: int = Field(8, ge=1)
@@ -67,8 +69,8 @@ class TransformersEngine:
         """See `Engine.identity`."""
         settings = {k: str(v) for k, v in self.settings if k not in self.settings.operational}
         model = fingerprint_model(self.model, self.settings.revision)
-        dated = {"date": self._encoder.dated} if self._encoder.dated else {}
-        return {"engine": "transformers", "model": model, **settings, **dated}
+        settings.pop("template")
+        return {"engine": "transformers", "model": model, **settings, **self._encoder.marks}
 
     def estimate(self, request: Branches | Question) -> Spent:
         """See `Engine.estimate`."""
@@ -171,7 +173,7 @@ class TransformersEngine:
 
     @cached_property
     def _encoder(self) -> Encoder:
-        return Encoder(self.model, self.settings.revision)
+        return Encoder(self.model, self.settings.revision, self.settings.template)
 
     @cached_property
     def _config(self) -> Any:

@@ -37,6 +37,8 @@ class Settings(Section):
 
     revision: str = "main"
     """The model's revision on the hub."""
+    template: tuple[str, ...] = ()
+    """Options of the model's chat template, as `enable_thinking=false` for a model that thinks before it answers."""
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Precision of weights and activations, as on the transformers engine; `auto` is the one that the weights are
     stored in."""
@@ -86,7 +88,7 @@ class VllmEngine:
 
     @cached_property
     def _encoder(self) -> Encoder:
-        return Encoder(self.model, self.settings.revision)
+        return Encoder(self.model, self.settings.revision, self.settings.template)
 
     @cached_property
     def can(self) -> Abilities:
@@ -108,7 +110,7 @@ class VllmEngine:
             "model": fingerprint_model(self.model, self.settings.revision),
             "dtype": self.settings.dtype,
             "max_model_len": str(self.settings.max_model_len),
-        } | ({"date": self._encoder.dated} if self._encoder.dated else {})
+        } | self._encoder.marks
 
     def estimate(self, request: Branches | Question) -> Spent:
         """See `Engine.estimate`: nothing reused, answers as long as they may be."""
@@ -184,7 +186,7 @@ class VllmEngine:
 
     def _llm(self) -> Any:
         """The loaded model."""
-        needed = {name: value for name, value in self.settings if name != "batch"}
+        needed = {name: value for name, value in self.settings if name not in ("batch", "template")}
         return load(Launch(self.model, **needed))
 
 
