@@ -19,7 +19,7 @@ SETTINGS = $(if $(CONFIG),--config $(CONFIG)) --run $(RUN) \
 OPTIONS = $(SETTINGS) $(if $(DRY),--dry-run)
 
 .PHONY: setup train explain simulate score evaluate report run status export compare plan planted paper-small subject
-.PHONY: browser test test-vllm test-export check bench clean
+.PHONY: browser test test-llm test-vllm test-export check bench clean
 
 setup: $(INSTALLED)
 
@@ -70,6 +70,10 @@ $(INSTALLED_VLLM): pyproject.toml constraints-vllm.txt
 	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-vllm.txt
 	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
+
+# Real language models, in a folder that REWRITE_MODELS names.
+test-llm: $(INSTALLED)
+	REWRITE_MODELS=$(REWRITE_MODELS) $(BIN)/python -m pytest -s tests/real
 
 test-vllm: $(INSTALLED_VLLM)
 	$(VENV_VLLM)/bin/python -m pytest tests/engines/test_engines.py tests/engines/test_vllm.py
