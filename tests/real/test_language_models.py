@@ -90,7 +90,7 @@ def test_one_pass_is_a_prompt_a_token(engine: TransformersEngine) -> None:
 
 
 def test_how_often_a_named_word_is_rated_above_another(engine: TransformersEngine) -> None:
-    """Stated, not wished: 6 and 9 of 10 were measured; a change of layout that loses what little there is shows here."""
+    """Stated, not wished: 6 and 9 of 10 were measured. A change of layout that loses what there is shows here."""
     above = 0
     for explanation, text, named, other in CASES:
         requests = [lay(explanation, [*pieces(engine, text), word], last=True) for word in (named, other)]
