@@ -41,7 +41,7 @@ def cost(spent: Spent, prices: CallsConfig) -> float:
     return (spent.tokens_in * prices.price_in + spent.tokens_out * prices.price_out) / 1e6
 
 
-PASSING = frozenset({"timeout", "server error", "malformed"})
+PASSING = frozenset({"timeout", "server error"})
 """Kinds of faults that may be gone another time."""
 
 
