@@ -1,10 +1,11 @@
 """Predictions of a language model a second: how a prompt is laid out, and what is computed once, is worth two digits.
 
-The same explanations, window and small model of random weights throughout, one prediction for each of both:
+The same explanations, window and model throughout, one prediction for each of both; the model is small and of random
+weights or, where REWRITE_MODELS names a folder that has it, SmolLM2-135M, on fewer explanations:
 
 (a) `last_token`, one call at a time, each prompt computed whole, as the paper's protocol asks it;
 (b) `last_token` in batches, with what prompts begin with computed once;
-(c) `all_at_once`, likewise: one prompt an explanation, all its slots in one pass.
+(c) `all_at_once`, likewise: one prompt an explanation, all its branches in one pass.
 
 (a) is timed on a sample. The three are timed in turns, the least time of each counting, because a machine has moods.
 """
@@ -30,10 +31,20 @@ from rewrite.engines.encoding import Encoder
 from rewrite.run import plugins
 from rewrite.simulators.schemes import AllAtOnce, LastToken, Scheme
 
-EXPLANATIONS, TOKENS, CONTEXT = 100, 64, 32
-SAMPLE = 40
-"""Predictions of (a) that are timed, evenly spread over all."""
-ROUNDS = 3
+TOKENS, CONTEXT = 64, 32
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    explanations: int
+    sample: int
+    """Predictions of (a) that are timed, evenly spread over all."""
+    rounds: int
+
+
+SMALL, REAL = Size(100, 40, 3), Size(8, 16, 1)
 
 
 @dataclass(frozen=True)
@@ -64,23 +75,28 @@ class Rate:
 def bench() -> Iterator[str]:
     """The transformers engine; and vLLM's where it is installed."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    real = Path(os.environ.get("REWRITE_MODELS", "")) / "smollm2"
+    if os.environ.get("REWRITE_MODELS") and real.is_dir():
+        yield from on_transformers(real, REAL)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "tiny"
         recipe = runpy.run_path(str(Path(__file__).parent.parent / "tests" / "makers" / "tiny.py"))
         recipe["make_tiny"](model)
-        yield from on_transformers(model)
+        yield from on_transformers(model, SMALL)
         if find_spec("vllm") is not None:
             yield from on_vllm(model)
 
 
-def on_transformers(model: Path) -> Iterator[str]:
+def on_transformers(model: Path, size: Size) -> Iterator[str]:
     """Each way's speed, then its ratio to (a)."""
-    last, at_once = (lay_out(model, scheme) for scheme in (LastToken(True, CONTEXT), AllAtOnce(True)))
+    last, at_once = (
+        lay_out(model, scheme, size.explanations) for scheme in (LastToken(True, CONTEXT), AllAtOnce(True))
+    )
     engine = open_engine("transformers", model)
     for request in (*last[:8], *at_once[:1]):
         ask(engine, [request])  # Libraries warm up.
-    total = EXPLANATIONS * TOKENS
-    sample = last[:: total // SAMPLE]
+    total = size.explanations * TOKENS
+    sample = last[:: total // size.sample]
     ways = [
         Way(
             f"(a) last_token one call at a time, {len(sample)} of them",
@@ -90,8 +106,8 @@ def on_transformers(model: Path) -> Iterator[str]:
         Way("(b) last_token batched, prefix reuse", partial(afresh, engine, last), total),
         Way("(c) all_at_once, prefix reuse", partial(afresh, engine, at_once), total),
     ]
-    rates = [max(turns, key=lambda rate: rate.predictions) for turns in zip(*measure(ways), strict=True)]
-    yield from lines("transformers", ways, rates)
+    rates = [max(turns, key=lambda rate: rate.predictions) for turns in zip(*measure(ways, size.rounds), strict=True)]
+    yield from lines(f"transformers, {model.name}", ways, rates)
     speed = [rate.predictions / rates[0].predictions for rate in rates]
     fewer = [rates[0].tokens / rate.tokens for rate in rates]
     yield (
@@ -101,23 +117,25 @@ def on_transformers(model: Path) -> Iterator[str]:
 
 
 def on_vllm(model: Path) -> Iterator[str]:
-    """One-token requests in lists, as vLLM serves every slot, with and without its cache of prefixes. One after the
+    """One-token requests in lists, as vLLM serves every branch, with and without its cache of prefixes. One after the
     other: two models do not fit into one process. Without is timed on a sample."""
-    requests = lay_out(model, AllAtOnce(True))
+    requests = lay_out(model, AllAtOnce(True), SMALL.explanations)
     best = []
     for reuse in (False, True):
         engine = open_engine("vllm", model, prefix_reuse=reuse, max_model_len=4096)
         asked = requests if reuse else requests[:: len(requests) // 5]
         ask(engine, requests[1:2])  # Libraries warm up.
         way = Way(f"one-token requests, prefix reuse {reuse}", partial(ask, engine, asked), len(asked) * TOKENS)
-        best.append(max((way.measure() for _ in range(1 if reuse else ROUNDS)), key=lambda rate: rate.predictions))
+        best.append(
+            max((way.measure() for _ in range(1 if reuse else SMALL.rounds)), key=lambda rate: rate.predictions)
+        )
         yield from lines("vllm", [way], best[-1:])
     yield f"vllm: prefix reuse is worth {best[1].predictions / best[0].predictions:.1f} times"
 
 
-def measure(ways: Sequence[Way]) -> list[list[Rate]]:
+def measure(ways: Sequence[Way], rounds: int) -> list[list[Rate]]:
     """Every way in turns, several times."""
-    return [[way.measure() for way in ways] for _ in range(ROUNDS)]
+    return [[way.measure() for way in ways] for _ in range(rounds)]
 
 
 def lines(engine: str, ways: Sequence[Way], rates: Sequence[Rate]) -> Iterator[str]:
@@ -126,7 +144,7 @@ def lines(engine: str, ways: Sequence[Way], rates: Sequence[Rate]) -> Iterator[s
         yield f"{engine}: {way.name}: {rate.predictions:,.0f} predictions a second, {rate.tokens:,.1f} tokens for each"
 
 
-def lay_out(model: Path, scheme: Scheme) -> list[Branches]:
+def lay_out(model: Path, scheme: Scheme, explanations: int) -> list[Branches]:
     """The scheme's prompts for all explanations and one window of source code."""
     tokenizer: Any = Encoder(str(model)).tokenizer
     source = Path(plugins.__file__).read_text(encoding="utf-8")
@@ -134,7 +152,7 @@ def lay_out(model: Path, scheme: Scheme) -> list[Branches]:
     tokens, words = tokenizer.batch_decode([[token] for token in ids]), source.split()
     asked = np.ones(TOKENS, dtype=bool)
     requests = []
-    for number in range(EXPLANATIONS):
+    for number in range(explanations):
         explanation = f"the word {words[2 * number]} in code about {words[2 * number + 1]}, above all before a name"
         requests += [item.request for item in scheme.ask(explanation, tokens, asked)]
     return [request for request in requests if isinstance(request, Branches)]
