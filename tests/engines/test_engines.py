@@ -156,8 +156,8 @@ class Reference:
 
 INSTRUCTIONS = "Rate each token from 0 to 9. " * 12
 WINDOWS = (
-    ("import", " os", "\\n", "1", "9", "8", " def", " \\t", "é", "}]"),
-    (" for", " x", " in", " range", "(", "3", ")", ":", " ü", "?"),
+    ("import", " os", "\\n", "1", " def", " \\t", "é"),
+    (" for", " x", " in", "(", "3", " ü"),
     ("class",),
 )
 

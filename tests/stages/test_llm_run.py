@@ -183,7 +183,12 @@ def test_a_real_server_gives_the_same_strengths(
     monkeypatch.setenv("SECRET_OF_THE_TEST", "marker-7f3a91c2")
     shutil.copytree(base, tmp_path / "r")
     shutil.copy(finished / "3_explanations.jsonl", tmp_path / "explained.jsonl")
-    few = ("sample.positions=2", "sample.documents=8", f"explain.file={tmp_path / 'explained.jsonl'}")
+    few = (
+        "sample.positions=2",
+        "sample.documents=8",
+        "sample.latents=3",
+        f"explain.file={tmp_path / 'explained.jsonl'}",
+    )
     shutil.copytree(base, tmp_path / "here")
     run_to(tmp_path / "here", config_of(tiny_model, tmp_path / "here.sqlite", *few), "simulate")
     with llama_server(tiny_model, tmp_path) as base_url:
