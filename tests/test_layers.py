@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import rewrite
+from rewrite.run import plugins
 
 ROOT = Path(rewrite.__file__).parent
 CONTRIBUTING = ROOT.parent / "CONTRIBUTING.md"
@@ -18,12 +19,7 @@ LAYERS = [
     *("arms", "statistics", "report", "exports", "stages", "commands", "__main__"),
 ]
 """Each may import itself and those before it; nothing reaches back."""
-BACKENDS = {"explainers", "simulators", "engines", "exports"}
-SHARED = {"explainers": {"answers", "exemplars", "explanations", "judge"}, "simulators": {"schemes", "strengths"}} | {
-    "engines": {"cache", "calls", "encoding", "prompting"},
-    "exports": set[str](),
-}
-"""What stands beside the backends of a folder and is no backend; every backend may know it."""
+BACKENDS: tuple[plugins.Kind, ...] = ("explainers", "simulators", "engines", "exports")
 ENTRIES, FILES, LINES, BODY = 18, 14, 300, 45
 OWN = [entry for entry in ROOT.iterdir() if entry.name not in ("__pycache__", "data", "prompts", "py.typed")]
 MODULES = sorted(path for path in ROOT.rglob("*.py") if not {"data", "prompts"} & set(path.relative_to(ROOT).parts))
@@ -51,6 +47,9 @@ def imports_of(path: Path) -> set[str]:
 
 
 GRAPH = {module_of(path): imports_of(path) for path in MODULES}
+BESIDE = {folder: {name.split(".")[1] for name in NAMES if name.startswith(f"{folder}.")} for folder in BACKENDS}
+SHARED = {folder: BESIDE[folder] - {*plugins.names(folder), "base"} for folder in BACKENDS}
+"""What stands beside the backends of a folder and is no backend; every backend may know it."""
 
 
 @pytest.mark.parametrize("module", sorted(GRAPH.keys() - {""}))
@@ -65,11 +64,11 @@ def test_no_folder_reaches_back(module: str) -> None:
 @pytest.mark.parametrize("module", sorted(name for name in GRAPH if name.split(".")[0] in BACKENDS and "." in name))
 def test_no_backend_knows_its_sibling(module: str) -> None:
     folder, name = module.split(".")[:2]
+    assert folder in BACKENDS
     beside = {one.split(".")[1] for one in GRAPH[module] if one.startswith(f"{folder}.")} - {name, "base"}
     assert beside <= SHARED[folder], f"{module} imports its sibling {', '.join(beside - SHARED[folder])}"
     if name in SHARED[folder] or name == "base":
-        backends = {one.split(".")[1] for one in NAMES if one.startswith(f"{folder}.")} - SHARED[folder] - {"base"}
-        assert not beside & backends, f"{module} is shared by all backends and knows one"
+        assert not beside & {*plugins.names(folder)}, f"{module} is shared by all backends and knows one"
 
 
 def test_there_are_no_circles() -> None:

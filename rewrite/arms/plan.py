@@ -1,5 +1,7 @@
 """Which arms a run scores, and what each reads: the simulator's strengths, or those of a control.
 
+An arm is added where its vector is made, in `rewrite.arms.splice`, and listed here.
+
 1. Fixed arms and mixtures stand once; the mixtures and readers put something in the place of every rewritten latent.
 2. `simulated` stands once for each fraction and order of latents.
 3. `shuffled` and `random` stand once for each seed. Their strengths are made from the simulator's and calibrated anew

@@ -152,6 +152,8 @@ class Fault:
     kind: Kind
     detail: str
     spent: Spent = field(default=Spent(), compare=False)
+    passing: bool = field(default=False, compare=False)
+    """It may be gone another time, so that a rerun asks again."""
 
     @property
     def why(self) -> str:

@@ -41,10 +41,6 @@ def cost(spent: Spent, prices: CallsConfig) -> float:
     return (spent.tokens_in * prices.price_in + spent.tokens_out * prices.price_out) / 1e6
 
 
-PASSING = frozenset({"timeout", "server error"})
-"""Kinds of faults that may be gone another time."""
-
-
 @dataclass
 class Planned:
     """What a session met: answers found in the cache, and, on a dry run, what asking would cost at most."""
@@ -182,7 +178,7 @@ class Caller:
         for place, reply in replies:
             now = time.monotonic()
             self._cache.keep(keys[place], reply, run, stage, now - began)
-            self._calls.met.failed += isinstance(reply, Fault) and reply.kind in PASSING
+            self._calls.met.failed += isinstance(reply, Fault) and reply.passing
             began = now
             yield place, reply
 

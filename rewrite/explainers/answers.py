@@ -1,7 +1,8 @@
 """What a language model's answer is worth as an explanation: the sentence in it, or why it holds none.
 
 Tolerant of form (bullets, bold, a full-width colon, the sentence on the next line), strict of content: an answer about
-itself, a copy of the prompt's own worked examples or rules, a loop, and the windows' own text are no explanations."""
+itself, a copy of the prompt's own worked examples or rules, a loop, and the windows' own text are no explanations.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +17,14 @@ from rewrite.patterns.grammar import count_words
 
 BEGIN = "[EXPLANATION]:"
 
-
 # The beginning of the line that holds the sentence, also in bold or as a heading, also said twice.
 MARKER = re.compile(
     r"^(?:[\ufeff \t#>]*(?:(?:[-*•+]|\d+[.)])[ \t]+)?(?P<bold>\*{1,3}|_{1,3}|`)?\[explanation\](?:(?P=bold))?"
     r"[ \t]*[:：](?(bold)(?P=bold)?)[ \t]*)+",
     re.IGNORECASE | re.MULTILINE,
 )
-
+NEXT_LINE = re.compile(r"^[ \t]*\n")
+"""The sentence may stand on the very next line; after an empty one the prompt's layout may go on."""
 
 REFUSAL = re.compile(
     r"\s*(?:(?:i am|i['’]m) (?:sorry|unable|not able)"
@@ -31,7 +32,6 @@ REFUSAL = re.compile(
     r"|(?:sorry|apologies|unfortunately),? (?:but )?i\b|as an ai\b)",
     re.IGNORECASE,
 )
-
 
 IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Scripts without spaces, of which each character counts as a word."""
@@ -66,7 +66,7 @@ def parse(latent: int, answer: Answer, form: Form, messages: Sequence[Message] =
         return Explanation(latent, None, f"{kind}: no line that begins with {BEGIN}", answer.text)
     # After a chain of thought the last line counts; else a model that goes on has answered with the first.
     begins = lines[-1 if form.thought else 0].end()
-    line, newline, _ = full[begins:].lstrip().partition("\n")
+    line, newline, _ = NEXT_LINE.sub("", full[begins:], count=1).partition("\n")
     sentence = _cut(line.strip(), form.max_words)
     why = ""
     if not answer.whole and not newline and sentence == line.strip():

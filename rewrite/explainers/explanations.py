@@ -10,9 +10,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rewrite.config import UserError
+from rewrite.config import Config, UserError
 from rewrite.explainers.base import Explanation
+from rewrite.run import plugins
 from rewrite.run.files import write_whole
+
+TOKENS_A_WORD = 4
+"""A word of an explanation is at most so long, in nearly all of them [tokens]."""
 
 
 def save_explanations(path: Path, explanations: Sequence[Explanation]) -> None:
@@ -32,6 +36,13 @@ def load_explanations(path: Path) -> list[Explanation]:
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{path}:{number}: not an explanation ({error}); explain again") from None
     return found
+
+
+def suppose(config: Config, latents: Sequence[int]) -> list[Explanation]:
+    """What a dry run takes for explanations that are not written yet: as long as they may be, no two the same, so that
+    what they make others ask is not underrated."""
+    words = getattr(plugins.chosen("explainer", config), "max_words", 0) or 100
+    return [Explanation(i, " ".join([str(i), *["word"] * (TOKENS_A_WORD * words)])) for i in latents]
 
 
 def as_line(explanation: Explanation) -> dict[str, object]:

@@ -15,7 +15,7 @@ from rewrite.report import arms
 from rewrite.statistics.costs import PREDICTORS
 from rewrite.statistics.firings import rows_of_rates
 from rewrite.statistics.losses import name_arm
-from rewrite.statistics.paired import find_headline
+from rewrite.statistics.verdict import find_headline
 
 # Rows in each of the lists of best, worst and costliest latents, and kinds of missing predictions listed.
 SHOWN, KINDS = 10, 12

@@ -1,9 +1,13 @@
-"""What a stage's result depends on: where all of it is as it was, the result is fresh and the stage is skipped.
+"""When a stage runs again: unless all that its result depends on is as it was, which `stage_keys` hashes.
 
 1. The parts of the config that the stage reads, with paths replaced by what they hold.
 2. What lies outside the run folder: the stage says how to know it (`Stage.outside`).
 3. Where a language model is asked: what its answers depend on, which the stage says too (`Asks`).
 4. The version of the package and of the stage's code.
+
+The runner compares these keys, and the hashes of the artefacts that a stage reads, with what the manifest says
+(`rewrite.run.store`). A stage that is fresh runs again all the same where requests failed that may not fail again
+(`ask_again`).
 """
 
 from __future__ import annotations
@@ -60,8 +64,8 @@ def ask_again(manifest: Mapping[str, Any], stage: Stage) -> str | None:
 
 def check(stages: Sequence[Stage], config: Config) -> None:
     """Refuse what does not exist before any work is done: backends and their settings, models, what stages name."""
-    for role in plugins.ROLES:
-        plugins.chosen(role, config)
+    for what in plugins.CHOSEN:
+        plugins.chosen(what, config)
     for stage in stages:
         if stage.asks and plugins.asked_model(stage.asks.role, config) == "":
             key = plugins.model_key(stage.asks.role, config)

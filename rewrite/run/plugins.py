@@ -25,7 +25,7 @@ Role = Literal["explainer", "simulator", "score"]
 Chosen = Literal["explainer", "simulator", "engine"]
 """What the config names one backend of."""
 
-ROLES: tuple[Chosen, ...] = ("explainer", "simulator", "engine")
+CHOSEN: tuple[Chosen, ...] = ("explainer", "simulator", "engine")
 MAKES = re.compile(r"^def (build|write)\(", re.MULTILINE)
 
 
@@ -70,11 +70,11 @@ def settings(kind: Kind, name: str, table: dict[str, Any]) -> Section:
 # --- what a config chooses --------------------------------------------------------------------------------------------
 
 
-def chosen(role: Chosen, config: Config) -> Section:
+def chosen(what: Chosen, config: Config) -> Section:
     """The settings of the explainer, simulator or engine that the config names. Raises UserError where there is
     none."""
-    kind: Kind = f"{role}s"  # type: ignore[assignment]
-    name: str = getattr(config, role)
+    kind: Kind = f"{what}s"  # type: ignore[assignment]
+    name: str = getattr(config, what)
     return settings(kind, name, getattr(config, kind).get(name, {}))
 
 

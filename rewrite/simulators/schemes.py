@@ -2,11 +2,11 @@
 
 `last_token`    Paulo & Belrose (2025): one request for each position; the text ends at the token, which is marked; the
                 answer's first token is a digit, and the strength is the expectation over the digits' probabilities.
-                `all_at_once`   the answer is the text itself, as running text, and after each of its tokens a branch
-                asks for the digit. No branch is seen by another or by what follows, so it is a prompt a token, which an
-                engine in this process reads in one pass. (Bills et al. (2023) list tokens and leave slots empty, where
-                models expect no digit.) The digits are read as in `last_token`. `ratings_list`  for chat models without
-                log-probabilities: a JSON list of [token, rating], checked token by token.
+`all_at_once`   the answer is the text itself, as running text, and after each of its tokens a branch asks for the
+                digit. No branch is seen by another or by what follows, so it is a prompt a token, which an engine in
+                this process reads in one pass. (Bills et al. (2023) list tokens and leave slots empty, where models
+                expect no digit.) The digits are read as in `last_token`.
+`ratings_list`  for chat models without log-probabilities: a JSON list of [token, rating], checked token by token.
 
 A scheme works on one window at a time. Positions are those of the window; `asked` marks the ones to rate.
 """
@@ -196,12 +196,7 @@ class RatingsList:
             return Ratings.none(count, "wrong count")
         # Pairs are aligned as a sequence: where one is about another token, what follows may have slipped by one and
         # match a repeated token by chance.
-        named = [
-            isinstance(pair, list) and len(pair) == 2 and pair[0] == token
-            for pair, token in zip(pairs, tokens, strict=True)
-        ]
-        slipped = any(not one and pairs_name(pairs, tokens, place) for place, one in enumerate(named))
-        if slipped:
+        if any(_is_beside(pair, tokens, place) for place, pair in enumerate(pairs)):
             return Ratings.none(count, "malformed")
         rated = np.array([_rating(pairs[place], tokens[place]) for place in item.places], dtype=np.float32)
         unknown = np.full(count, np.nan, dtype=np.float32)
@@ -223,9 +218,8 @@ def _tokens_of(request: Question) -> list[str]:
     return tokens
 
 
-def pairs_name(pairs: Sequence[object], tokens: Sequence[str], place: int) -> bool:
-    """Whether the pair at a place is about the token before or after it."""
-    pair = pairs[place]
+def _is_beside(pair: object, tokens: Sequence[str], place: int) -> bool:
+    """Whether the pair at a place is about the token before or after it, and not about its own."""
     said = pair[0] if isinstance(pair, list) and pair else None
     return said in (*tokens[max(place - 1, 0) : place], *tokens[place + 1 : place + 2]) and said != tokens[place]
 

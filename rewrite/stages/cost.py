@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 
 from rewrite.arms.batches import Fitted, document_pairs, fit, splice
 from rewrite.arms.controls import find_threshold
-from rewrite.arms.meter import Meter
+from rewrite.arms.latent_costs import Meter
 from rewrite.coder.activations import ActivationStore
 from rewrite.coder.coder import load_coder
 from rewrite.config import Config

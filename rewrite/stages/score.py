@@ -31,7 +31,7 @@ from rewrite.config import Config, UserError
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine
 from rewrite.engines.calls import Calls, Planned
 from rewrite.explainers.base import Explanation
-from rewrite.explainers.explanations import load_explanations
+from rewrite.explainers.explanations import load_explanations, suppose
 from rewrite.explainers.judge import SHOW, Drawn, HeldOut, Sheet, draw_windows, hold_out
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
@@ -40,8 +40,6 @@ from rewrite.text.sampling import draw_latents
 
 AT_ONCE = 32
 """Latents whose questions are handed to the engine together [latents]."""
-WORDS = 40
-"""Length of an explanation that a dry run supposes [words]."""
 NOT_REWRITTEN = "not rewritten: sample.latents left it out"
 
 Columns = dict[str, pa.Array]
@@ -55,12 +53,12 @@ def run(config: Config, run: Run) -> None:
 
 
 def plan(config: Config, run: Run, explained: bool) -> Planned:
-    """What judging would cost at most. Latents without an explanation yet are taken to get one of `WORDS` words."""
+    """What judging would cost at most; explanations that are not there yet are supposed."""
     store = ActivationStore(run.path("2_activations"))
     if explained:
         explanations = load_explanations(run.path("3_explanations.jsonl"))
     else:
-        explanations = [Explanation(latent, " ".join(["word"] * WORDS)) for latent in range(store.latents)]
+        explanations = suppose(config, range(store.latents))
     with Calls(config, run, "score", dry=True) as calls:
         judged_columns(config, store, explanations, calls.open)
         return calls.met

@@ -21,16 +21,13 @@ from rewrite.coder.activations import ActivationStore
 from rewrite.config import Config
 from rewrite.engines.calls import Calls, Planned
 from rewrite.explainers.base import Explanation
-from rewrite.explainers.explanations import load_explanations
+from rewrite.explainers.explanations import load_explanations, suppose
 from rewrite.run import plugins
 from rewrite.run.store import Run
 from rewrite.simulators.base import Simulator, Strengths
 from rewrite.simulators.strengths import save_simulator, save_strengths
 from rewrite.text.sampling import ask, draw_latents
 from rewrite.text.windows import Text
-
-WORDS = 40
-"""Length of an explanation that a dry run supposes [words]."""
 
 
 class TrueActivations:
@@ -75,13 +72,12 @@ def run(config: Config, run: Run) -> None:
 
 
 def plan(config: Config, run: Run, explained: bool) -> Planned:
-    """What simulating would cost at most. Latents without an explanation yet are taken to get one of `WORDS` words."""
+    """What simulating would cost at most; explanations that are not there yet are supposed."""
     store = ActivationStore(run.path("2_activations"))
     if explained:
         explanations = load_explanations(run.path("3_explanations.jsonl"))
     else:
-        text = " ".join(["word"] * WORDS)
-        explanations = [Explanation(latent, text) for latent in draw_latents(config.sample, store.latents).tolist()]
+        explanations = suppose(config, draw_latents(config.sample, store.latents).tolist())
     with Calls(config, run, "simulate", dry=True) as calls:
         simulator = open_simulator(config, store, explanations, TrueActivations(store), calls)
         for split, shard in _shards(store):

@@ -27,6 +27,7 @@ from rewrite.config import AnalyseConfig, UserError
 from rewrite.statistics import paired as stats
 from rewrite.statistics import resampling
 from rewrite.statistics.losses import Key, Losses, name_arm
+from rewrite.statistics.verdict import decide, find_headline, verdict_sentence
 
 SIMULATED = ("simulated", "simulated_topk")
 
@@ -76,8 +77,8 @@ def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Pat
     if latents.missing > config.max_missing or (latents.mass and latents.mass["median"] < config.least_mass):
         for row in result["comparisons"]:
             row["verdict"] = None
-    chosen = stats.find_headline(result)
-    result["verdict"] = {"verdict": chosen["verdict"], "sentence": stats.verdict_sentence(result)} | {
+    chosen = find_headline(result)
+    result["verdict"] = {"verdict": chosen["verdict"], "sentence": verdict_sentence(result)} | {
         name: chosen[name] for name in ("arm", "reference", "fraction", "order", "delta", "ci", "p_holm")
     }
     return result
@@ -236,7 +237,7 @@ def _compare(
                 "margin": margin,
                 "p_equivalence": p_equivalence,
                 "mde": estimate.detectable(config.alpha),
-                "verdict": stats.decide(estimate.value, p_holm, p_equivalence, config.alpha),
+                "verdict": decide(estimate.value, p_holm, p_equivalence, config.alpha),
             }
         )
     return rows

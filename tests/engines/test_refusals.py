@@ -71,6 +71,21 @@ def test_every_paid_try_is_booked(server: FaultServer) -> None:
     server.choose = lambda prompt, tries: "fewer" if tries < 2 else ""
     ((_, good),) = engine(server, retries=3).generate([QUESTION])
     assert isinstance(good, Answer) and good.spent.retried == 2 and good.spent.calls == 1
+    ((_, once),) = engine(server).generate([QUESTION])
+    assert isinstance(once, Answer) and once.spent.tokens_in > 0
+    assert (good.spent.tokens_in, good.spent.tokens_out) == (
+        3 * once.spent.tokens_in,
+        2 * 0 + 3 * once.spent.tokens_out,
+    )
+
+
+def test_a_request_that_was_billed_and_failed_is_booked(server: FaultServer) -> None:
+    server.choose = lambda prompt, tries: "fewer"
+    ((_, failed),) = engine(server, retries=2).generate([QUESTION])
+    server.choose = lambda prompt, tries: ""
+    ((_, once),) = engine(server).generate([QUESTION])
+    assert isinstance(failed, Fault) and isinstance(once, Answer)
+    assert failed.spent.tokens_in == 3 * once.spent.tokens_in
 
 
 def test_what_all_requests_share_stops_the_run_after_the_first_few(server: FaultServer) -> None:

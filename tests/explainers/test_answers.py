@@ -134,6 +134,12 @@ def test_the_form_of_a_sentence_is_forgiven(text: str) -> None:
     assert found_in(text).text == "names of dogs"
 
 
+def test_a_sentence_stands_on_the_next_line_at_the_furthest() -> None:
+    """What comes after an empty line may be the prompt's own layout, gone on with."""
+    found = found_in("\n\nThe latent responds here:", begun=True)
+    assert found.text is None and found.why.startswith("malformed")
+
+
 def test_a_sentence_about_refusals_is_none() -> None:
     assert found_in("[EXPLANATION]: I can't, I won't and other refusals").text == "I can't, I won't and other refusals"
     assert (found_in("[EXPLANATION]: I can't help with that.").why or "").startswith("refusal")

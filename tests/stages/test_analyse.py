@@ -27,6 +27,7 @@ from rewrite.stages import analyse
 from rewrite.statistics import analysis
 from rewrite.statistics import paired as stats
 from rewrite.statistics.losses import read_losses
+from rewrite.statistics.verdict import find_headline, format_p, verdict_sentence
 
 DRAWS = 4
 
@@ -105,7 +106,7 @@ def test_one_comparison_is_what_the_statistics_say(result: Row) -> None:
         for key in (("simulated", 1.0), ("zero", None))
     ]
     expected = stats.difference(arms[0], arms[1], tokens)
-    found = stats.find_headline(result)
+    found = find_headline(result)
     margin = 0.05 * result["gap"]["nats"]
     assert (found["delta"], found["p"]) == (expected.value, expected.p_value())
     assert found["ci"] == [expected.interval(0.05).low, expected.interval(0.05).high]
@@ -117,13 +118,13 @@ def test_one_comparison_is_what_the_statistics_say(result: Row) -> None:
 def test_the_verdict_is_the_headlines(result: Row) -> None:
     verdict = result["verdict"]
     assert (verdict["verdict"], verdict["arm"], verdict["fraction"]) == ("better", "simulated", 1.0)
-    assert verdict["sentence"] == stats.verdict_sentence(result)
+    assert verdict["sentence"] == verdict_sentence(result)
     row = find_arm(result, "simulated", 1.0, "best")
     share, gap = f"{100 * row['recovered']:.0f}%", f"{result['gap']['nats']:.2g}-nat gap"
     low, high = (f"{100 * end:.0f}" for end in row["recovered_ci"])
     assert verdict["sentence"] == (
         f"Simulating all 1,024 latents recovers {share} [{low}, {high}] of the {gap}: "
-        f"better than zero ablation, {stats.format_p(verdict['p_holm'])}, 30 documents, {result['tokens']:,} tokens."
+        f"better than zero ablation, {format_p(verdict['p_holm'])}, 30 documents, {result['tokens']:,} tokens."
     )
 
 
@@ -289,7 +290,7 @@ def test_drawn_controls_are_averaged_and_compared(tmp_path: Path) -> None:
     control = [row for row in found["comparisons"] if row["family"] == "controls"]
     assert [(row["arm"], row["reference"]) for row in control] == [("shuffled", "mean")]
     assert control[0]["delta"] == pytest.approx(average["loss"] - find_arm(found, "mean")["loss"], abs=1e-12)
-    assert stats.find_headline(found)["arm"] == "simulated"
+    assert find_headline(found)["arm"] == "simulated"
 
 
 def test_skewed_documents_are_warned_of(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from makers.small import small_config
 
 from rewrite.arms.batches import document_pairs, fit, splice
-from rewrite.arms.meter import Meter
+from rewrite.arms.latent_costs import Meter
 from rewrite.arms.plan import PlannedArm
 from rewrite.arms.splice import Arm
 from rewrite.coder.activations import ActivationStore

@@ -150,6 +150,23 @@ def test_a_dry_run_says_what_a_run_then_asks(base: Path, tiny_model: Path, tmp_p
     assert planned["simulate"].planned.tokens_in == ledger["simulate"]["tokens_in"]  # type: ignore[index]
 
 
+def test_a_dry_run_before_anything_is_explained_bounds_what_follows(
+    finished: Path, base: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(base, tmp_path / "r")
+    with Run(tmp_path / "r") as run:
+        planned = plan(STAGES, config_of(tiny_model, tmp_path / "calls.sqlite"), run, "report", lambda line: None)
+    ledger = read_json(finished / "manifest.json")["calls"]
+    rows = [json.loads(line) for line in (finished / "3_explanations.jsonl").read_text().splitlines()]
+    texts = [row["text"] for row in rows if row["text"] is not None]
+    assert len(set(texts)) == len(texts), "equal explanations would be asked about once"
+    assert planned["explain"].planned.calls == ledger["explain"]["calls"]
+    assert planned["explain"].planned.tokens_in == ledger["explain"]["tokens_in"]
+    assert planned["explain"].planned.tokens_out >= ledger["explain"]["tokens_out"]
+    assert planned["simulate"].planned.calls * len(texts) == ledger["simulate"]["calls"] * len(rows)
+    assert planned["simulate"].planned.tokens_in >= ledger["simulate"]["tokens_in"]
+
+
 def test_a_dry_run_leaves_a_finished_run_its_description(base: Path, tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "r")
     few = ("sample.windows=1", "sample.documents=1", "sample.positions=1", f"calls.cache={tmp_path / 'calls.sqlite'}")
@@ -310,6 +327,23 @@ def test_faults_are_not_results_and_are_asked_again(base: Path, tmp_path: Path) 
         assert not np.isnan(strengths_of(tmp_path / "r")).any()
         run_to(tmp_path / "r", config, "simulate")
         assert len(server.arrivals) - arrived == failed, "all is answered now"
+
+
+def test_what_fails_for_good_is_not_asked_again(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "r")
+    few = ("sample.latents=2", "sample.documents=2", "sample.windows=1", "sample.positions=3")
+    with fault_server() as server:
+        config = small_config(
+            *("simulator=llm", "simulators.llm.model=m", "simulators.llm.scheme=last_token", *NOISE, *few),
+            *("engine=openai", f"engines.openai.base_url={server.base_url}", "engines.openai.concurrency=1"),
+            f"calls.cache={tmp_path / 'calls.sqlite'}",
+        )
+        server.choose = lambda prompt, tries: "unknown field" if len(server.arrivals) > 2 else ""
+        run_to(tmp_path / "r", config, "simulate")
+        arrived = len(server.arrivals)
+        assert arrived > 5
+        run_to(tmp_path / "r", config, "simulate")
+        assert len(server.arrivals) == arrived
 
 
 def hash_of(prompt: str) -> int:

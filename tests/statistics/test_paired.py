@@ -16,6 +16,7 @@ from rewrite.config import UserError
 from rewrite.statistics import paired as stats
 from rewrite.statistics import resampling
 from rewrite.statistics.power import noncentrality
+from rewrite.statistics.verdict import decide
 
 Sampler = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -164,7 +165,7 @@ def test_identical_arms() -> None:
     assert (same.value, same.se, same.p_value(), same.detectable(0.05)) == (0, 0, 1, 0)
     assert same.interval(0.05) == stats.Interval(0.0, 0.0)
     assert (same.p_equivalence(0.01), same.p_equivalence(0.0)) == (0, 1)
-    assert stats.decide(same.value, same.p_value(), same.p_equivalence(0.01), 0.05) == "equivalent"
+    assert decide(same.value, same.p_value(), same.p_equivalence(0.01), 0.05) == "equivalent"
 
 
 # --- equivalence, power ----------------------------------------------------------------------------------------------
@@ -351,29 +352,3 @@ def test_benjamini_hochberg_keeps_the_share_of_false_calls() -> None:
         called = stats.benjamini_hochberg(2 * scipy_stats.norm.sf(np.abs(z))) < 0.1
         false.append(called[40:].sum() / max(1, called.sum()))
     assert 0.07 < np.mean(false) < 0.09
-
-
-@pytest.mark.parametrize(
-    ("value", "p_holm", "p_equivalence", "word"),
-    [
-        (-0.3, 0.001, 0.9, "better"),
-        (0.3, 0.001, 0.9, "worse"),
-        (0.3, 0.2, 0.9, "inconclusive"),
-        (0.001, 0.001, 0.001, "equivalent"),
-        (-0.3, 0.05, 0.05, "inconclusive"),
-    ],
-)
-def test_the_word(value: float, p_holm: float, p_equivalence: float, word: str) -> None:
-    assert stats.decide(value, p_holm, p_equivalence, 0.05) == word
-
-
-def test_no_word_without_numbers() -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        stats.decide(float("nan"), 0.01, 0.5, 0.05)
-
-
-@pytest.mark.parametrize(
-    ("p", "text"), [(0.0312, "p = 0.031"), (2e-9, "p = 2e-09"), (1e-16, "p < 1e-15"), (1.0, "p = 1")]
-)
-def test_p_as_text(p: float, text: str) -> None:
-    assert stats.format_p(p) == text

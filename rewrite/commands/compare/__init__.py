@@ -28,8 +28,8 @@ from rewrite.explainers.explanations import load_explanations
 from rewrite.patterns.grammar import count_words
 from rewrite.run.files import read_json
 from rewrite.run.finished import Finished, open_finished
-from rewrite.statistics import paired as stats
 from rewrite.statistics.losses import Key, read_losses
+from rewrite.statistics.verdict import find_headline
 
 # Settings that change nothing of a result.
 UNTOLD = ("calls.", "collect.shard", "device", "batch")
@@ -88,7 +88,7 @@ def _read(run: Finished, result: Row) -> Side:
     losses = read_losses(run.path("5_losses.parquet"))
     scored = read_documents(run)
     latents = pq.read_table(run.path("5_latents.parquet"), columns=["latent"]).column("latent").to_pylist()
-    headline = stats.find_headline(result)
+    headline = find_headline(result)
     simulated = losses.single[Key("simulated", headline["fraction"], "best", 0)]
     return Side(
         run=run,
@@ -108,7 +108,7 @@ def _read(run: Finished, result: Row) -> Side:
 
 def _describe(side: Side, result: Row) -> Row:
     """What a run reached and what it cost."""
-    headline = stats.find_headline(result)
+    headline = find_headline(result)
     place = (headline["arm"], headline["fraction"], headline["order"])
     arm = next(row for row in result["arms"] if (row["arm"], row["fraction"], row["order"]) == place)
     return {

@@ -28,6 +28,7 @@ from rewrite.display.escaping import one_line
 from rewrite.run.finished import Finished
 from rewrite.statistics import paired as stats
 from rewrite.statistics import resampling
+from rewrite.statistics.verdict import decide
 
 Measure = Literal["loss", "recovered"]
 Row = dict[str, Any]
@@ -160,7 +161,7 @@ def _judge(pair: Difference, estimate: stats.Estimate, p_holm: float, alpha: flo
         pair.margin,
         p_equivalence,
         estimate.detectable(alpha),
-        stats.decide(worse, p_holm, p_equivalence, alpha),
+        decide(worse, p_holm, p_equivalence, alpha),
     )
     return dict(zip(RESULTS, values, strict=True))
 

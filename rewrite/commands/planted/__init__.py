@@ -32,7 +32,7 @@ from rewrite.run.files import read_json
 from rewrite.run.runner import go
 from rewrite.run.store import Run
 from rewrite.stages import STAGES
-from rewrite.statistics.paired import find_headline
+from rewrite.statistics.verdict import find_headline
 
 HOOKPOINT: Final = "layers.1.mlp"
 SHARES: Final = {"true": 0.0, "corrupted-25": 0.25, "corrupted-50": 0.5, "corrupted-75": 0.75, "shuffled": 1.0}

@@ -88,6 +88,7 @@ class OpenAI:
         own = {name: str(getattr(self.settings, name)) for name in ("revision", "digits", "logprobs", "json_schema")}
         tokenizer = self.settings.tokenizer and fingerprint_model(self.settings.tokenizer)
         sent = {"template": " ".join(self.settings.template)} if self.settings.template else {}
+        own |= {"fields": str(self.settings.fields)} if self.settings.fields else {}
         marks = self._encoder.marks if self._encoder else sent
         return {"engine": "openai", "model": self.model, "tokenizer": tokenizer, **own, **marks}
 

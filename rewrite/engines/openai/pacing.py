@@ -5,7 +5,8 @@
    keeps each answer before asking for the next one can lose no more than `concurrency` jobs. Closing the iterator
    cancels what is in flight.
 2. `insist` is the one place that tries again: it waits its turn, tries, and on a `Trouble` that may pass waits as long
-   as the server asked, else exponentially longer each time, with jitter so that workers do not return together.
+   as the server asked, else exponentially longer each time, with jitter so that workers do not return together. After
+   a 429 (too many requests) all of them wait; where the server asks for hours the run stops and says until when.
 3. `Pace` spreads requests evenly over the minute by both limits, requests and tokens, so that no minute holds more than
    either (but for the one request that opens it). A server that asks one request to wait holds them all.
 """
@@ -124,16 +125,12 @@ async def insist(attempt: Callable[[], Awaitable[T]], pace: Pace, tokens: int, r
             if not trouble.again or tries == retries:
                 raise
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2**tries) * random.uniform(0.5, 1) if asked is None else asked
-        if asked is not None or trouble_is_for_all(trouble):
-            pace.hold(wait)  # For this one too: its next turn comes after.
+        if asked is not None or trouble.status == 429:
+            # Everybody's trouble, so all back off together; this one too: its next turn comes after.
+            pace.hold(wait)
         else:
             await asyncio.sleep(wait)
     raise AssertionError("retries are not negative")
-
-
-def trouble_is_for_all(trouble: Trouble) -> bool:
-    """Too many requests are everybody's trouble: all back off together."""
-    return trouble.status == 429
 
 
 Job = Callable[[Client], Awaitable[Sequence[T]]]
@@ -212,7 +209,8 @@ def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], results: Sim
 
 def settle(trouble: Trouble) -> Fault:
     """The fault of one request; a call counts also where the server did not say what it cost."""
-    return replace(trouble.fault, spent=replace(trouble.fault.spent, calls=1, retried=trouble.retried))
+    spent = replace(trouble.fault.spent, calls=1, retried=trouble.retried)
+    return replace(trouble.fault, spent=spent, passing=trouble.again)
 
 
 def add_tries(outcome: Found | Fault, retried: int, paid: Spent) -> Found | Fault:

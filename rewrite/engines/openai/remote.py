@@ -12,13 +12,13 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import rewrite.engines.openai.replies as replies
 from rewrite.config import UserError
-from rewrite.engines.base import Fault
+from rewrite.engines.base import Fault, Spent
 from rewrite.engines.openai.pacing import Pace, Tried, Trouble, insist, read_retry_after
 from rewrite.engines.openai.replies import Json
 from rewrite.subject.loading import first_line
@@ -96,7 +96,14 @@ class Remote:
         """What `understand` makes of the answer; it may raise Trouble too. Raises Trouble when all tries failed."""
 
         async def attempt() -> T:
-            return understand(await self._send(client, "post", path, self._translate(body)))
+            reply = await self._send(client, "post", path, self._translate(body))
+            try:
+                return understand(reply)
+            except Trouble as trouble:
+                if trouble.fault.spent == Spent():  # It came, so it was billed, whatever is wrong with it.
+                    billed = replies.read_usage(reply, Spent(calls=1))
+                    trouble.fault = replace(trouble.fault, spent=billed)
+                raise
 
         try:
             return await insist(attempt, self.pace, tokens, self.retries)

@@ -1,8 +1,7 @@
 """Any causal model of the transformers library, in this process.
 
 Reading: prompts are sorted by their token ids within a window of requests, so that those with the longest beginnings in
-common stand together; `trunk.py` computes each shared beginning once and reads all slots of a prompt in one pass, as in
-Bills et al. (2023), Language models can explain neurons in language models.
+common stand together; `trunk.py` computes each shared beginning once and reads all branches of a prompt in one pass.
 
 Generating: `writer.py` writes the answers to a batch of questions; questions of like length stand together.
 """
@@ -67,9 +66,9 @@ class TransformersEngine:
     @cached_property
     def identity(self) -> dict[str, str]:
         """See `Engine.identity`."""
-        settings = {k: str(v) for k, v in self.settings if k not in self.settings.operational}
+        aside = {*self.settings.operational, "template"}  # The prompts are rendered by the time they are keyed.
+        settings = {k: str(v) for k, v in self.settings if k not in aside}
         model = fingerprint_model(self.model, self.settings.revision)
-        settings.pop("template")
         return {"engine": "transformers", "model": model, **settings, **self._encoder.marks}
 
     def estimate(self, request: Branches | Question) -> Spent:
@@ -225,8 +224,10 @@ def _fault(error: Exception) -> Fault:
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
-        return Fault("server error", "out of memory; lower engines.transformers.batch or the prompt's length")
-    return Fault("server error", first_line(error))
+        detail = "out of memory; lower engines.transformers.batch or the prompt's length"
+    else:
+        detail = first_line(error)
+    return Fault("server error", detail, passing=True)
 
 
 def build(model: str, settings: Settings) -> TransformersEngine:

@@ -178,7 +178,7 @@ class VllmEngine:
         except Exception as error:
             if len(prompts) > 1 and not llm.llm_engine.has_unfinished_requests():
                 return [self._run([prompt])[0] for prompt in prompts]
-            return [Fault("server error", read_reason(error)) for _ in prompts]
+            return [Fault("server error", read_reason(error), passing=True) for _ in prompts]
         finally:
             if llm.llm_engine.has_unfinished_requests():
                 unload()  # It broke at work: what it has begun would come back with the next list.

@@ -7,7 +7,7 @@ from typing import Any
 from rewrite.display import escaping
 from rewrite.report.figures import places as place_figures
 from rewrite.statistics.losses import name_arm
-from rewrite.statistics.paired import format_p
+from rewrite.statistics.verdict import format_p
 
 WIDTH = 300
 """Longest cell of a Markdown table [characters]."""
@@ -44,7 +44,7 @@ def format_share(value: float | None) -> str:
 
 
 def format_p_cell(p: float) -> str:
-    """As `rewrite.statistics.paired.format_p`, without the letter that heads the column."""
+    """As `rewrite.statistics.verdict.format_p`, without the letter that heads the column."""
     return format_p(p).removeprefix("p ").removeprefix("= ")
 
 
