@@ -153,7 +153,7 @@ class ScoreConfig(Section):
     """Scores that a language model gives each explanation on held-out windows, beside the correlation of the
     simulation, which costs nothing."""
     model: Place = ""
-    """The language model that judges: a folder or a hub name."""
+    """The language model that judges: a folder, a GGUF file or a hub name."""
     windows: int = Field(100, ge=1)
     """Windows shown in which the latent is active, and as many others [windows]."""
     window: int = Field(32, ge=4)
@@ -220,7 +220,7 @@ class AnalyseConfig(Section):
 
 class Config(Section):
     subject: Place = "../subject"
-    """The language model under study: a folder or a hub name."""
+    """The language model under study: a folder, a GGUF file or a hub name."""
     revision: str = "main"
     """The subject's revision on the hub."""
     hookpoint: str = "layers.1.mlp"

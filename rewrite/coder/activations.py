@@ -1,6 +1,7 @@
 """`2_activations` on disk: each split's token windows with their true activations, in shards of documents.
 
-documents.json                  {"vocabulary": [...], "latents": n, "splits": {split: [[names of a shard], ...]}}
+documents.json                  {"vocabulary": [...], "pieces": {token: bytes in hexadecimal}, "latents": n,
+                                "splits": {split: [[names of a shard], ...]}}
 <split>-<shard>.safetensors     ids, starts, documents (one a window), and the activations' CSR arrays
 means.safetensors               output: the module's mean output on the calibrate split
 """
@@ -15,7 +16,7 @@ from jaxtyping import Int
 from scipy.sparse import csc_array, csr_array, vstack
 
 from rewrite.run.files import load_arrays, read_json, save_arrays
-from rewrite.text.windows import Text
+from rewrite.text.windows import Pieces, Text
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,15 @@ class ActivationStore:
     folder: Path
     index: dict[str, object] = field(init=False)
     vocabulary: tuple[str, ...] = field(init=False)
+    pieces: Pieces = field(init=False)
     latents: int = field(init=False)
 
     def __post_init__(self) -> None:
         index = read_json(self.folder / "documents.json")
         object.__setattr__(self, "index", index)
         object.__setattr__(self, "vocabulary", tuple(index["vocabulary"]))
+        pieces = {int(i): bytes.fromhex(piece) for i, piece in index.get("pieces", {}).items()}
+        object.__setattr__(self, "pieces", pieces)
         object.__setattr__(self, "latents", int(index["latents"]))
 
     def names(self, split: str) -> list[list[str]]:
@@ -54,7 +58,7 @@ class ActivationStore:
     def load(self, shard: str) -> Shard:
         """One shard."""
         arrays = load_arrays(self.folder / f"{shard}.safetensors")
-        text = Text(arrays["ids"], arrays["starts"], self.vocabulary)
+        text = Text(arrays["ids"], arrays["starts"], self.vocabulary, pieces=self.pieces)
         return Shard(text, arrays["documents"], unpack_sparse(arrays, (len(text.ids), self.latents)))
 
     def mean_output(self) -> np.ndarray:
@@ -69,7 +73,7 @@ def gather_evidence(store: ActivationStore) -> Evidence:
     lengths = np.concatenate([np.diff(s.text.starts) for s in shards])
     starts = np.concatenate([[0], np.cumsum(lengths)])
     activations = vstack([s.activations for s in shards], format="csc")
-    return Evidence(Text(ids, starts, store.vocabulary), activations)
+    return Evidence(Text(ids, starts, store.vocabulary, pieces=store.pieces), activations)
 
 
 def save_shard(folder: Path, name: str, shard: Shard) -> None:

@@ -25,6 +25,7 @@ from jaxtyping import Int
 from rewrite.config import UserError
 from rewrite.engines.base import DIGITS, Branches, Question
 from rewrite.engines.prompting import Message
+from rewrite.subject.loading import place_of
 
 ANCHOR = "\n"
 SEAM = "\ue0f0{}\ue0f1"
@@ -59,10 +60,11 @@ class Encoder:
         from transformers import AutoTokenizer
 
         self.model, self.options = model, read_options(template)
-        if Path(model).is_absolute() and not Path(model).is_dir():
+        if Path(model).is_absolute() and not Path(model).exists():
             raise UserError(f"{model}: no such folder; name a model's folder or its name on the hub")
+        place, file = place_of(model)
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(model, revision=revision)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(place, revision=revision, **file)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{model}: no tokenizer can be read from this model ({reason})") from None
@@ -115,11 +117,12 @@ class Encoder:
         like the end of a turn stays text."""
         contents = [m.content for m in messages]
         parts = re.split(SEAM.format("([0-9]+)"), self._frame(messages))
-        ids = [
-            self._plain(contents[int(part)], special=False) if number % 2 else self._plain(part, special=True)
-            for number, part in enumerate(parts)
-            if part
-        ]
+        ids: list[Sequence[int]] = []
+        for number, part in enumerate(parts):
+            if part:
+                text, special = (contents[int(part)], False) if number % 2 else (part, True)
+                goes_on = bool(ids) and not (self._begins_anew and ids[-1][-1] in self.tokenizer.all_special_ids)
+                ids.append(self._encode_piece(text, special) if goes_on else self._plain(text, special))
         behind = len(ids) - bool(parts[-1]) if turn else len(ids)
         return tuple(chain.from_iterable(ids[:behind])), tuple(chain.from_iterable(ids[behind:]))
 
@@ -158,18 +161,27 @@ class Encoder:
         template = str(self.tokenizer.chat_template or "")
         dated = "strftime_now" in template or "date_string" in template
         said = {"template": json.dumps(self.options, sort_keys=True)} if self.options else {}
+        said |= {"pieces": "anchored"} if self._adds_space else {}  # Earlier releases put a space before each.
         return said | ({"date": date.today().isoformat()} if dated else {})
 
-    def _encode_piece(self, text: str) -> tuple[int, ...]:
+    def _encode_piece(self, text: str, special: bool = False) -> tuple[int, ...]:
         """A piece of text by itself. Tokenizers that put a space before a text get an anchor, which is then cut off."""
         if not text:
             return ()
         if self._adds_space:
             anchor = self._plain(ANCHOR)
-            ids = self._plain(ANCHOR + text)
+            ids = self._plain(ANCHOR + text, special)
             if ids[: len(anchor)] == anchor:
                 return tuple(ids[len(anchor) :])
-        return tuple(self._plain(text))
+        return tuple(self._plain(text, special))
+
+    @cached_property
+    def _begins_anew(self) -> bool:
+        """Whether a text behind a special token is tokenized as one at the beginning is, a space put before it."""
+        if not self.chat:
+            return True  # What stands there is the token that begins every text.
+        mark = self.tokenizer.decode(self.tokenizer.all_special_ids[:1])
+        return self._plain(mark + "1", special=True)[1:] == self._plain("1")
 
     @cached_property
     def _adds_space(self) -> bool:
@@ -182,7 +194,8 @@ class Encoder:
             # two.
             cuts = [0, *(found.start() + 1 for found in self._names.finditer(text)), len(text)]
             if len(cuts) > 2:
-                return [id for begin, end in pairwise(cuts) for id in self._plain(text[begin:end])]
+                first, *others = (text[begin:end] for begin, end in pairwise(cuts))
+                return [*self._plain(first), *chain.from_iterable(map(self._encode_piece, others))]
         answer = self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special, verbose=False)
         ids: list[int] = answer["input_ids"]
         return ids
@@ -210,12 +223,13 @@ WHOLE = 1 << 22
 
 
 def fingerprint_model(model: str, revision: str = "main") -> str:
-    """What a model's answers depend on: a folder's content (large files by their size and ends), else name@revision."""
+    """What a model's answers depend on: the content of a folder or file (large files by their size and ends), else
+    name@revision."""
     folder = Path(model)
-    if not folder.is_dir():
+    if not folder.exists():
         return f"{model}@{revision}"
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for file in [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file()):
         size = file.stat().st_size
         digest.update(f"{file.relative_to(folder).as_posix()}\0{size}\0".encode())
         with file.open("rb") as stream:

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array
 
 from rewrite.coder.activations import Evidence
+from rewrite.text.windows import show_tokens
 
 DECIMALS = 9
 """Likenesses that differ by less are equal, and the earlier window is taken, whatever order a sum was computed in."""
@@ -106,7 +107,8 @@ class Windows:
         low, high = np.searchsorted(rows, (begin, end))
         activations = np.zeros(end - begin, dtype=values.dtype)
         activations[rows[low:high] - begin] = values[low:high]
-        return Exemplar(tuple(self.text.vocabulary[i] for i in self.text.ids[begin:end]), activations)
+        tokens = show_tokens(self.text.ids[begin:end], self.text.vocabulary, self.text.pieces)
+        return Exemplar(tuple(tokens), activations)
 
     def beside(self, firings: Firings, shown: Numbers, count: int) -> Numbers:
         """For each of the first `count` windows of `shown`, the most alike in which the latent does not fire; fewer

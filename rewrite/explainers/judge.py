@@ -20,7 +20,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -30,6 +30,7 @@ from rewrite.coder.activations import Shard
 from rewrite.config import ScoreConfig
 from rewrite.engines.base import Answer, Engine, Fault, Question, strip_thought
 from rewrite.engines.prompting import fill, mark, show_token
+from rewrite.text.windows import Pieces, show_tokens
 
 FEWEST = 5
 """A latent that fires in fewer windows, or is silent in fewer, is not judged [windows]."""
@@ -50,10 +51,11 @@ class HeldOut:
     activations: csc_array
     """Positions × latents, the tokens of one window after another's."""
     vocabulary: tuple[str, ...]
+    pieces: Pieces = field(default_factory=dict)
 
     def tokens(self, window: int) -> list[str]:
         """The texts of the tokens of a window that are shown."""
-        return [self.vocabulary[i] for i in self.ids[window, self.known[window]]]
+        return show_tokens(self.ids[window, self.known[window]], self.vocabulary, self.pieces)
 
     def maxima(self, latent: int) -> Float[np.ndarray, " window"]:
         """The latent's largest activation in each window; 0 where it does not fire."""
@@ -77,7 +79,9 @@ class HeldOut:
 
 def hold_out(shards: Iterable[Shard], length: int) -> HeldOut:
     """Cut every window into consecutive ones of `length` tokens; what is left at an end is left out."""
-    ids, known, documents, activations, vocabulary = [], [], [], [], tuple[str, ...]()
+    ids, known, documents, activations = [], [], [], []
+    vocabulary: tuple[str, ...] = ()
+    pieces: Pieces = {}
     for shard in shards:
         starts = shard.text.starts
         counts = np.diff(starts) // length
@@ -87,10 +91,10 @@ def hold_out(shards: Iterable[Shard], length: int) -> HeldOut:
         known.append(shard.text.counted()[rows].reshape(-1, length))
         documents.append(np.repeat(shard.documents, counts))
         activations.append(shard.activations[rows])
-        vocabulary = shard.text.vocabulary
+        vocabulary, pieces = shard.text.vocabulary, shard.text.pieces
     held = csc_array(vstack(activations, format="csc"))
     held.sort_indices()
-    return HeldOut(np.concatenate(ids), np.concatenate(known), np.concatenate(documents), held, vocabulary)
+    return HeldOut(np.concatenate(ids), np.concatenate(known), np.concatenate(documents), held, vocabulary, pieces)
 
 
 @dataclass(frozen=True)

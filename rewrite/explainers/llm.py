@@ -40,7 +40,7 @@ class Settings(Section):
     """Settings under `explainers.llm`."""
 
     model: Place = ""
-    """The language model: a folder or a hub name, or the name that a server knows it by."""
+    """The language model: a folder, a GGUF file or a hub name, or the name that a server knows it by."""
     exemplars: Literal["quantile", "top", "contrastive"] = "quantile"
     """Which windows are shown: as many of each quantile of those in which the latent fires, those with the largest
     activation, or half by quantile and beside each one like it in which the latent does not fire."""
@@ -105,6 +105,7 @@ def show(exemplar: Exemplar, threshold: float, maximum: float) -> Shown:
     rows = [
         Row(show_token(exemplar.tokens[i]), min(int(LEVELS * active[i] / maximum), LEVELS))
         for i in np.flatnonzero(marked)
+        if exemplar.tokens[i]  # A piece of a character shows nothing by itself.
     ]
     return Shown(mark(exemplar.tokens, marked.tolist()), tuple(rows))
 

@@ -40,7 +40,7 @@ class Settings(Section):
     """Settings under `simulators.llm`."""
 
     model: Place = ""
-    """The language model: a folder or a hub name, or the name that a server knows it by."""
+    """The language model: a folder, a GGUF file or a hub name, or the name that a server knows it by."""
     scheme: Literal["auto", "all_at_once", "last_token", "ratings_list"] = "auto"
     """How the model is asked; `auto` takes the best that the engine can serve."""
     least_mass: float = Field(0.1, ge=0, le=1)

@@ -64,6 +64,7 @@ STAGES = (
         keys=(*SUBJECT, "corpus", "collect"),
         by_content=("corpus.source",),
         outside=(subject, corpus),
+        version=2,
     ),
     Stage(
         "explain",

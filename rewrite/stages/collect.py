@@ -24,7 +24,7 @@ from rewrite.run.files import save_arrays, write_json
 from rewrite.run.store import Run
 from rewrite.subject.subject import Subject, load_subject
 from rewrite.text.corpus import SPLITS, Document, hash_documents, read_documents, split_documents
-from rewrite.text.windows import Text, cut_windows, pad_windows, spread_windows, token_strings
+from rewrite.text.windows import Text, cut_windows, pad_windows, spread_windows, token_pieces, token_strings
 
 
 def run(config: Config, run: Run) -> None:
@@ -44,7 +44,8 @@ def run(config: Config, run: Run) -> None:
         for split in SPLITS:
             names[split] = collector.collect(split, [documents[i] for i in splits[split]], folder)
         save_arrays(folder / "means.safetensors", {"output": collector.mean_output()})
-        index = {"vocabulary": collector.vocabulary, "latents": coder.latents, "splits": names}
+        pieces = {str(i): piece.hex() for i, piece in token_pieces(tokenizer, collector.vocabulary).items()}
+        index = {"vocabulary": collector.vocabulary, "pieces": pieces, "latents": coder.latents, "splits": names}
         write_json(folder / "documents.json", index)
 
 

@@ -1,7 +1,8 @@
-"""A causal language model from a folder or the hub: loaded quietly, checked, refused in one line.
+"""A causal language model from a folder, a GGUF file or the hub: loaded quietly, checked, refused in one line.
 
 The subject and the models that the `transformers` engine asks come through here. `said` is what an error begins with:
-the key or the name by which the user knows the model.
+the key or the name by which the user knows the model. A source that ends with `.gguf` is a file, on disk or, as
+`OWNER/NAME/FILE.gguf`, on the hub; its weights are unpacked to the precision that is asked for.
 """
 
 from __future__ import annotations
@@ -29,15 +30,35 @@ def check_device(key: str, name: str) -> Any:
 def check_folder(said: str, source: str) -> None:
     """What looks like a folder must be a model's, or the library takes it for a name on the hub."""
     folder = Path(source)
-    if (folder.is_absolute() or folder.exists() or source.startswith(".")) and not (folder / "config.json").is_file():
+    if is_gguf(source):
+        on_disk = folder.is_absolute() or source.startswith(".") or len(folder.parts) < 3
+        if on_disk and not folder.is_file():
+            raise UserError(f"{said}: no such file; name a GGUF file, or one on the hub as OWNER/NAME/FILE.gguf")
+    elif (folder.is_absolute() or folder.exists() or source.startswith(".")) and not (folder / "config.json").is_file():
         raise UserError(
             f"{said}: no model folder (it has no config.json); name a model's folder or its name on the hub"
         )
 
 
+def is_gguf(source: str) -> bool:
+    """Whether a source is a GGUF file, by its name."""
+    return source.lower().endswith(".gguf")
+
+
+def place_of(source: str) -> tuple[str, dict[str, Any]]:
+    """Where the libraries find a source, and which GGUF file to read there."""
+    if not is_gguf(source):
+        return source, {}
+    path = Path(source)
+    if path.is_file():
+        return str(path.parent), {"gguf_file": path.name}
+    return "/".join(path.parts[:2]), {"gguf_file": "/".join(path.parts[2:])}
+
+
 def load_network(said: str, source: str, revision: str, dtype: str) -> Any:
     """The model itself, all of its weights there. Raises UserError for one that is not to be had."""
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -46,14 +67,18 @@ def load_network(said: str, source: str, revision: str, dtype: str) -> Any:
     library.set_verbosity_error()
     library.disable_progress_bar()
     loader: Any = AutoModelForCausalLM
+    place, file = place_of(source)
+    how: dict[str, Any] = file or {"use_safetensors": True}
+    if file and hasattr(transformers, "GgufConfig"):  # Older releases always unpack.
+        how["quantization_config"] = transformers.GgufConfig(dequantize=True, **file)
     try:
         model, report = loader.from_pretrained(
-            source,
+            place,
             revision=revision,
             dtype=getattr(torch, dtype),
             trust_remote_code=False,
-            use_safetensors=True,
             output_loading_info=True,
+            **how,
         )
     except Exception as error:
         raise cannot_load(said, error) from None
@@ -64,8 +89,9 @@ def load_network(said: str, source: str, revision: str, dtype: str) -> Any:
 
 def load_part(said: str, loader: Any, source: str, revision: str) -> Any:
     """A tokenizer or a config, by its `Auto` class. Raises UserError for one that is not to be had."""
+    place, file = place_of(source)
     try:
-        return loader.from_pretrained(source, revision=revision, trust_remote_code=False)
+        return loader.from_pretrained(place, revision=revision, trust_remote_code=False, **file)
     except Exception as error:
         raise cannot_load(said, error) from None
 

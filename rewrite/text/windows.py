@@ -5,8 +5,10 @@ A position is one token of one window; positions run through all windows of a `T
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import codecs
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 Windows = Sequence[Int[np.ndarray, " _"]]
 """Token ids of windows of any lengths."""
+Pieces = Mapping[int, bytes]
+"""The bytes of tokens, by id, that begin, go on with or end a character and have no text of their own."""
+BYTE = re.compile("<0x([0-9A-F]{2})>")
+"""How sentencepiece names a token of one byte."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,12 @@ class Text:
     starts: Int[np.ndarray, " window_and_end"]
     vocabulary: tuple[str, ...]
     asked: Bool[np.ndarray, " position"] | None = None
+    pieces: Pieces = field(default_factory=dict)
 
     def windows(self) -> Iterator[list[str]]:
-        """The token strings of each window."""
+        """The tokens of each window as they are shown to a reader."""
         for begin, end in zip(self.starts[:-1], self.starts[1:], strict=True):
-            yield [self.vocabulary[i] for i in self.ids[begin:end]]
+            yield show_tokens(self.ids[begin:end], self.vocabulary, self.pieces)
 
     def counted(self) -> Bool[np.ndarray, " position"]:
         """True at every position that is simulated: of those that are asked, all but the first of each window."""
@@ -67,7 +74,7 @@ def token_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """The text of every token id, leading space included; special tokens are empty.
 
     Some decoders drop the space at the start of a text, so each token is decoded after an anchor that is then cut off.
-    Pieces of a multi-byte character decode to U+FFFD.
+    Pieces of a multi-byte character decode to U+FFFD (`token_pieces` has their bytes).
     """
     size = len(tokenizer)
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -75,6 +82,35 @@ def token_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     pairs = tokenizer.batch_decode([[*anchor, i] for i in range(size)], clean_up_tokenization_spaces=False)
     special = set(tokenizer.all_special_ids)
     return tuple("" if i in special else pair[len(prefix) :] for i, pair in enumerate(pairs))
+
+
+def token_pieces(tokenizer: PreTrainedTokenizerBase, vocabulary: Sequence[str]) -> dict[int, bytes]:
+    """The bytes of tokens that are pieces of characters, as byte-level vocabularies and sentencepiece write them."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    byte_of = {sign: byte for byte, sign in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
+    pieces = {}
+    for i, text in enumerate(vocabulary):
+        if "\ufffd" in text:
+            written = str(tokenizer.convert_ids_to_tokens(i))
+            if single := BYTE.fullmatch(written):
+                pieces[i] = bytes.fromhex(single[1])
+            elif all(sign in byte_of for sign in written):
+                pieces[i] = bytes(byte_of[sign] for sign in written)
+    return pieces
+
+
+def show_tokens(ids: Sequence[int] | Int[np.ndarray, " token"], vocabulary: Sequence[str], pieces: Pieces) -> list[str]:
+    """The texts of neighbouring tokens: a character that several of them make stands whole at the one that completes
+    it, and those before it show nothing of it. Of one that is cut at either end nothing is shown."""
+    shown = [vocabulary[i] for i in ids]
+    if not any(int(i) in pieces for i in ids):
+        return shown
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
+    return [
+        decoder.decode(pieces[int(i)] if int(i) in pieces else text.encode("utf-8", errors="surrogatepass"))
+        for i, text in zip(ids, shown, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def test_no_text_passes_for_the_prompt(tokens: list[tuple[str, float]], threshol
     assert seen.rows == tuple(
         (name, int(10 * value / active.max()))
         for name, value in zip(names, active[:, 0], strict=True)
-        if value > threshold * active.max()
+        if name and value > threshold * active.max()
     )
 
 

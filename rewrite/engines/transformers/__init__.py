@@ -1,4 +1,4 @@
-"""Any causal model of the transformers library, in this process.
+"""Any causal model that the transformers library reads, in this process.
 
 Reading: prompts are sorted by their token ids within a window of requests, so that those with the longest beginnings in
 common stand together; `trunk.py` computes each shared beginning once and reads all branches of a prompt in one pass.

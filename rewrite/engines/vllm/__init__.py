@@ -30,6 +30,7 @@ from rewrite.config import Section, UserError
 from rewrite.engines.base import DIGITS, VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.encoding import Encoder, fingerprint_model
 from rewrite.engines.vllm.loading import Launch, load, read_reason, unload
+from rewrite.subject.loading import is_gguf
 
 
 class Settings(Section):
@@ -61,6 +62,8 @@ def build(model: str, settings: Settings) -> VllmEngine:
     """See `rewrite.engines.base`. Raises UserError where vLLM is not installed."""
     if find_spec("vllm") is None:
         raise UserError("engine = vllm: needs vllm; install it: pip install 'rewrite[vllm]'")
+    if is_gguf(model):
+        raise UserError(f"engine = vllm: {model}: GGUF files are for the engine transformers, or llama.cpp's server")
     return VllmEngine(model, settings)
 
 
