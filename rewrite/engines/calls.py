@@ -61,6 +61,7 @@ class Calls:
         self.config, self.run, self.stage, self.dry = config, run, stage, dry
         self.met = Planned()
         self.cache: Cache | None = None
+        self._opened: dict[str, Caller] = {}
         self.latents = 0
         """Latents that the stage works on, for the cost of one."""
 
@@ -75,7 +76,10 @@ class Calls:
             self.cache.close()
 
     def open(self, model: str) -> Engine:
-        """The run's engine with a model. Raises UserError for an engine, a setting or a model that is not there."""
+        """The run's engine with a model, loaded once. Raises UserError for an engine, a setting or a model that is not
+        there."""
+        if model in self._opened:
+            return self._opened[model]
         name = self.config.engine
         engine: Engine = plugins.load("engines", name).build(model, plugins.chosen("engine", self.config))
         if self.cache is None:
@@ -85,7 +89,8 @@ class Calls:
             if not self.dry:
                 prompts = sorted(prompts_folder().glob("*.jinja"))
                 self.run.note("prompts", {prompt.name: hash_path(prompt) for prompt in prompts})
-        return Caller(engine, self, self.cache)
+        self._opened[model] = Caller(engine, self, self.cache)
+        return self._opened[model]
 
     def _name_the_run(self) -> None:
         """Give the run folder a name of its own in the ledger; a copy of a folder has spent nothing yet."""

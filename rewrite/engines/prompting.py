@@ -103,3 +103,8 @@ def mark(tokens: Sequence[str], marked: Sequence[bool]) -> str:
         parts.append(re.sub(r"[\\<>]", r"\\\g<0>", token))
         before = is_marked
     return "".join(parts) + (">>" if before else "")
+
+
+def show_line(marked: str) -> str:
+    """A marked text in one line: control characters as in JSON, and what `mark` escaped left as it is."""
+    return "\\".join(show_token(part) for part in marked.split("\\"))

@@ -44,6 +44,10 @@ def count_prose(text: str) -> int:
     return max(count_words(text), len(text.split()), len(IDEOGRAPH.findall(text)))
 
 
+LISTED = re.compile(r"^Words, the strongest first:.*$", re.MULTILINE)
+"""The prompt's own list of what a latent responds to: saying it again is an explanation."""
+
+
 @dataclass(frozen=True)
 class Form:
     """What is asked of an answer."""
@@ -90,7 +94,7 @@ def find_copy(sentence: str, messages: Sequence[Message]) -> str:
         return "loop: the same words again and again"
     system = [m.content for m in messages if m.role == "system"]
     examples = [MARKER.sub("", m.content) for m in messages if m.role == "assistant"]
-    windows = [re.sub(r"<<|>>|</?text>", "", m.content) for m in messages if m.role == "user"][-1:]
+    windows = [LISTED.sub("", re.sub(r"<<|>>|</?text>", "", m.content)) for m in messages if m.role == "user"][-1:]
     if any(
         words == _words(example.splitlines()[-1]) or _shares(words, [example], 6) for example in examples if example
     ):

@@ -141,6 +141,11 @@ class Windows:
         """Windows with a position at which a latent could have fired."""
         return np.bincount(self.window_of, weights=self.text.counted(), minlength=len(self)) > 0
 
+    @property
+    def live(self) -> Numbers:
+        """The numbers of the windows with a position at which a latent could have fired."""
+        return np.flatnonzero(self._live)
+
     def _column(self, latent: int) -> tuple[Int[np.ndarray, " entry"], Float[np.ndarray, " entry"]]:
         """A latent's activations above 0, with their positions in order."""
         begin, end = self.activations.indptr[latent : latent + 2]

@@ -1,22 +1,20 @@
 """`3_explanations.jsonl`: one latent a line, and the same format from elsewhere, maybe edited by hand.
 
 A line is an object with `latent`, `text` (null where the explainer failed), `why`, and, where a language model said
-more than the text, its whole `answer`, for the reader alone.
+more than the text, its whole `answer`, for the reader alone. Where one of several was chosen, `tried` lists them all.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rewrite.config import Config, UserError
-from rewrite.explainers.base import Explanation
+from rewrite.explainers.base import Explanation, Tried, suppose_text
 from rewrite.run import plugins
 from rewrite.run.files import write_whole
-
-TOKENS_A_WORD = 4
-"""A word of an explanation is at most so long, in nearly all of them [tokens]."""
 
 
 def save_explanations(path: Path, explanations: Sequence[Explanation]) -> None:
@@ -32,7 +30,9 @@ def load_explanations(path: Path) -> list[Explanation]:
         if line.strip():
             try:
                 row = json.loads(line)
-                found.append(Explanation(int(row["latent"]), row["text"], row.get("why", ""), row.get("answer", "")))
+                tried = tuple(Tried(one["text"], one["why"], one["fit"]) for one in row.get("tried", ()))
+                said = row.get("why", ""), row.get("answer", "")
+                found.append(Explanation(int(row["latent"]), row["text"], *said, tried))
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{path}:{number}: not an explanation ({error}); explain again") from None
     return found
@@ -41,14 +41,15 @@ def load_explanations(path: Path) -> list[Explanation]:
 def suppose(config: Config, latents: Sequence[int]) -> list[Explanation]:
     """What a dry run takes for explanations that are not written yet: as long as they may be, no two the same, so that
     what they make others ask is not underrated."""
-    words = getattr(plugins.chosen("explainer", config), "max_words", 0) or 100
-    return [Explanation(i, " ".join([str(i), *["word"] * (TOKENS_A_WORD * words)])) for i in latents]
+    words = getattr(plugins.chosen("explainer", config), "max_words", 0)
+    return [Explanation(i, suppose_text(words, str(i))) for i in latents]
 
 
 def as_line(explanation: Explanation) -> dict[str, object]:
     """An explanation as its line says it."""
     line: dict[str, object] = {"latent": explanation.latent, "text": explanation.text, "why": explanation.why}
-    return line | {"answer": explanation.answer} if explanation.answer else line
+    line |= {"answer": explanation.answer} if explanation.answer else {}
+    return line | {"tried": [asdict(one) for one in explanation.tried]} if explanation.tried else line
 
 
 def read_explanations(file: Path, latents: int) -> list[Explanation]:

@@ -29,7 +29,7 @@ from scipy.sparse import csc_array, vstack
 from rewrite.coder.activations import Shard
 from rewrite.config import ScoreConfig
 from rewrite.engines.base import Answer, Engine, Fault, Question, strip_thought
-from rewrite.engines.prompting import fill, mark, show_token
+from rewrite.engines.prompting import fill, mark, show_line, show_token
 from rewrite.text.windows import Pieces, show_tokens
 
 FEWEST = 5
@@ -130,11 +130,6 @@ class Shown:
     line: str
     document: int
     fits: bool
-
-
-def show_line(marked: str) -> str:
-    """A marked text in one line: control characters as in JSON, and what `mark` escaped left as it is."""
-    return "\\".join(show_token(part) for part in marked.split("\\"))
 
 
 def show_detection(held: HeldOut, drawn: Drawn, config: ScoreConfig) -> list[Shown]:

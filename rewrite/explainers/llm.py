@@ -2,12 +2,14 @@
 
 1. `rewrite.explainers.exemplars` chooses windows: by quantile of their largest activation, the largest, or half of them
    firing and beside each one much like it in which the latent does not fire.
-2. Tokens above `threshold` of their window's largest activation are marked <<so>>, and listed under the window with
-   floor(10 · activation / the latent's largest activation), an integer from 0 to 10 (arXiv:2501.18838).
-3. The prompt is `prompts/explain.jinja`; the sentence is what its answer has after [EXPLANATION]: in one line. Without
-   a chain of thought an engine that can is given that beginning, and stops at the end of the line.
-4. A sentence longer than `max_words` is cut there. An answer without a sentence is a missing explanation, with the
+2. `rewrite.explainers.layouts` shows them, as the paper does or shorter for small models. The sentence is what the
+   answer has after [EXPLANATION]: in one line. Without a chain of thought an engine that can is given that beginning,
+   and stops at the end of the line.
+3. A sentence longer than `max_words` is cut there. An answer without a sentence is a missing explanation, with the
    reason and the answer; it is never made up. A latent that never fires on the evidence is said to, without a call.
+4. With `candidates` or `rounds` the run's simulator reads every sentence on held-out train windows
+   (`rewrite.explainers.trials`): of several candidates, each from windows of its own, the one that fits best is kept,
+   and a revision that was shown the reader's errors is kept only where it fits better. All are recorded.
 
 The windows, marks and levels are the paper's. Its temperature is 0.7, where 0 is the default here; the words of the
 prompt are ours.
@@ -16,22 +18,25 @@ prompt are ours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 from pydantic import Field
 
 from rewrite.coder.activations import Evidence
 from rewrite.config import Place, Section, UserError
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine, Question
-from rewrite.engines.prompting import fill, mark, show_token
+from rewrite.engines.prompting import Message, fill
 from rewrite.explainers.answers import BEGIN, Form, parse
-from rewrite.explainers.base import Explanation
-from rewrite.explainers.exemplars import Exemplar, Firings, Numbers, Windows, by_maximum, by_quantile
+from rewrite.explainers.base import Explanation, Simulate, Tried, suppose_text
+from rewrite.explainers.exemplars import Firings, Numbers, Windows, by_maximum, by_quantile
+from rewrite.explainers.layouts import LAYOUTS, Seen
+from rewrite.explainers.trials import Trial, hold_back
 
+Column = Float[np.ndarray, " counted"]
 NEVER = "Never active on the text seen."
-LEVELS = 10
 TOGETHER = 256
 """Latents whose prompts are handed to the engine at a time [latents]."""
 
@@ -54,14 +59,24 @@ class Settings(Section):
     """Tokens above this share of their window's largest activation are marked and listed."""
     min_windows: int = Field(1, ge=1)
     """A latent that fires in fewer windows has no explanation [windows]; the paper asks for 200."""
+    layout: Literal["windows", "contexts"] = "windows"
+    """How windows are shown: whole, as in the paper, or, for small models, the strongest token of each with the few
+    before it."""
     few_shot: int = Field(3, ge=0, le=3)
-    """Worked examples in the prompt [examples]."""
+    """Worked examples in the prompt, drawn by `seed` from three [examples]; `contexts` has none."""
     chain_of_thought: bool = False
     """Let the model think before it answers."""
     temperature: float = Field(0.0, ge=0)
     """Temperature of the answers."""
     seed: int = Field(0, ge=0)
-    """Names the draws of windows, and of answers at a temperature above 0."""
+    """Names the draws of windows and of worked examples, and of answers at a temperature above 0."""
+    candidates: int = Field(1, ge=1)
+    """Explanations written for a latent, each from other windows; the simulator chooses among them [explanations]."""
+    rounds: int = Field(0, ge=0)
+    """Times that an explanation is revised by the simulator's errors, and kept where it fits better [rounds]."""
+    trial_windows: int = Field(8, ge=4)
+    """Train windows in which the latent fires, drawn from those not shown, half to choose by and half to find errors
+    in; as many others beside them [windows]."""
     max_words: int = Field(40, ge=0)
     """Longest explanation [words, as `count_prose` counts them]; asked for, and cut there; 0 is unlimited."""
     max_tokens: int = Field(0, ge=0)
@@ -75,22 +90,6 @@ class Settings(Section):
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line under a window: a marked token as it is shown, and its level."""
-
-    token: str
-    level: int
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A window as the prompt shows it."""
-
-    text: str
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
 class Chosen:
     """The windows shown of a latent: those in which it fires, and those in which it does not."""
 
@@ -98,46 +97,100 @@ class Chosen:
     silent: Numbers
 
 
-def show(exemplar: Exemplar, threshold: float, maximum: float) -> Shown:
-    """A window with its strong tokens marked and listed; `maximum` is the latent's largest activation."""
-    active = exemplar.activations.astype(np.float64)
-    marked = active > threshold * active.max(initial=0)
-    rows = [
-        Row(show_token(exemplar.tokens[i]), min(int(LEVELS * active[i] / maximum), LEVELS))
-        for i in np.flatnonzero(marked)
-        if exemplar.tokens[i]  # A piece of a character shows nothing by itself.
-    ]
-    return Shown(mark(exemplar.tokens, marked.tolist()), tuple(rows))
+@dataclass
+class Case:
+    """One latent's explanations so far; `question` is what the best was the answer to, `missed` and `false` what the
+    simulator got wrong with it."""
+
+    latent: int
+    questions: list[Question]
+    trials: tuple[Trial, Trial] | None
+    best: Explanation | None = None
+    question: Question | None = None
+    fit: float | None = None
+    missed: Sequence[str] = ()
+    false: Sequence[str] = ()
+    tried: list[Tried] = field(default_factory=list)
+
+    def consider(self, found: Sequence[tuple[Question, Explanation]], simulate: Simulate | None) -> None:
+        """Try explanations, and keep one that fits better than the best before; without a fit, the first there is."""
+        texts = [explanation.text for _, explanation in found if explanation.text is not None]
+        columns = self._read(texts, simulate)
+        for question, explanation in found:
+            by, on = next(columns) if explanation.text is not None and self.trials else (None, None)
+            fit = None if by is None or self.trials is None else self.trials[0].fit(by)
+            self.tried.append(Tried(explanation.text, explanation.why, fit))
+            first = self.best is None or (self.best.text is None and explanation.text is not None)
+            if first or (fit is not None and (self.fit is None or fit > self.fit)):
+                self.best, self.question, self.fit = explanation, question, fit
+                self.missed, self.false = ((), ()) if on is None or self.trials is None else self.trials[1].errors(on)
+
+    def _read(self, texts: Sequence[str], simulate: Simulate | None) -> Iterator[tuple[Column, Column]]:
+        """The strengths that the simulator gives each text on both halves of the windows."""
+        if texts and simulate and self.trials:
+            first, second = (simulate(texts, trial.text) for trial in self.trials)
+            yield from zip(first.T, second.T, strict=True)
+
+    @property
+    def answer(self) -> Explanation:
+        """The best, with all that were tried where there are several."""
+        assert self.best is not None, "at least one candidate was considered"
+        return replace(self.best, tried=tuple(self.tried) if len(self.tried) > 1 else ())
 
 
 class LanguageModelExplainer:
     """Asks an engine for every sentence."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
-        self.settings, self.engine = settings, engine
+    def __init__(self, settings: Settings, engine: Engine, simulate: Simulate | None = None) -> None:
+        self.settings, self.engine, self.simulate = settings, engine, simulate
+        self.layout = LAYOUTS[settings.layout]
 
     def explain(self, evidence: Evidence, latents: Sequence[int]) -> Iterator[Explanation]:
         """See `Explainer.explain`."""
         windows = Windows(evidence, self.settings.window)
         for begin in range(0, len(latents), TOGETHER):
-            yield from self._explain(windows, latents[begin : begin + TOGETHER])
+            made = [self._open(windows, latent) for latent in latents[begin : begin + TOGETHER]]
+            if self.settings.candidates > 1 or self.settings.rounds:
+                yield from self._try_out(made)
+            else:
+                yield from self._explain(made)
 
-    def _explain(self, windows: Windows, latents: Sequence[int]) -> Iterator[Explanation]:
-        """Some latents: answers come in any order, and each is given out when those before it are there."""
-        made = [self._ask(windows, latent) for latent in latents]
+    def _explain(self, made: Sequence[Case | Explanation]) -> Iterator[Explanation]:
+        """Answers come in any order, and each is given out when those before it are there."""
         ready = {place: one for place, one in enumerate(made) if isinstance(one, Explanation)}
-        asked = [(place, one) for place, one in enumerate(made) if isinstance(one, Question)]
+        asked = [(place, one.questions[0], one.latent) for place, one in enumerate(made) if isinstance(one, Case)]
         due = 0
-        for number, reply in self.engine.generate([question for _, question in asked]):
-            place = asked[number][0]
-            ready[place] = self._read(latents[place], reply, asked[number][1])
+        for number, reply in self.engine.generate([question for _, question, _ in asked]):
+            place, question, latent = asked[number]
+            ready[place] = self._read(latent, reply, question)
             while due in ready:
                 yield ready.pop(due)
                 due += 1
-        for place in range(due, len(latents)):
-            yield ready.get(place) or Explanation(latents[place], None, "not run: the engine gave no answer")
+        for place in range(due, len(made)):
+            one = made[place]
+            latent = one.latent
+            yield ready.get(place) or Explanation(latent, None, "not run: the engine gave no answer")
 
-    def _ask(self, windows: Windows, latent: int) -> Question | Explanation:
+    def _try_out(self, made: Sequence[Case | Explanation]) -> Iterator[Explanation]:
+        """Candidates, of which the simulator chooses, and revisions that it must like better."""
+        cases = [one for one in made if isinstance(one, Case)]
+        self._consider([(case, question) for case in cases for question in case.questions])
+        for _ in range(self.settings.rounds):
+            self._consider([(case, self._revise(case)) for case in cases if case.missed or case.false])
+        yield from (one.answer if isinstance(one, Case) else one for one in made)
+
+    def _consider(self, asked: Sequence[tuple[Case, Question]]) -> None:
+        replies = dict(self.engine.generate([question for _, question in asked]))
+        none = Fault("not run", "the engine gave no answer")
+        found: dict[int, list[tuple[Question, Explanation]]] = {}
+        cases = {case.latent: case for case, _ in asked}
+        for number, (case, question) in enumerate(asked):
+            read = self._read(case.latent, replies.get(number, none), question)
+            found.setdefault(case.latent, []).append((question, read))
+        for latent, own in found.items():
+            cases[latent].consider(own, self.simulate)
+
+    def _open(self, windows: Windows, latent: int) -> Case | Explanation:
         """What is asked about a latent; an explanation at once where too little can be shown of it."""
         settings = self.settings
         firings = windows.firings(latent)
@@ -147,35 +200,53 @@ class LanguageModelExplainer:
         if found < settings.min_windows:
             limit = f"explainers.llm.min_windows = {settings.min_windows}"
             return Explanation(latent, None, f"too rare: fires in {found} windows of the text seen, fewer than {limit}")
-        chosen = self._choose(windows, latent, firings)
+        seeds = range(settings.seed, settings.seed + settings.candidates)
+        chosen = [self._choose(windows, latent, firings, seed) for seed in seeds]
+        questions = [
+            self._ask(windows, latent, one, firings.maximum, seed) for one, seed in zip(chosen, seeds, strict=True)
+        ]
+        if settings.candidates == 1 and not settings.rounds:
+            return Case(latent, questions, None)
+        shown = np.concatenate([part for one in chosen for part in (one.firing, one.silent)])
+        return Case(latent, questions, hold_back(windows, latent, shown, settings.trial_windows, settings.seed))
+
+    def _ask(self, windows: Windows, latent: int, chosen: Chosen, maximum: float, seed: int) -> Question:
+        settings = self.settings
         firing, silent = (
-            [show(windows.show(latent, number), settings.threshold, firings.maximum) for number in numbers.tolist()]
-            for numbers in (chosen.firing, chosen.silent)
+            [windows.show(latent, number) for number in numbers.tolist()] for numbers in (chosen.firing, chosen.silent)
         )
         messages = fill(
-            "explain",
-            firing=firing,
-            silent=silent,
-            few_shot=settings.few_shot,
+            self.layout.template,
+            **self.layout.show(Seen(firing, silent, maximum), settings.threshold),
+            examples=(np.random.default_rng([settings.seed, 3]).permutation(3)[: settings.few_shot] + 1).tolist(),
             contrastive=settings.exemplars == "contrastive",
             chain_of_thought=settings.chain_of_thought,
             max_words=settings.max_words,
         )
+        return self._question(messages, seed)
+
+    def _question(self, messages: tuple[Message, ...], seed: int) -> Question:
         return Question(
             messages,
-            max_tokens=settings.longest,
-            answer="" if settings.chain_of_thought else BEGIN,
-            temperature=settings.temperature,
-            seed=settings.seed,
+            max_tokens=self.settings.longest,
+            answer="" if self.settings.chain_of_thought else self.layout.begun,
+            temperature=self.settings.temperature,
+            seed=seed,
             # An engine that begins the answer itself may well begin it with an empty line.
             stop=("\n",) if self._begun else (),
         )
 
-    def _choose(self, windows: Windows, latent: int, firings: Firings) -> Chosen:
-        settings = self.settings
-        count, quantiles, seed = settings.windows, settings.quantiles, settings.seed
+    def _revise(self, case: Case) -> Question:
+        """The question that the best explanation answered, that answer, and what a reader of it got wrong."""
+        assert case.question is not None and case.best is not None, "errors are those of an explanation"
+        said = Message("assistant", f"{BEGIN} {case.best.text}")
+        revise = fill("explain_revise", missed=case.missed, false=case.false)
+        return self._question((*case.question.messages, said, *revise), case.question.seed)
+
+    def _choose(self, windows: Windows, latent: int, firings: Firings, seed: int) -> Chosen:
+        count, quantiles = self.settings.windows, self.settings.quantiles
         none = np.zeros(0, dtype=np.int64)
-        match settings.exemplars:
+        match self.settings.exemplars:
             case "top":
                 return Chosen(by_maximum(firings, count), none)
             case "quantile":
@@ -191,13 +262,16 @@ class LanguageModelExplainer:
 
     def _read(self, latent: int, reply: Answer | Fault, question: Question) -> Explanation:
         if isinstance(reply, Fault):
+            if reply.kind == "not run" and self.simulate and self.settings.candidates + self.settings.rounds > 1:
+                # A dry run: what would be tried is priced too.
+                return Explanation(latent, suppose_text(self.settings.max_words, f"{latent} {question.seed}"))
             return Explanation(latent, None, reply.why)
         form = Form(self.settings.max_words, self.settings.chain_of_thought, self._begun)
         return parse(latent, reply, form, question.messages)
 
 
-def build(settings: Settings, open_engine: OpenEngine) -> LanguageModelExplainer:
+def build(settings: Settings, open_engine: OpenEngine, simulate: Simulate | None = None) -> LanguageModelExplainer:
     """The explainer with its engine open. Raises UserError where no model is named."""
     if not settings.model:
         raise UserError("explainers.llm.model: not set; name a language model, a folder or a hub name")
-    return LanguageModelExplainer(settings, open_engine(settings.model))
+    return LanguageModelExplainer(settings, open_engine(settings.model), simulate)

@@ -28,7 +28,7 @@ from scipy.sparse import csc_array, csr_array
 from rewrite.coder.activations import Evidence
 from rewrite.config import Section
 from rewrite.engines.base import OpenEngine
-from rewrite.explainers.base import Explanation
+from rewrite.explainers.base import Explanation, Simulate
 from rewrite.patterns.candidates import Catalogue, Choice, Cross, Single
 from rewrite.patterns.features import PLACE_VALUES, Features, has_kind, read_features
 from rewrite.patterns.grammar import (
@@ -261,6 +261,6 @@ class PatternExplainer:
             yield Explanation(latent, write(book.rules_of(choice)))
 
 
-def build(settings: Settings, open_engine: OpenEngine) -> PatternExplainer:
-    """The explainer with these settings; no language model is asked."""
+def build(settings: Settings, open_engine: OpenEngine, simulate: Simulate | None = None) -> PatternExplainer:
+    """The explainer with these settings; no language model is asked, and nothing is tried out."""
     return PatternExplainer(settings)

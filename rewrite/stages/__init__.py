@@ -13,7 +13,8 @@ from pathlib import Path
 from rewrite.arms.calibrate import check_calibrator
 from rewrite.config import Config, UserError
 from rewrite.engines.calls import check_prices, fingerprint_asked
-from rewrite.run.files import hash_source
+from rewrite.run import plugins
+from rewrite.run.files import hash_source, hash_value
 from rewrite.run.freshness import Asks, Stage
 from rewrite.text.corpus import fingerprint_corpus
 
@@ -34,6 +35,16 @@ def given_coder(config: Config) -> str:
 
 def given_explanations(config: Config) -> str:
     return hash_source(config.explain.file)
+
+
+def chosen_by(config: Config) -> str:
+    """Where an explainer chooses among several explanations: the simulator that tries them."""
+    explainer = plugins.chosen("explainer", config)
+    if config.explain.file or (getattr(explainer, "candidates", 1) == 1 and not getattr(explainer, "rounds", 0)):
+        return ""
+    model = plugins.asked_model("simulator", config)
+    simulator = plugins.chosen("simulator", config).model_dump(mode="json")
+    return hash_value([config.simulator, simulator, fingerprint_asked(model, config) if model else None])
 
 
 def check_given(config: Config) -> None:
@@ -71,7 +82,7 @@ STAGES = (
         reads=("2_activations",),
         writes=("3_explanations.jsonl",),
         keys=("explainer", "explainers", "sample.latents", "sample.seed"),
-        outside=(given_explanations,),
+        outside=(given_explanations, chosen_by),
         asks=Asks("explainer", fingerprint_asked),
         refuse=(check_prices,),
     ),

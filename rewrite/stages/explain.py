@@ -1,24 +1,31 @@
 """Explain: write what each latent does, from the train split's true activations.
 
 Where `explain.file` names explanations written or edited elsewhere, those are read, checked and kept instead
-(`rewrite.explainers.explanations`).
+(`rewrite.explainers.explanations`). An explainer that writes several for a latent chooses by what the run's simulator
+makes of each on the train split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
+import numpy as np
+from jaxtyping import Float
+from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from rewrite.coder.activations import ActivationStore, gather_evidence
-from rewrite.config import Config
+from rewrite.config import Config, UserError
 from rewrite.engines.calls import Calls, Planned
-from rewrite.explainers.base import Explainer, Explanation
+from rewrite.explainers.base import Explainer, Explanation, Simulate
 from rewrite.explainers.explanations import read_explanations, save_explanations
 from rewrite.run import plugins
 from rewrite.run.store import Run
+from rewrite.simulators.base import Simulator
 from rewrite.text.sampling import draw_latents
+from rewrite.text.windows import Text
 
 
 def run(config: Config, run: Run) -> None:
@@ -48,5 +55,39 @@ def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[E
         every = read_explanations(Path(config.explain.file), store.latents)
         return [every[latent] for latent in latents]
     settings = plugins.settings("explainers", config.explainer, config.explainers.get(config.explainer, {}))
-    explainer: Explainer = plugins.load("explainers", config.explainer).build(settings, calls.open)
+    explainer: Explainer = plugins.load("explainers", config.explainer).build(
+        settings, calls.open, open_simulate(config, calls)
+    )
     return explainer.explain(gather_evidence(store), latents)
+
+
+class NoPeek:
+    """Shows no truth: explanations are chosen by what a reader makes of them."""
+
+    @property
+    def maximum(self) -> Float[np.ndarray, " latent"]:
+        """Never shown."""
+        return self._refuse()
+
+    def __call__(self, text: Text) -> csr_array:
+        """Never shown."""
+        return self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise UserError("explainers.llm.candidates, rounds: the simulator reads no explanations; use another simulator")
+
+
+def open_simulate(config: Config, calls: Calls) -> Simulate:
+    """How explanations are tried out: the run's simulator reads each as if it were a latent's."""
+
+    def simulate(texts: Sequence[str], text: Text) -> Float[np.ndarray, "counted text"]:
+        settings = plugins.chosen("simulator", config)
+        given = [Explanation(number, written) for number, written in enumerate(texts)]
+        module = plugins.load("simulators", config.simulator)
+        simulator: Simulator = module.build(given, len(texts), settings, NoPeek(), calls.open)
+        strengths = simulator.simulate(text)
+        found: np.ndarray = strengths.values[text.counted()].toarray() / simulator.scale
+        found[:, list(strengths.missing)] = np.nan
+        return found
+
+    return simulate

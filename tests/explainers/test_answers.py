@@ -156,7 +156,7 @@ PROMPT = fill(
     "explain",
     firing=[{"text": " the old dog ran over the green hill and<< barked>> at the moon all night", "rows": []}],
     silent=[],
-    few_shot=3,
+    examples=[1, 2, 3],
     contrastive=False,
     chain_of_thought=False,
     max_words=40,

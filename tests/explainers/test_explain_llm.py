@@ -21,6 +21,7 @@ from rewrite.explainers import answers, llm
 from rewrite.explainers.answers import Form
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.exemplars import Exemplar, Windows
+from rewrite.explainers.layouts import show
 from rewrite.run import plugins
 from rewrite.text.windows import Text
 
@@ -271,7 +272,7 @@ def test_what_is_shown_of_a_latent() -> None:
 
 def test_marks_are_above_the_threshold_of_the_window_and_levels_of_the_latent() -> None:
     exemplar = Exemplar(("a", "b", "c", "d"), np.array([0, 0.2, 0.21, 1.0], dtype=np.float64))
-    shown = llm.show(exemplar, 0.2, 2.0)
+    shown = show(exemplar, 0.2, 2.0)
     assert shown.text == "ab<<cd>>" and shown.rows == (llm.Row("c", 1), llm.Row("d", 5))
     silent = llm.show(Exemplar(("a", "<"), np.zeros(2, np.float32)), 0.2, 2.0)
     assert silent.text == r"a\<" and silent.rows == ()
