@@ -1,6 +1,8 @@
 """Which arms a run scores, and what each reads: the simulator's strengths, or those of a control.
 
-An arm is added where its vector is made, in `rewrite.arms.splice`, and listed here.
+An arm is added where what it writes is made, and is named there: vectors in `rewrite.arms.splice` (`FIXED_ARMS`),
+activations and strengths in `rewrite.arms.controls` (`MIXTURES`, `DRAWN`), readers of the tokens in
+`rewrite.arms.probes` (`READERS`, here). `rewrite.config.Control` lets a run choose it.
 
 1. Fixed arms and mixtures stand once; the mixtures and readers put something in the place of every rewritten latent.
 2. `simulated` stands once for each fraction and order of latents.

@@ -176,7 +176,12 @@ class LanguageModelExplainer:
         cases = [one for one in made if isinstance(one, Case)]
         self._consider([(case, question) for case in cases for question in case.questions])
         for _ in range(self.settings.rounds):
-            self._consider([(case, self._revise(case)) for case in cases if case.missed or case.false])
+            wrong = [case for case in cases if case.missed or case.false]
+            before = [case.question for case in wrong]
+            self._consider([(case, self._revise(case)) for case in wrong])
+            for case, question in zip(wrong, before, strict=True):
+                if case.question is question:  # The same errors would bring the same answer.
+                    case.missed = case.false = ()
         yield from (one.answer if isinstance(one, Case) else one for one in made)
 
     def _consider(self, asked: Sequence[tuple[Case, Question]]) -> None:

@@ -3,7 +3,7 @@
 1. The parts of the config that the stage reads, with paths replaced by what they hold.
 2. What lies outside the run folder: the stage says how to know it (`Stage.outside`).
 3. Where a language model is asked: what its answers depend on, which the stage says too (`Asks`).
-4. The version of the package and of the stage's code.
+4. The version of the package, and that of the stage, which whoever changes what its code gives must raise.
 
 The runner compares these keys, and the hashes of the artefacts that a stage reads, with what the manifest says
 (`rewrite.run.store`). A stage that is fresh runs again all the same where requests failed that may not fail again

@@ -233,6 +233,20 @@ def test_a_server_that_is_not_there() -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_server_that_is_busy_is_there(server: FaultServer) -> None:
+    server.busy = True
+    with pytest.raises(UserError, match=r"does not serve now.*429.*try again later") as caught:
+        list(engine(server, retries=1).read([ask(0)]))
+    assert "no server answers" not in str(caught.value)
+
+
+def test_a_429_that_names_no_time_costs_no_answer(server: FaultServer) -> None:
+    server.retry_after = ""
+    server.choose = lambda prompt, tries: "too many" if tries < 3 else ""
+    replies = dict(engine(server, retries=4).read([ask(i) for i in range(12)]))
+    assert len(replies) == 12 and all(isinstance(reply, Reading) for reply in replies.values())
+
+
 def test_slots_within_an_answer_need_a_tokenizer(server: FaultServer) -> None:
     with pytest.raises(UserError, match=r"engines\.openai\.tokenizer"):
         list(engine(server).read([Branches(ask(0).messages, ("a", "b"))]))

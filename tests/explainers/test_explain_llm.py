@@ -21,7 +21,7 @@ from rewrite.explainers import answers, llm
 from rewrite.explainers.answers import Form
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.exemplars import Exemplar, Windows
-from rewrite.explainers.layouts import show
+from rewrite.explainers.layouts import Row, show
 from rewrite.run import plugins
 from rewrite.text.windows import Text
 
@@ -148,10 +148,16 @@ PROMPTS: dict[str, tuple[Callable[[], Evidence], int, dict[str, object]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PROMPTS)
+CONTEXTS: dict[str, tuple[Callable[[], Evidence], int, dict[str, object]]] = {
+    "contexts": (evidence, 1, {"layout": "contexts", "exemplars": "contrastive", "windows": 6}),
+    "contexts_hostile": (hostile, 0, {"layout": "contexts", "windows": 6}),
+}
+
+
+@pytest.mark.parametrize("name", [*PROMPTS, *CONTEXTS])
 def test_whole_prompts(name: str) -> None:
     """To change one on purpose: delete the file, run, read what was written."""
-    source, latent, changes = PROMPTS[name]
+    source, latent, changes = (PROMPTS | CONTEXTS)[name]
     text = shown(asked_of(source(), latent, **changes))
     file = GOLDEN / f"explain_{name}.txt"
     if not file.exists():
@@ -273,8 +279,8 @@ def test_what_is_shown_of_a_latent() -> None:
 def test_marks_are_above_the_threshold_of_the_window_and_levels_of_the_latent() -> None:
     exemplar = Exemplar(("a", "b", "c", "d"), np.array([0, 0.2, 0.21, 1.0], dtype=np.float64))
     shown = show(exemplar, 0.2, 2.0)
-    assert shown.text == "ab<<cd>>" and shown.rows == (llm.Row("c", 1), llm.Row("d", 5))
-    silent = llm.show(Exemplar(("a", "<"), np.zeros(2, np.float32)), 0.2, 2.0)
+    assert shown.text == "ab<<cd>>" and shown.rows == (Row("c", 1), Row("d", 5))
+    silent = show(Exemplar(("a", "<"), np.zeros(2, np.float32)), 0.2, 2.0)
     assert silent.text == r"a\<" and silent.rows == ()
 
 

@@ -76,13 +76,15 @@ class Arrival:
 
 @dataclass
 class FaultServer:
-    """A running server; `choose`, `retry_after` and `owner` may be changed between requests."""
+    """A running server; `choose`, `retry_after` (empty: none), `owner` and `busy` may be changed between requests."""
 
     base_url: str = ""
     choose: Choose = lambda prompt, tries: ""
     answer: Callable[[str], str] = answer_of
     retry_after: str = "0"
     owner: str = "faults"
+    busy: bool = False
+    """Answers 429 when it is asked for its models."""
     arrivals: list[Arrival] = field(default_factory=list)
     at_once: int = 0
     """Most requests at work at the same time."""
@@ -125,6 +127,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: what arrived stands in the state."""
 
     def do_GET(self) -> None:
+        if self.state.busy:
+            self._send(429, json.dumps({"error": {"message": "slow down"}}))
+            return
         self._send(200, json.dumps({"object": "list", "data": [{"id": "fake", "owned_by": self.state.owner}]}))
 
     def do_POST(self) -> None:
@@ -156,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in PLAIN:
             status, message = PLAIN[fault]
             message = message.replace("KEY", self.headers.get("Authorization", ""))
-            headers = {"Retry_After": self.state.retry_after} if fault == "too many" else {}
+            headers = {"Retry_After": self.state.retry_after} if fault == "too many" and self.state.retry_after else {}
             self._send(status, json.dumps({"error": {"message": message}}), **headers)
             return
         match fault:

@@ -6,7 +6,8 @@
    cancels what is in flight.
 2. `insist` is the one place that tries again: it waits its turn, tries, and on a `Trouble` that may pass waits as long
    as the server asked, else exponentially longer each time, with jitter so that workers do not return together. After
-   a 429 (too many requests) all of them wait; where the server asks for hours the run stops and says until when.
+   a 429 (too many requests) all of them wait; where the server asks for more than `LONGEST_ASKED` the run
+   stops and says until when.
 3. `Pace` spreads requests evenly over the minute by both limits, requests and tokens, so that no minute holds more than
    either (but for the one request that opens it). A server that asks one request to wait holds them all.
 """

@@ -85,6 +85,11 @@ class Remote:
         try:
             return (await insist(attempt, self.pace, 0, self.retries)).value
         except Trouble as trouble:
+            if trouble.again and trouble.status:
+                raise UserError(
+                    f"engines.openai.base_url = {self.shown}: the server does not serve now ({trouble.fault.why}); try "
+                    "again later"
+                ) from None
             if trouble.again:
                 raise UserError(
                     f"engines.openai.base_url = {self.shown}: no server answers there ({trouble.fault.why}); start it "
