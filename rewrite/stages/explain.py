@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Float
@@ -64,16 +63,11 @@ def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[E
 class NoPeek:
     """Shows no truth: explanations are chosen by what a reader makes of them."""
 
-    @property
-    def maximum(self) -> Float[np.ndarray, " latent"]:
-        """Never shown."""
-        return self._refuse()
+    def __init__(self, latents: int) -> None:
+        self.maximum = np.ones(latents, dtype=np.float32)
 
     def __call__(self, text: Text) -> csr_array:
-        """Never shown."""
-        return self._refuse()
-
-    def _refuse(self) -> NoReturn:
+        """Refuses."""
         raise UserError("explainers.llm.candidates, rounds: the simulator reads no explanations; use another simulator")
 
 
@@ -84,7 +78,7 @@ def open_simulate(config: Config, calls: Calls) -> Simulate:
         settings = plugins.chosen("simulator", config)
         given = [Explanation(number, written) for number, written in enumerate(texts)]
         module = plugins.load("simulators", config.simulator)
-        simulator: Simulator = module.build(given, len(texts), settings, NoPeek(), calls.open)
+        simulator: Simulator = module.build(given, len(texts), settings, NoPeek(len(texts)), calls.open)
         strengths = simulator.simulate(text)
         found: np.ndarray = strengths.values[text.counted()].toarray() / simulator.scale
         found[:, list(strengths.missing)] = np.nan

@@ -19,7 +19,7 @@ from rewrite.commands.status import status
 from rewrite.config import Config, UserError
 from rewrite.run.configs import load_config
 from rewrite.run.files import read_json
-from rewrite.run.freshness import check
+from rewrite.run.freshness import check, stage_keys
 from rewrite.run.runner import go, plan
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
@@ -165,6 +165,34 @@ def test_a_dry_run_before_anything_is_explained_bounds_what_follows(
     assert planned["explain"].planned.tokens_out >= ledger["explain"]["tokens_out"]
     assert planned["simulate"].planned.calls * len(texts) == ledger["simulate"]["calls"] * len(rows)
     assert planned["simulate"].planned.tokens_in >= ledger["simulate"]["tokens_in"]
+
+
+def test_candidates_are_tried_by_the_simulator_and_priced_before(base: Path, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "r")
+    few = ("sample.latents=3", "explainers.llm.windows=4", "explainers.llm.trial_windows=4")
+    several = ("explainers.llm.layout=contexts", "explainers.llm.candidates=2", "explainers.llm.rounds=1")
+    config = config_of(tiny_model, tmp_path / "calls.sqlite", *few, *several)
+    with Run(tmp_path / "r") as run:
+        planned = plan(STAGES, config, run, "explain", lambda line: None)["explain"].planned
+    ledger = run_to(tmp_path / "r", config, "explain")["explain"]
+    rows = [json.loads(line) for line in (tmp_path / "r" / "3_explanations.jsonl").read_text().splitlines()]
+    tried = [row["tried"] for row in rows if "tried" in row]
+    assert tried and all(len(own) >= 2 for own in tried)
+    for row in rows:
+        fits = [one["fit"] for one in row.get("tried", []) if one["fit"] is not None]
+        if fits:
+            assert row["text"] == next(one["text"] for one in row["tried"] if one["fit"] == max(fits))
+    assert planned.calls >= ledger["calls"] and planned.tokens_in >= ledger["tokens_in"]  # type: ignore[index]
+    # The simulator is part of what such explanations depend on.
+    other = config_of(tiny_model, tmp_path / "calls.sqlite", *few, *several, "simulators.llm.renormalise=false")
+    assert stage_keys(STAGES, config)["explain"] != stage_keys(STAGES, other)["explain"]
+
+
+def test_a_simulator_that_reads_no_explanations_cannot_choose(base: Path, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "r")
+    several = ("sample.latents=3", "explainers.llm.candidates=2", "simulator=oracle")
+    with pytest.raises(UserError, match=r"explainers\.llm\.candidates.*another simulator"):
+        run_to(tmp_path / "r", config_of(tiny_model, tmp_path / "calls.sqlite", *several), "explain")
 
 
 def test_a_dry_run_leaves_a_finished_run_its_description(base: Path, tiny_model: Path, tmp_path: Path) -> None:
