@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from explainers.test_explain_llm import evidence
 
 from rewrite.engines.base import Branches, Reading
 from rewrite.engines.transformers import Settings, TransformersEngine, build
+from rewrite.explainers import llm as explain
 from rewrite.simulators.schemes import AllAtOnce
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -98,3 +100,25 @@ def test_how_often_a_named_word_is_rated_above_another(engine: TransformersEngin
         above += one > two
     print(f"the named word is rated higher in {above} of {len(CASES)} cases")
     assert above >= {"smollm2": 5, "qwen": 8}[Path(engine.model).name]
+
+
+def test_a_gguf_file_reads_as_its_folder(engine: TransformersEngine) -> None:
+    """The folder's weights were rounded to bfloat16, which is the difference."""
+    file = Path(f"{engine.model}.gguf")
+    if not file.is_file():
+        pytest.skip(f"needs {file}")
+    request = lay("the word dog", pieces(engine, TEXTS[0]))
+    (one, two) = (dict(e.read([request]))[0] for e in (engine, build(str(file), Settings())))
+    assert isinstance(one, Reading) and isinstance(two, Reading)
+    strengths = [reading.digits @ np.arange(10) / reading.digits.sum(1) for reading in (one, two)]
+    print(f"\n{file.name}: largest difference of a strength {np.abs(strengths[0] - strengths[1]).max():.3f} of 9")
+    assert np.allclose(*strengths, atol=0.5)
+
+
+def test_short_contexts_are_explained_and_not_parroted(engine: TransformersEngine) -> None:
+    explainer = explain.build(explain.Settings(model="m", layout="contexts", window=12), lambda model: engine)
+    found = list(explainer.explain(evidence(), [1, 2, 3]))
+    print("\n" + "\n".join(f"{Path(engine.model).name}: {one.text or one.why}" for one in found))
+    assert not any(one.why.startswith(("parroted", "echo: the prompt")) for one in found)
+    if Path(engine.model).name == "qwen":  # SmolLM2 says nothing of the words that it is shown.
+        assert "king" in (found[0].text or "") and "queen" in (found[1].text or "")
