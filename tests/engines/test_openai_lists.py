@@ -53,6 +53,27 @@ def test_one_prompt_that_is_too_long_does_not_cost_its_list(server: FaultServer,
     assert isinstance(found[5], Fault) and found[5].kind == "too long"
 
 
+def test_one_prompt_that_a_server_refuses_in_its_own_words_does_not_cost_its_list(
+    server: FaultServer, tiny_model: Path
+) -> None:
+    requests = [many_slots(i, 1) for i in range(8)]
+    ids = json.dumps(next(Encoder(str(tiny_model)).branches(requests[5]).prompts()).tolist())
+    server.choose = lambda prompt, tries: "unknown field" if prompt == ids else ""
+    found = dict(engine(server, tokenizer=str(tiny_model)).read(requests))
+    assert [i for i, outcome in found.items() if isinstance(outcome, Fault)] == [5]
+
+
+def test_what_failed_tries_of_a_list_cost_is_booked_once(server: FaultServer, tiny_model: Path) -> None:
+    requests = [many_slots(i, 1) for i in range(8)]
+    server.choose = lambda prompt, tries: "fewer"
+    failed = dict(engine(server, tokenizer=str(tiny_model), retries=0).read(requests))
+    server.choose = lambda prompt, tries: ""
+    good = dict(engine(server, tokenizer=str(tiny_model)).read(requests))
+    assert all(isinstance(outcome, Fault) for outcome in failed.values())
+    paid, asked = (sum(outcome.spent.tokens_in for outcome in replies.values()) for replies in (failed, good))
+    assert 0 < paid < 2 * asked, "the server counts a little more than we do, not eight times as much"
+
+
 def test_a_fault_at_one_slot_is_a_fault_of_its_request_alone(server: FaultServer, tiny_model: Path) -> None:
     requests = [many_slots(i) for i in range(6)]
     encoded = Encoder(str(tiny_model)).branches(requests[2])

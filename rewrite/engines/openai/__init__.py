@@ -40,6 +40,8 @@ from rewrite.engines.openai.settings import Settings
 
 FIRST = 5
 """Requests that fail for good, with none answered before, after which the run stops."""
+UNFIT = (400, 413, 422)
+"""Answers that may be about one prompt of a list, in whatever words."""
 ROWS = 1 << 18
 """Most log-probabilities asked for in one answer: about 25 MB of JSON."""
 WAYS: Mapping[str, Literal["ids", "all"]] = {"vllm": "ids", "llamacpp": "all"}
@@ -174,17 +176,19 @@ class OpenAI:
             try:
                 done = await self._remote.ask(client, "/completions", body, understand, tokens + len(prompts))
             except Trouble as trouble:
-                if trouble.fault.kind == "too long" and len(prompts) > 1:
-                    # The others are not to pay for it: the list is halved until it stands alone.
+                if len(prompts) > 1 and (trouble.fault.kind == "too long" or trouble.status in UNFIT):
+                    # The others are not to pay for one: the list is halved until it stands alone.
                     half = len(prompts) // 2
                     parts = [self._read_list(encoder, part) for part in (prompts[:half], prompts[half:])]
                     return [read for part in parts for read in await part(client)]
                 self._meet_refusal(trouble)
-                return [Read(p, settle(trouble)) for p in prompts]
+                fault = settle(trouble)  # What the tries cost is booked once.
+                others = replace(fault, spent=Spent(calls=1))
+                return [Read(p, others if number else fault) for number, p in enumerate(prompts)]
             self._answered = True
-            first, *others = done.value  # What the tries before it cost is booked once.
+            first, *rest = done.value  # What the tries before it cost is booked once.
             reads = [replace(first, outcome=add_tries(first.outcome, done.retried, done.paid))]
-            return reads + [replace(read, outcome=add_tries(read.outcome, done.retried, Spent())) for read in others]
+            return reads + [replace(read, outcome=add_tries(read.outcome, done.retried, Spent())) for read in rest]
 
         return job
 
