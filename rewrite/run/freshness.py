@@ -5,9 +5,9 @@
 3. Where a language model is asked: what its answers depend on, which the stage says too (`Asks`).
 4. The version of the package, and that of the stage, which whoever changes what its code gives must raise.
 
-The runner compares these keys, and the hashes of the artefacts that a stage reads, with what the manifest says
-(`rewrite.run.store`). A stage that is fresh runs again all the same where requests failed that may not fail again
-(`ask_again`).
+The runner compares these keys, and the hashes of the artefacts that a stage reads, with what the manifest says of each
+artefact that it writes (`rewrite.run.store`); one that is not there is made, one that was changed by hand is refused. A
+stage that is fresh runs again all the same where requests failed that may not fail again (`ask_again`).
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@
    keeps each answer before asking for the next one can lose no more than `concurrency` jobs. Closing the iterator
    cancels what is in flight.
 2. `insist` is the one place that tries again: it waits its turn, tries, and on a `Trouble` that may pass waits as long
-   as the server asked, else exponentially longer each time, with jitter so that workers do not return together. After
-   a 429 (too many requests) all of them wait; where the server asks for more than `LONGEST_ASKED` the run
-   stops and says until when.
+   as the server asked, else exponentially longer each time, with jitter so that workers do not return together. A 429
+   (too many requests; `replies.judge_status` makes a `Trouble` of it) holds all requests, not only its own. One that
+   outlasts the tries becomes a `Fault` that may pass (`settle`), for which a rerun asks again. Where the server asks
+   for more than `LONGEST_ASKED`, or says that no money is left (`remote.py`), the run stops and says why.
 3. `Pace` spreads requests evenly over the minute by both limits, requests and tokens, so that no minute holds more than
    either (but for the one request that opens it). A server that asks one request to wait holds them all.
 """
