@@ -18,8 +18,8 @@ Positions that are not simulated, the first of each window among them, are nobod
 (`rewrite.text.windows.Text.counted`). At strength 0 a calibrator may give a latent a small activation everywhere, so â
 is kept as that constant and a sparse difference from it.
 
-A new arm is a name in `FIXED_ARMS`, a case in `Splicer.vectors`, and its name in `rewrite.config.Control`, by which a run
-chooses it; what it needs of each latent is counted on the calibrate split (`rewrite.arms.calibrate.Tally`).
+A new arm is a name in `FIXED_ARMS`, a case in `Splicer.vectors`, and its name in `rewrite.config.Control`, by which a
+run chooses it; what it needs of each latent is counted on the calibrate split (`rewrite.arms.calibrate.Tally`).
 """
 
 from __future__ import annotations
