@@ -228,9 +228,28 @@ def test_keys_that_are_not_there(server: FaultServer, monkeypatch: pytest.Monkey
 def test_a_server_that_is_not_there() -> None:
     with fault_server() as gone:
         address = gone.base_url.replace("http://", "http://me:secret@")
-    with pytest.raises(UserError, match=r"engines\.openai\.base_url = http://127") as caught:
+    with pytest.raises(UserError, match=r"engines\.openai\.base_url = http://127.*no server answers there") as caught:
         list(build("small", Settings(base_url=address, retries=1)).read([ask(0)]))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", "/nowhere/certificates.pem"),
+        ("HTTPS_PROXY", "socks5://127.0.0.1:9"),
+        ("HTTPS_PROXY", "http://127.0.0.1:99999"),
+    ],
+)
+def test_an_environment_that_allows_no_connection_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    for other in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"^engines\.openai: no connection can be made.*HTTPS_PROXY") as caught:
+        list(build("small", Settings(base_url="https://127.0.0.1:1/v1", retries=0)).generate([Question((), 5)]))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_server_that_is_busy_is_there(server: FaultServer) -> None:

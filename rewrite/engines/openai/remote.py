@@ -66,10 +66,7 @@ class Remote:
         try:
             client = AsyncOpenAI(api_key=key, base_url=self.base_url or OPENAI, max_retries=0, timeout=None)
         except Exception as error:  # a proxy or a certificate in the environment that cannot be used
-            raise UserError(
-                f"engines.openai: no connection can be made with this environment ({first_line(error)}); see "
-                "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
-            ) from None
+            raise _blame_environment(error) from None
         async with client:
             yield client
 
@@ -85,7 +82,7 @@ class Remote:
         try:
             return (await insist(attempt, self.pace, 0, self.retries)).value
         except Trouble as trouble:
-            if trouble.again and trouble.status:
+            if trouble.again and trouble.status != 200:
                 raise UserError(
                     f"engines.openai.base_url = {self.shown}: the server does not serve now ({trouble.fault.why}); try "
                     "again later"
@@ -143,6 +140,12 @@ class Remote:
         except openai.APIConnectionError as error:
             cause = type(error.__cause__).__name__
             raise Trouble(Fault("server error", f"the connection failed or was cut ({cause})"), again=True) from None
+        except (OverflowError, ExceptionGroup) as error:  # a port that is none, in the address or in a proxy's
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            if not isinstance(error, OverflowError):
+                raise
+            raise _blame_environment(error) from None
         return replies.parse(response.content, self.key())
 
     def _judge(self, status: int, response: Any) -> Exception:
@@ -154,6 +157,13 @@ class Remote:
         if status == 402 or replies.SPENT_UP.search(text):
             return UserError(f"{self.key_variable}: this key's account has nothing left to spend ({status}); top it up")
         return replies.judge_status(status, text, key, read_retry_after(response.headers.get("retry-after")))
+
+
+def _blame_environment(error: Exception) -> UserError:
+    return UserError(
+        f"engines.openai: no connection can be made with this environment ({first_line(error)}); see HTTP_PROXY, "
+        "HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
+    )
 
 
 def _read_owner(reply: Json) -> str:
