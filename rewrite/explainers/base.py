@@ -3,7 +3,8 @@
 A backend is one module here with `class Settings(Section)` and `build(settings, open_engine, simulate) -> Explainer`:
 
 - `open_engine(model)` gives a language model to those that need one (`rewrite.engines.base.Engine`);
-- `simulate(texts, text)` lets the run's own simulator read candidates, for those that choose among them (`Simulate`).
+- `simulate(texts, text)` lets the run's own simulator read candidates, for those that choose among them (`Simulate`);
+  their settings say so by a property `tries_out`, for then the explanations depend on the simulator.
 """
 
 from __future__ import annotations

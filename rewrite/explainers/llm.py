@@ -84,6 +84,11 @@ class Settings(Section):
     thought."""
 
     @property
+    def tries_out(self) -> bool:
+        """Whether the run's simulator reads explanations before one is kept."""
+        return self.candidates > 1 or self.rounds > 0
+
+    @property
     def longest(self) -> int:
         """Longest answer [tokens]."""
         return self.max_tokens or (4 * self.max_words or 400) + 1000 * self.chain_of_thought
@@ -150,7 +155,7 @@ class LanguageModelExplainer:
         windows = Windows(evidence, self.settings.window)
         for begin in range(0, len(latents), TOGETHER):
             made = [self._open(windows, latent) for latent in latents[begin : begin + TOGETHER]]
-            if self.settings.candidates > 1 or self.settings.rounds:
+            if self.settings.tries_out:
                 yield from self._try_out(made)
             else:
                 yield from self._explain(made)
@@ -210,7 +215,7 @@ class LanguageModelExplainer:
         questions = [
             self._ask(windows, latent, one, firings.maximum, seed) for one, seed in zip(chosen, seeds, strict=True)
         ]
-        if settings.candidates == 1 and not settings.rounds:
+        if not settings.tries_out:
             return Case(latent, questions, None)
         shown = np.concatenate([part for one in chosen for part in (one.firing, one.silent)])
         return Case(latent, questions, hold_back(windows, latent, shown, settings.trial_windows, settings.seed))
@@ -267,7 +272,7 @@ class LanguageModelExplainer:
 
     def _read(self, latent: int, reply: Answer | Fault, question: Question) -> Explanation:
         if isinstance(reply, Fault):
-            if reply.kind == "not run" and self.simulate and self.settings.candidates + self.settings.rounds > 1:
+            if reply.kind == "not run" and self.simulate and self.settings.tries_out:
                 # A dry run: what would be tried is priced too.
                 return Explanation(latent, suppose_text(self.settings.max_words, f"{latent} {question.seed}"))
             return Explanation(latent, None, reply.why)

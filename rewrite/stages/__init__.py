@@ -39,8 +39,7 @@ def given_explanations(config: Config) -> str:
 
 def chosen_by(config: Config) -> str:
     """Where an explainer chooses among several explanations: the simulator that tries them."""
-    explainer = plugins.chosen("explainer", config)
-    if config.explain.file or (getattr(explainer, "candidates", 1) == 1 and not getattr(explainer, "rounds", 0)):
+    if config.explain.file or not getattr(plugins.chosen("explainer", config), "tries_out", False):
         return ""
     model = plugins.asked_model("simulator", config)
     simulator = plugins.chosen("simulator", config).model_dump(mode="json")
