@@ -1,6 +1,7 @@
 """When a stage runs again: unless all that its result depends on is as it was, which `stage_keys` hashes.
 
-1. The parts of the config that the stage reads, with paths replaced by what they hold.
+1. The parts of the config that the stage reads (`keys` in its row of `rewrite.stages.STAGES`), with paths replaced by
+   what they hold.
 2. What lies outside the run folder: the stage says how to know it (`Stage.outside`).
 3. Where a language model is asked: what its answers depend on, which the stage says too (`Asks`).
 4. The version of the package, and that of the stage, which whoever changes what its code gives must raise.

@@ -7,7 +7,8 @@
 3. Split what simulating every latent lost, coder → simulated, into magnitude, sensitivity and specificity: differences
    between neighbours on a path of arms (`rewrite.arms.controls`), so that they add up to the whole.
 4. The verdict is the primary comparison of `simulated` at the largest fraction, best first. Where more predictions are
-   missing than `analyse.max_missing` allows there is no verdict, of this comparison or any other.
+   missing than `analyse.max_missing` allows, or the mass on digits is below `analyse.least_mass`, there is no verdict,
+   of this comparison or any other.
 
 The equivalence margin is a share of the gap, set in the config; where the gap's interval reaches 0 the margin is 0 and
 nothing is called equivalent. Everything is sorted and every draw is named, so the same losses give the same bytes."""
@@ -30,8 +31,6 @@ from rewrite.statistics.losses import Key, Losses, name_arm
 from rewrite.statistics.verdict import decide, find_headline, verdict_sentence
 
 SIMULATED = ("simulated", "simulated_topk")
-
-
 BASELINES = ("coder", "mean", "mean_layer", "zero_layer", "shuffled", "random", "token_table", "linear_probe")
 
 

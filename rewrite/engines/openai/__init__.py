@@ -12,8 +12,8 @@ With `tokenizer` (the tokenizer of the server's model), prompts go as token ids 
 Without it, messages go as text to /chat/completions, and one slot at the beginning of the answer can be read.
 
 Reading asks for temperature 1, so that it does not matter whether a server's log-probabilities heed the temperature.
-How requests are paced and tried again stands in `pacing.py`, the connection in `remote.py`, what
-answers mean in `replies.py`, slots as lists of prompts in `lists.py`.
+What happens when a server is busy (429) or fails, how requests are paced and tried again, stands in `pacing.py`, the
+connection in `remote.py`, what answers mean in `replies.py`, slots as lists of prompts in `lists.py`.
 """
 
 from __future__ import annotations
