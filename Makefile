@@ -18,7 +18,7 @@ SETTINGS = $(if $(CONFIG),--config $(CONFIG)) --run $(RUN) \
 	$(foreach pair,$(SET),--set '$(pair)')
 OPTIONS = $(SETTINGS) $(if $(DRY),--dry-run)
 
-.PHONY: setup train explain simulate score evaluate report run status export compare plan planted paper-small subject
+.PHONY: setup train explain tune simulate score evaluate report run status export compare plan planted paper-small subject
 .PHONY: browser test test-llm test-vllm test-export check bench clean
 
 setup: $(INSTALLED)
@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-train explain simulate score: $(INSTALLED)
+train explain tune simulate score: $(INSTALLED)
 	$(REWRITE) $@ $(OPTIONS)
 
 # The verdict needs the analysis and the report, so evaluating ends with both.

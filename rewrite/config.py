@@ -35,6 +35,7 @@ Control = Literal[
     "random",
     "token_table",
     "linear_probe",
+    "unread",
 ]
 
 
@@ -116,8 +117,8 @@ class SampleConfig(Section):
     """What is explained and simulated where not everything can be paid for. What is left out keeps its true activations
     (latents) or is not written and not scored (documents, windows, positions) in every arm alike."""
 
-    latents: int = Field(0, ge=0)
-    """Latents that are rewritten, drawn from all of the coder's [latents]; 0 takes all."""
+    latents: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...] = 0
+    """Latents that are rewritten: a number of them, drawn from all [latents], or a list, by number; 0 takes all."""
     documents: int = Field(0, ge=0)
     """Documents of the calibrate split, and as many of the test split, that are simulated [documents]; 0 takes all."""
     windows: int = Field(0, ge=0)
@@ -166,6 +167,43 @@ class ScoreConfig(Section):
     """Temperature of the judge."""
     seed: int = 0
     """Names the draw of the windows."""
+
+
+class TuneConfig(Section):
+    """How a reader of explanations is tuned, on the train split, for simulators that learn (`simulators.llm.tune`)."""
+
+    latents: int = Field(0, ge=0)
+    """Latents that are explained to learn from, beside those that are rewritten [latents]; 0 takes all others."""
+    folds: int = Field(2, ge=1)
+    """Readers that are tuned: the rewritten latents are dealt out among them, and each is read by the one that learned
+    from all others. With 1, a reader learns only from latents that are not rewritten [readers]."""
+    tokens: int = Field(150_000, ge=0)
+    """Tokens that go through the model in tuning one reader [tokens]; 0 is no limit."""
+    minutes: float = Field(0, ge=0)
+    """Longest time for tuning one reader [minutes]; 0 is no limit. What a reader learns then depends on the machine."""
+    rank: int = Field(16, ge=1)
+    """Rank of the matrices that are added to every linear layer."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW; it rises over the first 20 steps and falls to a tenth over the budget."""
+    window: int = Field(32, ge=4)
+    """Length of a window that is learned from [tokens]."""
+    positions: int = Field(12, ge=2)
+    """Positions of a window that are learned from: where the latent fires, and others drawn to make up the number
+    [positions]."""
+    windows: int = Field(4, ge=2)
+    """Windows of one latent in a step: half of them with a firing, one with a token on which it fires elsewhere, the
+    others drawn [windows]."""
+    batch: int = Field(2, ge=1)
+    """Latents in a step [latents]."""
+    unread: float = Field(0.05, ge=0, lt=1)
+    """Share of the examples whose explanation is left blank, so that a reader knows what to say without one (the arm
+    `unread`)."""
+    held_out: int = Field(40, ge=0)
+    """Latents that a reader must not learn from on which it is judged as it learns [latents]."""
+    every: int = Field(20, ge=1)
+    """Steps between two judgements, and between two states that a killed run goes on from [steps]."""
+    seed: int = 0
+    """Names the folds, the examples and the initial weights."""
 
 
 class EvaluateConfig(Section):
@@ -244,6 +282,7 @@ class Config(Section):
     coder: CoderConfig = CoderConfig()
     collect: CollectConfig = CollectConfig()
     explain: ExplainConfig = ExplainConfig()
+    tune: TuneConfig = TuneConfig()
     sample: SampleConfig = SampleConfig()
     calls: CallsConfig = CallsConfig()
     score: ScoreConfig = ScoreConfig()

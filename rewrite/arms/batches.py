@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from rewrite.arms.calibrate import CALIBRATORS, Calibrator, Pair, Tally, forget, tally
-from rewrite.arms.controls import Random, Shuffled
+from rewrite.arms.controls import Source
 from rewrite.arms.probes import Reader, list_context
 from rewrite.arms.splice import Splicer, Written
 from rewrite.coder.activations import ActivationStore, Shard
@@ -44,9 +44,7 @@ class Fitted:
         return np.isin(np.arange(len(self.tally.mean)), list(self.missing))
 
 
-def fit(
-    config: Config, store: ActivationStore, simulations: Simulations, source: Shuffled | Random | None = None
-) -> Fitted:
+def fit(config: Config, store: ActivationStore, simulations: Simulations, source: Source | None = None) -> Fitted:
     """Fit the calibrator that the config names on the calibrate split, for a control's strengths if one is given."""
     missing = simulations.missing(store.shards("calibrate") + store.shards("test"))
     absent = np.isin(np.arange(store.latents), list(missing))
@@ -77,7 +75,7 @@ def walk_shards(store: ActivationStore, simulations: Simulations, split: str) ->
 
 
 def walk_pairs(
-    store: ActivationStore, simulations: Simulations, split: str, source: Shuffled | Random | None = None
+    store: ActivationStore, simulations: Simulations, split: str, source: Source | None = None
 ) -> Iterator[Pair]:
     """Truth and strengths, the simulator's unless a source is given, on each shard's simulated positions."""
     for name, shard in walk_shards(store, simulations, split):

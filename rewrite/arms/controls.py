@@ -21,7 +21,8 @@ names.
    *specificity*, firings that it adds, and what it writes at rest. `true_active` is not on that path: the mean that it
    puts where a firing was missed would be booked as an error of magnitude.
 4. Strengths of nobody: `Shuffled`, every latent reads another's explanation; `Random`, draws with the density and
-   values of the latent's own strengths. Both must be calibrated anew.
+   values of the latent's own strengths; `Unread`, what a tuned reader says of a latent whose explanation it is not
+   told. All must be calibrated anew.
 
 The names of the parts are Paulo & Belrose's (2025), who lacked specificity without a calibrator and sensitivity with
 one; the mixtures and the telescoping are our own.
@@ -38,6 +39,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array, vstack
 
 from rewrite.arms.calibrate import CHUNK, LEVELS, Calibrator, Scaled, Tally
+from rewrite.config import UserError
+from rewrite.simulators.strengths import Simulations
 
 TOP = 9
 SPLIT = (("magnitude", "coder", "matched"), ("sensitivity", "matched", "hits"), ("specificity", "hits", "simulated"))
@@ -187,6 +190,26 @@ class Random:
         values = np.clip(level, 1, LEVELS - 1) * self.tally.scale / (LEVELS - 1)
         shape = (len(counted), len(known))
         return csr_array((values.astype(np.float32), (np.flatnonzero(counted)[place], latent)), shape=shape)
+
+
+@dataclass(frozen=True)
+class Unread:
+    """What a tuned simulator said where it was told no explanation."""
+
+    simulations: Simulations
+
+    def strengths(self, shard: str, strengths: csr_array, counted: Bool[np.ndarray, " position"]) -> csr_array:
+        """One for each of the shard's strengths. Raises UserError where it was not asked."""
+        said = self.simulations.unread(shard)
+        if said is None:
+            raise UserError(
+                f"{self.simulations.folder}: {shard} holds nothing that was said without an explanation; simulate again"
+            )
+        return csr_array((said, strengths.indices, strengths.indptr), shape=strengths.shape)
+
+
+Source = Shuffled | Random | Unread
+"""Whose strengths an arm reads where not the simulator's own."""
 
 
 NEEDED = ("clean", "coder", "zero")

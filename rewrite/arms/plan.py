@@ -6,8 +6,8 @@ activations and strengths in `rewrite.arms.controls` (`MIXTURES`, `DRAWN`), read
 
 1. Fixed arms and mixtures stand once; the mixtures and readers put something in the place of every rewritten latent.
 2. `simulated` stands once for each fraction and order of latents.
-3. `shuffled` and `random` stand once for each seed. Their strengths are made from the simulator's and calibrated anew
-   on the calibrate split (`Control`), for what a strength is worth differs from explanation to explanation.
+3. `shuffled` and `random` stand once for each seed, `unread` once. Their strengths are not the simulator's and are
+   calibrated anew on the calibrate split (`Control`), for what one is worth differs from explanation to explanation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rewrite.arms.batches import fit, splice
 from rewrite.arms.calibrate import Tally
-from rewrite.arms.controls import DRAWN, MIXTURES, NEEDED, Random, Shuffled, derange
+from rewrite.arms.controls import DRAWN, MIXTURES, NEEDED, Random, Shuffled, Source, Unread, derange
 from rewrite.arms.probes import LinearProbe, Reader, fit_probe, fit_table
 from rewrite.arms.splice import FIXED_ARMS, Arm, Splicer
 from rewrite.coder.activations import ActivationStore
@@ -38,7 +38,7 @@ READERS = ("token_table", "linear_probe")
 class Control:
     """A control's own strengths, and the splicer that writes them by their own calibration."""
 
-    source: Shuffled | Random
+    source: Source
     splicer: Splicer
 
 
@@ -80,8 +80,11 @@ def plan_arms(config: Config, coder: Coder, best: np.ndarray, left_out: np.ndarr
 def plan_draws(
     config: Config, known: Bool[np.ndarray, " latent"], simulated: Bool[np.ndarray, " latent"], read: Controls
 ) -> list[PlannedArm]:
-    """The controls that are drawn, one arm a seed; with fewer than two latents to shuffle there is no `shuffled`."""
+    """The controls with strengths of their own: those that are drawn, one arm a seed, and `unread` where a reader was
+    tuned. With fewer than two latents to shuffle there is no `shuffled`."""
     arms = []
+    if "unread" in config.evaluate.controls and read.simulations.unread(read.store.shards("test")[0]) is not None:
+        arms.append(PlannedArm(Arm("unread"), simulated, read.calibrate(Unread(read.simulations))))
     for name in DRAWN:
         if name not in config.evaluate.controls or (name == "shuffled" and known.sum() < 2):
             continue
@@ -102,7 +105,7 @@ class Controls:
     fitted: Tally
     """The simulator's own tally."""
 
-    def calibrate(self, source: Shuffled | Random) -> Control:
+    def calibrate(self, source: Source) -> Control:
         """Fit a calibrator to the control's strengths on the calibrate split."""
         fitted = fit(self.config, self.store, self.simulations, source)
         return Control(source, splice(self.store, self.simulations, fitted, self.coder))

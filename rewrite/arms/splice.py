@@ -20,7 +20,8 @@ is kept as that constant and a sparse difference from it.
 
 A new arm is a name in `FIXED_ARMS`, a case in `Splicer.vectors`, and its name in `rewrite.config.Control`, by which a
 run chooses it; what the report says of it is an entry of `rewrite.report.arms.CONTROLS`, and one that is compared with
-`simulated` is named in `rewrite.statistics.analysis.BASELINES`. What it needs of each latent is counted on the calibrate split (`rewrite.arms.calibrate.Tally`).
+`simulated` is named in `rewrite.statistics.analysis.BASELINES`. What it needs of each latent is counted on the
+calibrate split (`rewrite.arms.calibrate.Tally`).
 """
 
 from __future__ import annotations

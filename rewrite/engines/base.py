@@ -9,8 +9,10 @@ A backend is one module here with `class Settings(Section)` and
 
     build(model, settings) -> Engine
 
-where `model` is a folder or a hub name. Nothing heavy is loaded before the first request, but a wrong setting, a model
-that is not there or digits that are not single tokens raise UserError on the first use, in one line.
+where `model` is a folder or a hub name. One that can tune a model takes a third argument, the folder or hub name of an
+adapter, and has `learn(model, settings, rank, seed) -> Learner`. Nothing heavy is loaded before the first request, but
+a wrong setting, a model that is not there or digits that are not single tokens raise UserError on the first use, in
+one line.
 
 An engine never raises for a request that failed: it returns a `Fault`, so that what was answered is kept. It answers
 in the order in which the answers arrive, each with the index of its request, so that they can be kept one by one.
@@ -18,9 +20,10 @@ in the order in which the answers arrive, each with the index of its request, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -189,8 +192,52 @@ class Engine(Protocol):
         ...
 
 
-OpenEngine = Callable[[str], Engine]
-"""Opens the run's engine with a model, every call of it cached, counted and held to the budget."""
+@runtime_checkable
+class OpenEngine(Protocol):
+    """Opens the run's engine with a model, every call of it cached, counted and held to the budget."""
+
+    def __call__(self, model: str, adapter: str = "") -> Engine:
+        """The engine with a model and, where one is named, an adapter: a folder or a hub name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Branches, and the digit that should be read at each; one between two digits is shared out between them."""
+
+    request: Branches
+    strengths: Float[np.ndarray, " branch"]
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A model that learns to answer branches with digits (`learn` of an engine that can tune)."""
+
+    def learn(self, groups: Sequence[Sequence[Lesson]], rate: float) -> float:
+        """One step on lessons in groups that begin alike, and its loss before it: the mean cross-entropy over the whole
+        vocabulary [nats]."""
+        ...
+
+    def read(self, groups: Sequence[Sequence[Branches]]) -> list[list[Float[np.ndarray, "branch 10"]]]:
+        """The digits' probabilities as the model is now."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """What went through the model in learning [tokens]."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned, as `OpenEngine` reads it."""
+        ...
+
+    def keep(self, file: Path, told: Mapping[str, Any]) -> None:
+        """Write all that learning needs to go on as if it had never stopped, with what the caller wants to know."""
+        ...
+
+    def go_on(self, file: Path) -> dict[str, Any]:
+        """Go on from what `keep` wrote, and what the caller wanted to know."""
+        ...
 
 
 def strip_thought(answer: Answer) -> Answer:

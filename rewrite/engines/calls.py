@@ -61,7 +61,7 @@ class Calls:
         self.config, self.run, self.stage, self.dry = config, run, stage, dry
         self.met = Planned()
         self.cache: Cache | None = None
-        self._opened: dict[str, Caller] = {}
+        self._opened: dict[tuple[str, str], Caller] = {}
         self.latents = 0
         """Latents that the stage works on, for the cost of one."""
 
@@ -75,13 +75,16 @@ class Calls:
                 self.run.note(UNANSWERED, self.run.manifest.get(UNANSWERED, {}) | {self.stage: self.met.failed})
             self.cache.close()
 
-    def open(self, model: str) -> Engine:
-        """The run's engine with a model, loaded once. Raises UserError for an engine, a setting or a model that is not
-        there."""
-        if model in self._opened:
-            return self._opened[model]
-        name = self.config.engine
-        engine: Engine = plugins.load("engines", name).build(model, plugins.chosen("engine", self.config))
+    def open(self, model: str, adapter: str = "") -> Engine:
+        """The run's engine with a model and maybe an adapter, loaded once. Raises UserError for an engine, a setting or
+        a model that is not there."""
+        if (model, adapter) in self._opened:
+            return self._opened[model, adapter]
+        module = plugins.load("engines", self.config.engine)
+        if adapter:
+            check_tunes(module, self.config.engine)
+        with_adapter = (adapter,) if adapter else ()
+        engine: Engine = module.build(model, plugins.chosen("engine", self.config), *with_adapter)
         if self.cache is None:
             beside = self.run.folder.parent / "calls.sqlite"
             self.cache = Cache(Path(self.config.calls.cache) if self.config.calls.cache else beside)
@@ -89,8 +92,8 @@ class Calls:
             if not self.dry:
                 prompts = sorted(prompts_folder().glob("*.jinja"))
                 self.run.note("prompts", {prompt.name: hash_path(prompt) for prompt in prompts})
-        self._opened[model] = Caller(engine, self, self.cache)
-        return self._opened[model]
+        self._opened[model, adapter] = Caller(engine, self, self.cache)
+        return self._opened[model, adapter]
 
     def _name_the_run(self) -> None:
         """Give the run folder a name of its own in the ledger; a copy of a folder has spent nothing yet."""
@@ -113,6 +116,13 @@ class Calls:
             "cost": round(dollars, 6),
             "cost_per_latent": round(dollars / self.latents, 9) if self.latents else None,
         }
+
+
+def check_tunes(module: object, name: str) -> None:
+    """Raise UserError for an engine that neither tunes a model nor reads an adapter."""
+    if not hasattr(module, "learn"):
+        able = [one for one in plugins.names("engines") if hasattr(plugins.load("engines", one), "learn")]
+        raise UserError(f"engine = {name}: tunes no model and reads no adapter; those that do: {', '.join(able)}")
 
 
 class Caller:

@@ -57,6 +57,7 @@ CONTROLS = {
     "hits": "only what truly fires and is simulated to, as strongly as simulated",
     "shuffled": "every latent reads another latent's explanation, calibrated anew",
     "random": "strengths drawn as often and as high as each latent's own, calibrated anew",
+    "unread": "what the tuned reader says of a latent whose explanation it is not told, calibrated anew",
     "token_table": "each latent's mean activation at the current token, from the train split; no explanation is read",
     "linear_probe": "a ridge regression from the last 8 tokens' embeddings, from the train split; none is read",
     "mean": "every latent at its mean",

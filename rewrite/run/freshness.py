@@ -14,7 +14,7 @@ stage that is fresh runs again all the same where requests failed that may not f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rewrite import __version__
@@ -50,6 +50,17 @@ class Stage:
     refuse: tuple[Callable[[Config], None], ...] = ()
     """Checks that raise UserError for what cannot be, before any stage has done any work."""
     version: int = 1
+    only: Callable[[Config], bool] | None = None
+    """Whether a run has this stage at all; None is always."""
+    unless: str = ""
+    """What makes a run have it, for who asks for it in vain."""
+
+
+def wanted(stages: Sequence[Stage], config: Config) -> tuple[Stage, ...]:
+    """The stages that a run with this config has; none reads what no stage writes."""
+    kept = [stage for stage in stages if stage.only is None or stage.only(config)]
+    written = {artefact for stage in kept for artefact in stage.writes}
+    return tuple(replace(stage, reads=tuple(one for one in stage.reads if one in written)) for stage in kept)
 
 
 UNANSWERED = "unanswered"

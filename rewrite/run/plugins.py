@@ -88,6 +88,11 @@ def asked_model(role: Role, config: Config) -> str | None:
     return model
 
 
+def learns(config: Config) -> bool:
+    """Whether the simulator is one that is tuned on the run's own explanations."""
+    return bool(getattr(chosen("simulator", config), "learns", False))
+
+
 def model_key(role: Role, config: Config) -> str:
     """The key of the config that names the language model of a role."""
     return "score.model" if role == "score" else f"{role}s.{getattr(config, role)}.model"

@@ -10,9 +10,9 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rewrite.config import Config
+from rewrite.config import Config, UserError
 from rewrite.run.files import read_json
-from rewrite.run.freshness import Stage, ask_again, check, stage_keys
+from rewrite.run.freshness import Stage, ask_again, check, stage_keys, wanted
 from rewrite.run.plugins import asked_model
 from rewrite.run.store import Run
 
@@ -20,9 +20,10 @@ from rewrite.run.store import Run
 def go(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Callable[[str], None]) -> None:
     """Run the stages up to `last`, skipping those whose artefacts are fresh; `say` hears what is done and why."""
     check(stages, config)
+    ahead = _up_to(stages, config, last)
     run.describe(config)
     keys = stage_keys(stages, config)
-    for stage in _up_to(stages, last):
+    for stage in ahead:
         _make(stage, config, run, keys[stage.name], say)
 
 
@@ -36,7 +37,7 @@ def plan(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Call
     keys = stage_keys(stages, config)
     planned: dict[str, Any] = {}
     explained = True
-    for stage in _up_to(stages, last):
+    for stage in _up_to(stages, config, last):
         key, role = keys[stage.name], stage.asks.role if stage.asks else None
         if role and asked_model(role, config) is not None and (planned or _stale(run, stage, key)):
             planned[stage.name] = _module(stage).plan(config, run, explained)
@@ -46,8 +47,13 @@ def plan(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Call
     return planned
 
 
-def _up_to(stages: Sequence[Stage], last: str) -> Sequence[Stage]:
-    return stages[: [stage.name for stage in stages].index(last) + 1]
+def _up_to(stages: Sequence[Stage], config: Config, last: str) -> Sequence[Stage]:
+    """The stages that this run has up to `last`. Raises UserError where it has no such stage."""
+    kept = wanted(stages, config)
+    names = [stage.name for stage in kept]
+    if last not in names:
+        raise UserError(f"{last}: this run has no such stage; {next(s.unless for s in stages if s.name == last)}")
+    return kept[: names.index(last) + 1]
 
 
 def _make(stage: Stage, config: Config, run: Run, key: str, say: Callable[[str], None]) -> None:

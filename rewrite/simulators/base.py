@@ -9,6 +9,13 @@ A backend is one module here with `class Settings(Section)` and
 - `peek`: shows the true activations (`rewrite.simulators.base.Peek`). Only controls such as the oracle may look: every
   other simulator sees the explanations and the text, nothing else.
 - `open_engine`: `open_engine(model)` gives a language model to those that need one (`rewrite.engines.base.Engine`).
+
+One that is tuned on the run's own explanations says so by a property `learns` of its settings; its module has
+
+    tune(lessons, fold, settings, config, open_learner, folder, made, say)
+
+which tunes the reader of one fold and writes it to `folder`/fold-N (`rewrite.simulators.tuning`), and its `build` takes
+`tuned`, the folder of all readers, last.
 """
 
 from __future__ import annotations
@@ -55,6 +62,8 @@ class Strengths:
     faults: dict[str, int] = field(default_factory=dict)
     zero: Float[np.ndarray, " entry"] | None = None
     outside: Float[np.ndarray, " entry"] | None = None
+    unread: Float[np.ndarray, " entry"] | None = None
+    """What a tuned simulator says where it is told no explanation."""
 
 
 @runtime_checkable

@@ -5,29 +5,46 @@
    ratings_list. One that it cannot serve is refused before the first call.
 2. Windows go latent by latent, so that prompts that begin alike stand together and engines can compute that beginning
    once; answers come back in any order.
-3. Every asked position of every explained latent gets a strength, with the probability of 0 and of no digit at all, or
+3. A reader that was tuned (`tune`, `adapter`) has a layout of its own and is an engine of its own; where several were
+   tuned, each latent is read by the one that has not learned from it. It also reads every text without an explanation
+   (`Strengths.unread`).
+4. Every asked position of every explained latent gets a strength, with the probability of 0 and of no digit at all, or
    is missing, counted by the kind of failure.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
-from pydantic import Field
+from jaxtyping import Bool
+from pydantic import Field, model_validator
 from scipy.sparse import csr_array
 
-from rewrite.config import Place, Section, UserError
-from rewrite.engines.base import Answer, Branches, Engine, Fault, OpenEngine, Question, Reading
+from rewrite.config import Place, Section, TuneConfig, UserError
+from rewrite.engines.base import Answer, Branches, Engine, Fault, Learner, OpenEngine, Question, Reading
 from rewrite.explainers.base import Explanation
+from rewrite.run.files import write_json
 from rewrite.simulators.base import Peek, Strengths
-from rewrite.simulators.schemes import AllAtOnce, Item, LastToken, Ratings, RatingsList, Scheme
+from rewrite.simulators.examples import Lessons
+from rewrite.simulators.pages import Page, Placed, Window, list_windows
+from rewrite.simulators.readers import (
+    READER,
+    TUNED,
+    LanguageModelPupil,
+    Reader,
+    check_reader,
+    describe_reader,
+    name_fold,
+    open_folds,
+)
+from rewrite.simulators.schemes import AllAtOnce, LastToken, Ratings, RatingsList, Scheme
+from rewrite.simulators.tuning import Judged
+from rewrite.simulators.tuning import tune as learn
 from rewrite.text.windows import Text
 
 TOGETHER = 4096
@@ -41,6 +58,10 @@ class Settings(Section):
 
     model: Place = ""
     """The language model: a folder, a GGUF file or a hub name, or the name that a server knows it by."""
+    tune: bool = False
+    """Tune the model, on the train split, to read this run's explanations (`tune`)."""
+    adapter: Place = ""
+    """A reader that another run tuned: `4_reader/fold-0` of its folder, or a hub name."""
     scheme: Literal["auto", "all_at_once", "last_token", "ratings_list"] = "auto"
     """How the model is asked; `auto` takes the best that the engine can serve."""
     least_mass: float = Field(0.1, ge=0, le=1)
@@ -59,41 +80,18 @@ class Settings(Section):
     seed: int = 0
     """Names the draws of ratings_list at a temperature above 0."""
 
+    @property
+    def learns(self) -> bool:
+        """The run tunes this simulator."""
+        return self.tune
 
-@dataclass(frozen=True)
-class _Window:
-    """A window with something to rate: its tokens, which are asked, and where the asked ones stand among all asked
-    positions of the text."""
-
-    tokens: list[str]
-    asked: Bool[np.ndarray, " position"]
-    rows: Int[np.ndarray, " position"]
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """An item with the rows and the column that its answer fills."""
-
-    item: Item
-    rows: Int[np.ndarray, " place"]
-    column: int
-
-
-class _Page:
-    """Strengths of the asked positions × explained latents, filled in as answers arrive; unknown until then."""
-
-    def __init__(self, rows: int, columns: int) -> None:
-        self.strengths, self.zero, self.outside = (np.full((rows, columns), np.nan, np.float32) for _ in range(3))
-        self.faults: Counter[str] = Counter()
-
-    def fill(self, place: _Placed, ratings: Ratings) -> None:
-        for array, values in (
-            (self.strengths, ratings.strengths),
-            (self.zero, ratings.zero),
-            (self.outside, ratings.outside),
-        ):
-            array[place.rows, place.column] = values
-        self.faults.update(ratings.faults)
+    @model_validator(mode="after")
+    def _one_reader(self) -> Settings:
+        if self.tune and self.adapter:
+            raise ValueError("tune and adapter are both set; tune a reader of this run's own, or read with another's")
+        if (self.tune or self.adapter) and self.scheme not in ("auto", "all_at_once"):
+            raise ValueError("a tuned reader reads all_at_once; leave scheme = auto")
+        return self
 
 
 class LanguageModelSimulator:
@@ -102,9 +100,14 @@ class LanguageModelSimulator:
     scale = 9.0
 
     def __init__(
-        self, explanations: Sequence[Explanation], latents: int, scheme: Scheme, engine: Engine, least_mass: float = 0.0
+        self,
+        explanations: Sequence[Explanation],
+        latents: int,
+        scheme: Scheme,
+        readers: Sequence[Reader],
+        least_mass: float = 0.0,
     ) -> None:
-        self.latents, self.scheme, self.engine, self.least_mass = latents, scheme, engine, least_mass
+        self.latents, self.scheme, self.readers, self.least_mass = latents, scheme, readers, least_mass
         given = [e for e in explanations if 0 <= e.latent < latents]
         self.texts = {e.latent: e.text for e in sorted(given, key=lambda e: e.latent) if e.text is not None}
         self.missing = {latent: "no explanation" for latent in range(latents) if latent not in self.texts}
@@ -113,12 +116,23 @@ class LanguageModelSimulator:
     def simulate(self, text: Text) -> Strengths:
         """See `Simulator.simulate`."""
         counted = text.counted()
-        windows = list(_windows(text, counted))
-        page = _Page(int(counted.sum()), len(self.texts))
-        placed = chain.from_iterable(self._ask(column, windows) for column in range(len(self.texts)))
+        windows = list(list_windows(text, counted))
+        page = Page(int(counted.sum()), len(self.texts))
+        unread: list[Page] = []
+        for reader in self.readers:
+            columns = {column: told for column, (own, told) in enumerate(self.texts.items()) if own in reader.latents}
+            self._fill(page, reader, columns, windows)
+            if reader.tuned:
+                unread.append(Page(int(counted.sum()), 1))
+                self._fill(unread[-1], reader, {0: ""}, windows)
+        return self._strengths(counted, page, unread)
+
+    def _fill(self, page: Page, reader: Reader, columns: Mapping[int, str], windows: Sequence[Window]) -> None:
+        """Let a reader fill some columns of a page."""
+        placed = chain.from_iterable(self._ask(column, told, windows) for column, told in columns.items())
         first = list(_take_first(placed)) if self.least_mass else []
         while batch := first or list(islice(placed, TOGETHER)):
-            replies = list(self._answers(batch)) if first else self._answers(batch)
+            replies = list(self._answers(reader, batch)) if first else self._answers(reader, batch)
             if first:
                 self._check_mass([reply for _, reply in replies if isinstance(reply, Reading)])
                 first = []
@@ -128,7 +142,6 @@ class LanguageModelSimulator:
                     page.fill(place, Ratings.none(len(place.rows), reply.kind))
                 else:
                     page.fill(place, self.scheme.read(place.item, reply))
-        return self._strengths(counted, page)
 
     def _check_mass(self, readings: Sequence[Reading]) -> None:
         """Raise UserError, with the tokens that the model would rather say, where it does not answer with digits."""
@@ -145,43 +158,44 @@ class LanguageModelSimulator:
                 "simulators.llm.least_mass = 0 to go on"
             )
 
-    def _ask(self, column: int, windows: Sequence[_Window]) -> Iterator[_Placed]:
-        text = list(self.texts.values())[column]
+    def _ask(self, column: int, text: str, windows: Sequence[Window]) -> Iterator[Placed]:
         for window in windows:
             for item in self.scheme.ask(text, window.tokens, window.asked):
-                yield _Placed(item, window.rows[item.places], column)
+                yield Placed(item, window.rows[item.places], column)
 
-    def _answers(self, batch: Sequence[_Placed]) -> Iterator[tuple[int, Reading | Answer | Fault]]:
+    def _answers(self, reader: Reader, batch: Sequence[Placed]) -> Iterator[tuple[int, Reading | Answer | Fault]]:
         """The engine's answers to a batch of one kind of request."""
         requests = [place.item.request for place in batch]
         slots = [request for request in requests if isinstance(request, Branches)]
         if slots:
-            yield from self.engine.read(slots)
+            yield from reader.engine.read(slots)
         else:
-            yield from self.engine.generate([request for request in requests if isinstance(request, Question)])
+            yield from reader.engine.generate([request for request in requests if isinstance(request, Question)])
 
-    def _strengths(self, counted: Bool[np.ndarray, " position"], page: _Page) -> Strengths:
+    def _strengths(self, counted: Bool[np.ndarray, " position"], page: Page, unread: Sequence[Page]) -> Strengths:
         """Every prediction as an entry, zeros and unknown ones too."""
         columns = np.array(list(self.texts), dtype=np.int32)
         ends = np.concatenate([[0], np.cumsum(counted * len(columns))])
         indices = np.tile(columns, int(counted.sum()))
         values = csr_array((page.strengths.ravel(), indices, ends), shape=(len(counted), self.latents))
-        return Strengths(values, dict(self.missing), dict(page.faults), page.zero.ravel(), page.outside.ravel())
+        alone = None
+        if unread:
+            said = np.concatenate([own.strengths for own in unread], axis=1)
+            alone = said[:, [self._place_of(latent) for latent in self.texts]].ravel()
+        return Strengths(
+            values, dict(self.missing), dict(page.faults), page.zero.ravel(), page.outside.ravel(), unread=alone
+        )
+
+    def _place_of(self, latent: int) -> int:
+        return next(place for place, reader in enumerate(self.readers) if latent in reader.latents)
 
 
-def _take_first(placed: Iterator[_Placed]) -> Iterator[_Placed]:
+def _take_first(placed: Iterator[Placed]) -> Iterator[Placed]:
     """As many items as hold the predictions that are read before all others."""
     count = 0
     while count < PROBED and (place := next(placed, None)):
         count += len(place.rows)
         yield place
-
-
-def _windows(text: Text, counted: Bool[np.ndarray, " position"]) -> Iterator[_Window]:
-    row = np.cumsum(counted) - 1
-    for tokens, begin, end in zip(text.windows(), text.starts[:-1], text.starts[1:], strict=True):
-        if counted[begin:end].any():
-            yield _Window(tokens, counted[begin:end], row[begin:end])
 
 
 def choose_scheme(settings: Settings, engine: Engine) -> Scheme:
@@ -202,10 +216,42 @@ def choose_scheme(settings: Settings, engine: Engine) -> Scheme:
 
 
 def build(
-    explanations: Sequence[Explanation], latents: int, settings: Settings, peek: Peek, open_engine: OpenEngine
+    explanations: Sequence[Explanation],
+    latents: int,
+    settings: Settings,
+    peek: Peek,
+    open_engine: OpenEngine,
+    tuned: Path | None = None,
 ) -> LanguageModelSimulator:
-    """The simulator with its engine open; the truth is not looked at."""
+    """The simulator with its engines open; the truth is not looked at. Where it will be tuned and is not yet, as on a
+    dry run, the model itself stands for the readers."""
     if not settings.model:
         raise UserError("simulators.llm.model: not set; name a language model, a folder or a hub name")
-    engine = open_engine(settings.model)
-    return LanguageModelSimulator(explanations, latents, choose_scheme(settings, engine), engine, settings.least_mass)
+    every = frozenset(range(latents))
+    if settings.adapter:
+        check_reader(settings.adapter, settings.model)
+        readers = [Reader(open_engine(settings.model, settings.adapter), every, tuned=True)]
+    elif tuned is not None:
+        readers = open_folds(tuned, lambda adapter: open_engine(settings.model, adapter))
+    else:
+        readers = [Reader(open_engine(settings.model), every, tuned=settings.tune)]
+    scheme = TUNED if readers[0].tuned else choose_scheme(settings, readers[0].engine)
+    return LanguageModelSimulator(explanations, latents, scheme, readers, settings.least_mass)
+
+
+def tune(
+    lessons: Lessons,
+    fold: int,
+    settings: Settings,
+    config: TuneConfig,
+    open_learner: Callable[[str], Learner],
+    folder: Path,
+    made: Mapping[str, object],
+    say: Callable[[int, Judged], None],
+) -> None:
+    """Tune the reader of one fold, unless it is there (`rewrite.simulators.base`)."""
+    place = folder / name_fold(fold)
+    if not (place / READER).exists():
+        pupil = LanguageModelPupil(open_learner(settings.model))
+        learn(pupil, lessons, fold, config, place, lambda judged: say(fold, judged))
+        write_json(place / READER, describe_reader(settings.model, made))

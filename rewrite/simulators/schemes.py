@@ -122,7 +122,10 @@ class LastToken(_Probabilities):
 
 @dataclass(frozen=True)
 class AllAtOnce(_Probabilities):
-    """See the module's docstring."""
+    """See the module's docstring; the prompt and the branch are others for a reader that was tuned."""
+
+    prompt: str = "simulate_all_at_once"
+    branch: str = BRANCH
 
     def fits(self, can: Abilities) -> bool:
         """See `Scheme.fits`."""
@@ -132,13 +135,15 @@ class AllAtOnce(_Probabilities):
         """See `Scheme.ask`. What comes after the last asked token is left out."""
         pieces = _running(tuple(tokens), tuple(asked.tolist()))
         if pieces:
-            yield Item(Branches(_heading(_one_line(explanation)), pieces, BRANCH), np.flatnonzero(asked))
+            yield Item(
+                Branches(_heading(self.prompt, _one_line(explanation)), pieces, self.branch), np.flatnonzero(asked)
+            )
 
 
 # The same heading stands before every window of a latent, and the same text after every latent's heading.
 @lru_cache(maxsize=64)
-def _heading(explanation: str) -> tuple[Message, ...]:
-    return fill("simulate_all_at_once", explanation=explanation)
+def _heading(prompt: str, explanation: str) -> tuple[Message, ...]:
+    return fill(prompt, explanation=explanation)
 
 
 @lru_cache(maxsize=1024)

@@ -1,6 +1,6 @@
 """The stages in order: what each reads, what it writes, and what its result depends on.
 
-    train → collect → explain → simulate → score → evaluate → cost → analyse → report
+    train → collect → explain → (tune →) simulate → score → evaluate → cost → analyse → report
 
 `rewrite.run.runner` runs them. A stage is the file of its name here: `run(config, run)` reads artefacts of the run
 folder and writes its own; one that may ask a language model also has `plan(config, run, explained)`, which only counts.
@@ -13,6 +13,7 @@ from pathlib import Path
 from rewrite.arms.calibrate import check_calibrator
 from rewrite.config import Config, UserError
 from rewrite.engines.calls import check_prices, fingerprint_asked
+from rewrite.engines.encoding import fingerprint_model
 from rewrite.run import plugins
 from rewrite.run.files import hash_source, hash_value
 from rewrite.run.freshness import Asks, Stage
@@ -44,6 +45,23 @@ def chosen_by(config: Config) -> str:
     model = plugins.asked_model("simulator", config)
     simulator = plugins.chosen("simulator", config).model_dump(mode="json")
     return hash_value([config.simulator, simulator, fingerprint_asked(model, config) if model else None])
+
+
+def learned_from(config: Config) -> list[int]:
+    """How many more latents are explained for a reader to learn from, and by which draw."""
+    return [config.tune.latents, config.tune.seed] if plugins.learns(config) else []
+
+
+def also_explained(config: Config) -> str:
+    """What else explanations depend on: who chooses among them, and who learns from them."""
+    learned, chosen = learned_from(config), chosen_by(config)
+    return hash_value([chosen, learned]) if learned else chosen
+
+
+def ask_reader(model: str, config: Config) -> list[object]:
+    """What a simulator's answers depend on: as for any language model, and the adapter that it is given."""
+    adapter: str = getattr(plugins.chosen("simulator", config), "adapter", "")
+    return fingerprint_asked(model, config) + ([fingerprint_model(adapter)] if adapter else [])
 
 
 def check_given(config: Config) -> None:
@@ -81,16 +99,25 @@ STAGES = (
         reads=("2_activations",),
         writes=("3_explanations.jsonl",),
         keys=("explainer", "explainers", "sample.latents", "sample.seed"),
-        outside=(given_explanations, chosen_by),
+        outside=(given_explanations, also_explained),
         asks=Asks("explainer", fingerprint_asked),
         refuse=(check_prices,),
     ),
     Stage(
-        "simulate",
+        "tune",
         reads=("2_activations", "3_explanations.jsonl"),
+        writes=("4_reader",),
+        keys=("simulator", "simulators", "sample.latents", "sample.seed", "tune"),
+        asks=Asks("simulator", fingerprint_asked),
+        only=plugins.learns,
+        unless="set simulators.llm.tune = true for a simulator that learns to read",
+    ),
+    Stage(
+        "simulate",
+        reads=("2_activations", "3_explanations.jsonl", "4_reader"),
         writes=("4_simulations",),
         keys=("simulator", "simulators", "sample"),
-        asks=Asks("simulator", fingerprint_asked),
+        asks=Asks("simulator", ask_reader),
         version=2,
     ),
     Stage(

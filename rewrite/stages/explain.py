@@ -23,14 +23,14 @@ from rewrite.explainers.explanations import read_explanations, save_explanations
 from rewrite.run import plugins
 from rewrite.run.store import Run
 from rewrite.simulators.base import Simulator
-from rewrite.text.sampling import draw_latents
+from rewrite.text.sampling import draw_latents, draw_others
 from rewrite.text.windows import Text
 
 
 def run(config: Config, run: Run) -> None:
     """Write `3_explanations.jsonl`."""
     store = ActivationStore(run.path("2_activations"))
-    latents = draw_latents(config.sample, store.latents)
+    latents = explained_latents(config, store)
     with Calls(config, run, "explain") as calls:
         calls.latents = len(latents)
         progress = tqdm(_explain(config, store, calls), "explain", unit=" latents", total=len(latents), disable=None)
@@ -48,8 +48,8 @@ def plan(config: Config, run: Run, explained: bool) -> Planned:
 
 
 def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[Explanation]:
-    """An explanation of every latent that is rewritten, from the file or from the explainer."""
-    latents = draw_latents(config.sample, store.latents).tolist()
+    """An explanation of every latent that needs one, from the file or from the explainer."""
+    latents = explained_latents(config, store)
     if config.explain.file:
         every = read_explanations(Path(config.explain.file), store.latents)
         return [every[latent] for latent in latents]
@@ -58,6 +58,12 @@ def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[E
         settings, calls.open, open_simulate(config, calls)
     )
     return explainer.explain(gather_evidence(store), latents)
+
+
+def explained_latents(config: Config, store: ActivationStore) -> list[int]:
+    """The latents that are rewritten, and those that a reader learns from (`tune.latents`)."""
+    others = draw_others(config, store.latents).tolist() if plugins.learns(config) else []
+    return sorted([*draw_latents(config.sample, store.latents).tolist(), *others])
 
 
 class NoPeek:

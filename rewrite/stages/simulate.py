@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -62,7 +63,8 @@ def run(config: Config, run: Run) -> None:
     truth = TrueActivations(store)
     with Calls(config, run, "simulate") as calls, run.writing("4_simulations", resumable=True) as folder:
         calls.latents = len(chosen)
-        simulator = open_simulator(config, store, explanations, truth, calls)
+        tuned = run.path("4_reader") if plugins.learns(config) else None
+        simulator = open_simulator(config, store, explanations, truth, calls, tuned)
         for split, shard in tqdm(_shards(store), desc="simulate", unit=" shards", disable=None):
             if not (folder / f"{shard}.json").exists():
                 truth.show(shard)
@@ -86,13 +88,21 @@ def plan(config: Config, run: Run, explained: bool) -> Planned:
 
 
 def open_simulator(
-    config: Config, store: ActivationStore, explanations: Sequence[Explanation], truth: TrueActivations, calls: Calls
+    config: Config,
+    store: ActivationStore,
+    explanations: Sequence[Explanation],
+    truth: TrueActivations,
+    calls: Calls,
+    tuned: Path | None = None,
 ) -> Simulator:
-    """The simulator that the config names, given the explanations of the latents that are rewritten."""
+    """The simulator that the config names, given the explanations of the latents that are rewritten, and what was tuned
+    of it."""
     chosen = set(draw_latents(config.sample, store.latents).tolist())
     settings = plugins.settings("simulators", config.simulator, config.simulators.get(config.simulator, {}))
     simulator: Simulator = plugins.load("simulators", config.simulator).build(
-        [e for e in explanations if e.latent in chosen], store.latents, settings, truth, calls.open
+        [e for e in explanations if e.latent in chosen],
+        *(store.latents, settings, truth, calls.open),
+        *(() if tuned is None else (tuned,)),
     )
     return simulator
 

@@ -31,7 +31,7 @@ from rewrite.statistics.losses import Key, Losses, name_arm
 from rewrite.statistics.verdict import decide, find_headline, verdict_sentence
 
 SIMULATED = ("simulated", "simulated_topk")
-BASELINES = ("coder", "mean", "mean_layer", "zero_layer", "shuffled", "random", "token_table", "linear_probe")
+BASELINES = ("coder", "mean", "mean_layer", "zero_layer", "shuffled", "random", "unread", "token_table", "linear_probe")
 
 
 @dataclass(frozen=True)

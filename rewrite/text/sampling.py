@@ -9,16 +9,28 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int
 
-from rewrite.config import SampleConfig
+from rewrite.config import Config, SampleConfig, UserError
 from rewrite.text.windows import Text
 
-LATENTS, DOCUMENTS, WINDOWS, POSITIONS = range(4)
+LATENTS, DOCUMENTS, WINDOWS, POSITIONS, OTHERS = range(5)
 SPLITS = {"calibrate": 0, "test": 1}
 
 
 def draw_latents(config: SampleConfig, latents: int) -> Int[np.ndarray, " chosen"]:
-    """The latents that are rewritten, sorted."""
-    return _draw(config.latents, latents, [config.seed, LATENTS])
+    """The latents that are rewritten, sorted. Raises UserError for one that is named and is not there."""
+    if isinstance(config.latents, int):
+        return _draw(config.latents, latents, [config.seed, LATENTS])
+    if not config.latents or max(config.latents) >= latents:
+        named = f"{max(config.latents)}: the coder has latents 0 to {latents - 1:,}" if config.latents else "names none"
+        raise UserError(f"sample.latents {named}; name some of those, or say how many")
+    return np.unique(np.array(config.latents))
+
+
+def draw_others(config: Config, latents: int) -> Int[np.ndarray, " chosen"]:
+    """The latents that are explained only for a reader to learn from, sorted."""
+    others = np.setdiff1d(np.arange(latents), draw_latents(config.sample, latents))
+    drawn: np.ndarray = others[_draw(config.tune.latents, len(others), [config.tune.seed, OTHERS])]
+    return drawn
 
 
 def ask(

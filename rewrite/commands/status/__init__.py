@@ -25,6 +25,7 @@ from rewrite.engines.calls import cost_of
 from rewrite.run.configs import load_config, parse_value, read_recorded
 from rewrite.run.files import flatten, read_json
 from rewrite.run.finished import LAST, Finished
+from rewrite.run.freshness import wanted
 from rewrite.run.store import find_holder
 from rewrite.stages import STAGES
 
@@ -112,7 +113,7 @@ def _describe(folder: Path, manifest: Row, asked: Asked) -> Page:
         unknown = str(error)
     holder = find_holder(folder)
     looked = Looked(Finished(folder, folder.resolve().name, manifest), asked.config.calls)
-    stages = find_standings(looked, STAGES, keys, bool(holder) and asked.own)
+    stages = find_standings(looked, wanted(STAGES, asked.config), keys, bool(holder) and asked.own)
     page = folder / "7_report" / "index.html"
     facts: Row = {
         "schema": 1,

@@ -4,6 +4,8 @@ Reading: prompts are sorted by their token ids within a window of requests, so t
 common stand together; `trunk.py` computes each shared beginning once and reads all branches of a prompt in one pass.
 
 Generating: `writer.py` writes the answers to a batch of questions; questions of like length stand together.
+
+Tuning: `learner.py` adds a low-rank adapter and teaches it to read; `build` with an adapter merges it into the weights.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from rewrite.config import Section
-from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent, join
+from rewrite.config import Section, UserError
+from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Learner, Question, Reading, Spent, join
 from rewrite.engines.encoding import Encoder, fingerprint_model
 from rewrite.engines.transformers.trunk import Reader, Row, can_branch, can_cut_back, plan_batches
 from rewrite.engines.transformers.writer import Asked, Writer
@@ -48,14 +50,14 @@ class Settings(Section):
 class TransformersEngine:
     """See the module."""
 
-    def __init__(self, model: str, settings: Settings) -> None:
-        self.model, self.settings = model, settings
+    def __init__(self, model: str, settings: Settings, adapter: str = "") -> None:
+        self.model, self.settings, self.adapter = model, settings, adapter
 
     @cached_property
     def can(self) -> Abilities:
         """See `Engine.can`."""
         return Abilities(
-            chat=self._encoder.chat,
+            chat=self.encoder.chat,
             logprobs=VOCABULARY,
             begun=True,
             prompt_logprobs=can_branch(self._config),
@@ -69,12 +71,13 @@ class TransformersEngine:
         aside = {*self.settings.operational, "template"}  # The prompts are rendered by the time they are keyed.
         settings = {k: str(v) for k, v in self.settings if k not in aside}
         model = fingerprint_model(self.model, self.settings.revision)
-        return {"engine": "transformers", "model": model, **settings, **self._encoder.marks}
+        adapter = {"adapter": fingerprint_model(self.adapter)} if self.adapter else {}
+        return {"engine": "transformers", "model": model, **adapter, **settings, **self.encoder.marks}
 
     def estimate(self, request: Branches | Question) -> Spent:
         """See `Engine.estimate`."""
         if isinstance(request, Question):
-            prompt = len(self._encoder.question(request))
+            prompt = len(self.encoder.question(request))
             return Spent(1, prompt, request.max_tokens, prompt)
         return sum((Spent(1, row.length, 0, row.length) for row in self._rows(request)), Spent())
 
@@ -100,7 +103,7 @@ class TransformersEngine:
 
     def _rows(self, request: Branches) -> list[Row]:
         """A request in as many rows as the model needs: one, or where it takes no mask, one a branch."""
-        encoded = self._encoder.branches(request)
+        encoded = self.encoder.branches(request)
         if self.can.prompt_logprobs or not len(encoded.branch):
             return [Row(0, encoded.trunk, encoded.ends, encoded.branch)]
         _say_separate(self.model)
@@ -138,7 +141,7 @@ class TransformersEngine:
         for first in range(0, len(requests), window):
             asked = []
             for number, request in enumerate(requests[first : first + window], start=first):
-                ids = self._encoder.question(request)
+                ids = self.encoder.question(request)
                 fault = self._misfit(len(ids) + request.max_tokens)
                 if fault is None:
                     asked.append(Asked(number, request, ids))
@@ -171,7 +174,8 @@ class TransformersEngine:
         return None
 
     @cached_property
-    def _encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:
+        """The model's tokenizer."""
         return Encoder(self.model, self.settings.revision, self.settings.template)
 
     @cached_property
@@ -182,21 +186,25 @@ class TransformersEngine:
         return load_part(self.model, AutoConfig, self.model, self.settings.revision)
 
     @cached_property
-    def _network(self) -> Any:
+    def network(self) -> Any:
         """The model itself, on its device."""
         device = check_device("engines.transformers.device", self.settings.device)
         check_folder(self.model, self.model)
         model = load_network(self.model, self.model, self.settings.revision, self.settings.dtype)
+        if self.adapter:
+            from rewrite.engines.transformers.learner import merge_adapter
+
+            model = merge_adapter(model, self.adapter, self.adapter)
         return model.train(False).requires_grad_(False).to(device)
 
     @cached_property
     def _reader(self) -> Reader:
-        digits = self._encoder.digits  # Before the weights: a model whose digits are no tokens is refused at once.
-        return Reader(self._network, digits, self.can.prefix_reuse, self._encoder.decode)
+        digits = self.encoder.digits  # Before the weights: a model whose digits are no tokens is refused at once.
+        return Reader(self.network, digits, self.can.prefix_reuse, self.encoder.decode)
 
     @cached_property
     def _writer(self) -> Writer:
-        return Writer(self._network, self._encoder)
+        return Writer(self.network, self.encoder)
 
 
 def _gather(
@@ -230,6 +238,16 @@ def _fault(error: Exception) -> Fault:
     return Fault("server error", detail, passing=True)
 
 
-def build(model: str, settings: Settings) -> TransformersEngine:
+def build(model: str, settings: Settings, adapter: str = "") -> TransformersEngine:
     """The engine; model and tokenizer are loaded on the first use."""
-    return TransformersEngine(model, settings)
+    return TransformersEngine(model, settings, adapter)
+
+
+def learn(model: str, settings: Settings, rank: int, seed: int) -> Learner:
+    """The model with a low-rank adapter that learns. Raises UserError for one that reads no branches in one pass."""
+    from rewrite.engines.transformers.learner import LowRankLearner
+
+    engine = TransformersEngine(model, settings)
+    if not engine.can.prompt_logprobs:
+        raise UserError(f"{model}: takes no mask of ours, so it cannot be tuned; choose a model with full attention")
+    return LowRankLearner(engine.network, engine.encoder, rank, seed)

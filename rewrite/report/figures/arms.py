@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 COLOURS = {"clean": GREEN, "coder": GREEN, "simulated": BLUE, "simulated_topk": BLUE}
 COLOURS |= dict.fromkeys(("quantised", "true_active", "simulated_active", "matched", "hits"), SKY)
-COLOURS |= dict.fromkeys(("shuffled", "random", "token_table", "linear_probe"), PURPLE)
+COLOURS |= dict.fromkeys(("shuffled", "random", "unread", "token_table", "linear_probe"), PURPLE)
 STYLES = {
     ("simulated", "best"): (BLUE, "o", "-"),
     ("simulated", "random"): (ORANGE, "s", "-"),

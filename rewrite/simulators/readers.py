@@ -1,0 +1,141 @@
+"""Tuned readers: on disk, in use, and what a language model is told when it is tuned and when it reads.
+
+A reader is a folder, or the same on the hub: an adapter as peft writes it, `reader.json` beside it, and `curve.json`,
+how it learned (`rewrite.simulators.tuning`). reader.json names the model that the adapter belongs to, with a hash of
+what it holds, the layout that it has learned, and the run that it comes from. A reader is refused where model or layout
+are not those that it would meet.
+
+A tuned reader is told less than one that is not: no worked examples, and one token after which the digit stands. It
+reads the same `Branches` when it learns and when it simulates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rewrite.config import UserError
+from rewrite.engines.base import Branches, Engine, Learner, Lesson
+from rewrite.engines.encoding import fingerprint_model
+from rewrite.engines.prompting import prompts_folder
+from rewrite.run.files import hash_path, hash_value, read_json
+from rewrite.simulators.examples import Example
+from rewrite.simulators.schemes import AllAtOnce
+
+READER = "reader.json"
+FOLDS = "folds.json"
+PROMPT, BRANCH = "simulate_tuned", " =>"
+TUNED = AllAtOnce(renormalise=True, prompt=PROMPT, branch=BRANCH)
+
+
+def name_fold(fold: int) -> str:
+    """The folder of a fold's reader."""
+    return f"fold-{fold}"
+
+
+def layout() -> str:
+    """A hash of what surrounds explanation and text."""
+    return hash_value([hash_path(prompts_folder() / f"{PROMPT}.jinja"), BRANCH])
+
+
+def describe_reader(model: str, made: Mapping[str, object]) -> dict[str, object]:
+    """The content of reader.json; `made` is what the run says of itself."""
+    return {"model": model, "base": fingerprint_model(model), "layout": layout(), **made}
+
+
+def check_reader(adapter: str, model: str) -> dict[str, Any]:
+    """What a reader says of itself. Raises UserError for one that is not there, or not for this model or layout."""
+    said = read_json(_find(adapter))
+    if said.get("layout") != layout():
+        raise UserError(
+            f"simulators.llm.adapter = {adapter}: learned another layout than this version of rewrite uses; "
+            "tune again, or use the version that tuned it"
+        )
+    if said.get("base") != fingerprint_model(model):
+        raise UserError(
+            f"simulators.llm.adapter = {adapter}: belongs to the model {said.get('model')}, and simulators.llm.model = "
+            f"{model} holds other weights; set simulators.llm.model to that one"
+        )
+    found: dict[str, Any] = said
+    return found
+
+
+def _find(adapter: str) -> Path:
+    """A reader's own description, in a folder or on the hub."""
+    folder = Path(adapter)
+    if folder.exists():
+        if (folder / READER).is_file():
+            return folder / READER
+        inside = sorted(path.parent.name for path in folder.glob(f"*/{READER}"))
+        hint = f"name one of its readers: {', '.join(inside)}" if inside else "name a folder that `rewrite tune` wrote"
+        raise UserError(f"simulators.llm.adapter = {adapter}: holds no {READER}; {hint}")
+    if folder.is_absolute():
+        raise UserError(f"simulators.llm.adapter = {adapter}: not there; name a folder or a hub name")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(adapter, READER))
+    except Exception as error:  # absent, gated, not reached: half a dozen types
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"simulators.llm.adapter = {adapter}: no {READER} there ({reason})") from None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """An engine and the latents that it reads; a tuned one also reads without an explanation."""
+
+    engine: Engine
+    latents: frozenset[int]
+    tuned: bool = False
+
+
+def open_folds(tuned: Path, open_fold: Callable[[str], Engine]) -> list[Reader]:
+    """The readers that a run tuned, each with the latents of its fold."""
+    folds: dict[str, int] = read_json(tuned / FOLDS)["folds"]
+    own = [frozenset(int(i) for i, of in folds.items() if of == fold) for fold in range(max(folds.values()) + 1)]
+    return [Reader(open_fold(str(tuned / name_fold(fold))), mine, tuned=True) for fold, mine in enumerate(own)]
+
+
+@dataclass(frozen=True)
+class LanguageModelPupil:
+    """A language model with an adapter that learns from examples (`rewrite.simulators.tuning.Pupil`)."""
+
+    learner: Learner
+
+    @property
+    def tokens(self) -> int:
+        """See `Pupil.tokens`."""
+        return self.learner.tokens
+
+    def learn(self, groups: Sequence[Sequence[Example]], rate: float) -> float:
+        """See `Pupil.learn`."""
+        return self.learner.learn([[Lesson(_lay_out(e), e.strengths) for e in group] for group in groups], rate)
+
+    def read(self, groups: Sequence[Sequence[Example]]) -> list[Float[np.ndarray, " asked"]]:
+        """See `Pupil.read`."""
+        read = self.learner.read([[_lay_out(example) for example in group] for group in groups])
+        return [digits @ np.arange(10) / digits.sum(1) for group in read for digits in group]
+
+    def save(self, folder: Path) -> None:
+        """See `Pupil.save`."""
+        self.learner.save(folder)
+
+    def keep(self, file: Path, told: dict[str, Any]) -> None:
+        """See `Pupil.keep`."""
+        self.learner.keep(file, told)
+
+    def go_on(self, file: Path) -> dict[str, Any]:
+        """See `Pupil.go_on`."""
+        return self.learner.go_on(file)
+
+
+def _lay_out(example: Example) -> Branches:
+    """An example as the simulator would ask it."""
+    (item,) = TUNED.ask(example.explanation, example.tokens, example.asked)
+    assert isinstance(item.request, Branches)
+    return item.request

@@ -1,0 +1,153 @@
+"""Tunes a reader: step by step within a budget, judged as it goes on latents that it must not learn from.
+
+`tune` works on one fold and knows nothing of what is tuned: a `Pupil` is a language model with an adapter
+(`rewrite.simulators.readers`) or any other reader that learns from examples. What it leaves in its folder is the
+pupil's own files, `curve.json` (`Judged`, one a judgement) and, until it is done, `state.safetensors`, from which a
+killed run goes on.
+
+The judgement is the area under the curve and Pearson's correlation, both over all asked positions of the held-out
+windows, and the area within a window. It chooses nothing: a reader learns until its budget is spent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+
+from rewrite.config import TuneConfig, UserError
+from rewrite.run.files import write_json
+from rewrite.simulators.examples import Example, Lessons
+
+WARMUP = 20
+"""Steps over which the learning rate rises [steps]."""
+LEAST_RATE = 0.1
+"""Of the learning rate, at the end of the budget."""
+STATE = "state.safetensors"
+CURVE = "curve.json"
+
+
+@runtime_checkable
+class Pupil(Protocol):
+    """Something that learns to read explanations."""
+
+    @property
+    def tokens(self) -> int:
+        """What went through it in learning [tokens]."""
+        ...
+
+    def learn(self, groups: Sequence[Sequence[Example]], rate: float) -> float:
+        """One step at a learning rate, and its loss before it [nats]."""
+        ...
+
+    def read(self, groups: Sequence[Sequence[Example]]) -> list[Float[np.ndarray, " asked"]]:
+        """The strengths at the asked positions of each example, 0 to 9, as the pupil is now."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned."""
+        ...
+
+    def keep(self, file: Path, told: dict[str, Any]) -> None:
+        """Write all that learning needs to go on, with what the caller wants to know."""
+        ...
+
+    def go_on(self, file: Path) -> dict[str, Any]:
+        """Go on from there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a reader reads held-out latents; None where there is nothing to tell apart."""
+
+    step: int
+    tokens: int
+    seconds: float
+    loss: float | None
+    """Mean over the steps since the judgement before [nats]; None before the first step."""
+    auc: float | None
+    auc_within: float | None
+    """Mean over the windows that hold both."""
+    correlation: float | None
+    positions: int
+    latents: int
+
+
+def tune(
+    pupil: Pupil, lessons: Lessons, fold: int, config: TuneConfig, folder: Path, told: Callable[[Judged], None]
+) -> list[Judged]:
+    """Tune one fold's reader and write it; `told` hears every judgement. Goes on where a killed run stopped."""
+    if not (config.tokens or config.minutes):
+        raise UserError("tune.tokens and tune.minutes are both 0: tuning would never end; set one")
+    folder.mkdir(exist_ok=True)
+    held = lessons.hold_out(fold)
+    state = folder / STATE
+    step, before, curve = 0, 0.0, list[Judged]()
+    if state.exists():
+        was = pupil.go_on(state)
+        step, before, curve = was["step"], was["seconds"], [Judged(**row) for row in was["curve"]]
+    began = time.monotonic() - before
+    losses: list[float] = []
+    while True:
+        share = _spent(config, pupil.tokens, time.monotonic() - began)
+        if (step % config.every == 0 or share >= 1) and (not curve or curve[-1].step < step):
+            loss = float(np.mean(losses)) if losses else None
+            curve.append(judge(pupil, held, step, time.monotonic() - began, loss))
+            told(curve[-1])
+            losses = []
+            seconds, rows = time.monotonic() - began, [asdict(one) for one in curve]
+            pupil.keep(state, {"step": step, "seconds": seconds, "curve": rows})
+        if share >= 1:
+            break
+        rate = config.learning_rate * min(1, (step + 1) / WARMUP) * (1 - (1 - LEAST_RATE) * share)
+        losses.append(pupil.learn(lessons.draw(fold, step), rate))
+        step += 1
+    pupil.save(folder)
+    write_json(folder / CURVE, [asdict(one) for one in curve])
+    state.unlink()
+    return curve
+
+
+def _spent(config: TuneConfig, tokens: int, seconds: float) -> float:
+    """The share of the budget that is spent: of tokens or of time, whichever is more."""
+    shares = [tokens / config.tokens if config.tokens else 0, seconds / 60 / config.minutes if config.minutes else 0]
+    return max(shares)
+
+
+def judge(pupil: Pupil, held: Sequence[Sequence[Example]], step: int, seconds: float, loss: float | None) -> Judged:
+    """What a reader makes of held-out windows."""
+    read = pupil.read(held) if held else []
+    examples = [example for group in held for example in group]
+    truth = [example.strengths for example in examples]
+    within = [area(t >= 1, r) for t, r in zip(truth, read, strict=True)]
+    told = [one for one in within if one is not None]
+    t, r = (np.concatenate([np.zeros(0), *parts]) for parts in (truth, read))
+    varies = len(t) > 1 and t.std() > 0 and r.std() > 0
+    return Judged(
+        step=step,
+        tokens=pupil.tokens,
+        seconds=round(seconds, 1),
+        loss=loss,
+        auc=area(t >= 1, r),
+        auc_within=float(np.mean(told)) if told else None,
+        correlation=float(np.corrcoef(t, r)[0, 1]) if varies else None,
+        positions=len(t),
+        latents=len(held),
+    )
+
+
+def area(fires: Bool[np.ndarray, " n"], strengths: Float[np.ndarray, " n"]) -> float | None:
+    """The area under the receiver's curve: how often a firing gets the higher of two strengths, ties half (Mann &
+    Whitney 1947). None where all fire or none does."""
+    count = int(fires.sum())
+    if not 0 < count < len(fires):
+        return None
+    above = rankdata(strengths)[fires].sum() - count * (count + 1) / 2
+    return float(above / (count * (len(fires) - count)))
