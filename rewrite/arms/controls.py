@@ -199,13 +199,15 @@ class Unread:
     simulations: Simulations
 
     def strengths(self, shard: str, strengths: csr_array, counted: Bool[np.ndarray, " position"]) -> csr_array:
-        """One for each of the shard's strengths. Raises UserError where it was not asked."""
+        """The same at a position for all latents that one reader reads. Raises UserError where it was not asked."""
         said = self.simulations.unread(shard)
         if said is None:
-            raise UserError(
-                f"{self.simulations.folder}: {shard} holds nothing that was said without an explanation; simulate again"
-            )
-        return csr_array((said, strengths.indices, strengths.indptr), shape=strengths.shape)
+            raise UserError(f"{self.simulations.folder}: {shard} says nothing without explanations; simulate again")
+        latents = np.flatnonzero(self.simulations.rewritten)
+        values = said.strengths[:, said.reader[latents]].astype(np.float32)
+        ends = np.concatenate([[0], np.cumsum(counted * len(latents))])
+        indices = np.tile(latents.astype(np.int32), len(values))
+        return csr_array((values.ravel(), indices, ends), shape=strengths.shape)
 
 
 Source = Shuffled | Random | Unread

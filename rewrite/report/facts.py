@@ -80,6 +80,8 @@ class Facts:
     """Of each artefact, in the order of the stages."""
     calls: dict[str, Row]
     """The ledger of calls of language models, by stage."""
+    learned: list[Row]
+    """How the run's readers learned: a row a judgement, by reader; empty where none was tuned."""
 
     @property
     def cover(self) -> str:
@@ -208,6 +210,7 @@ class Facts:
                 for what, kinds in (("prediction", self.missing), ("explanation", self.unexplained))
                 for kind in kinds
             ],
+            "learned": self.learned,
             "seconds": [{"artefact": name, "seconds": value} for name, value in self.seconds.items()],
             "calls": [{"stage": name} | row for name, row in self.calls.items()],
         }

@@ -18,8 +18,10 @@ from rewrite.explainers.explanations import load_explanations
 from rewrite.report.facts import Facts, Latent, Row, group_reasons
 from rewrite.run.files import read_json
 from rewrite.run.finished import count_seconds
-from rewrite.run.plugins import Role, asked_model
+from rewrite.run.plugins import Role, asked_model, chosen, learns
 from rewrite.run.store import Run
+from rewrite.simulators.readers import find_reader
+from rewrite.simulators.tuning import LEARNED
 
 
 def gather(config: Config, run: Run) -> Facts:
@@ -41,6 +43,7 @@ def gather(config: Config, run: Run) -> Facts:
         metrics=read_metrics(run.path("1_coder")),
         seconds=read_seconds(run.manifest),
         calls=read_calls(run.manifest),
+        learned=read_learned(run) if learns(config) else [],
     )
 
 
@@ -93,7 +96,29 @@ def describe_models(config: Config) -> dict[str, str]:
     roles: dict[str, Role] = {"explains": "explainer", "simulates": "simulator", "judges explanations": "score"}
     models = {verb: asked_model(asks, config) for verb, asks in roles.items()}
     told = {f"model that {verb}": public(model) for verb, model in models.items() if model}
-    return told | ({"engine": config.engine} if told else {})
+    return told | describe_reader(config) | ({"engine": config.engine} if told else {})
+
+
+def describe_reader(config: Config) -> dict[str, str]:
+    """Where a tuned reader comes from; empty where the simulator is none."""
+    if learns(config):
+        tune = config.tune
+        number = "one reader" if tune.folds == 1 else f"{tune.folds} readers"
+        return {"tuned": f"{number} on this run's train split; each latent is read by one that never met it"}
+    adapter: str = getattr(chosen("simulator", config), "adapter", "")
+    if not adapter:
+        return {}
+    said = find_reader(adapter)
+    here = (said.get("subject"), said.get("hookpoint")) == (config.subject, config.hookpoint)
+    place = f"{said.get('hookpoint')} of {public(str(said.get('subject')))}"
+    told = "at this hookpoint, maybe on these latents" if here else "zero-shot transfer to this one"
+    return {"tuned": f"elsewhere: by a run at {place}; {told}"}
+
+
+def read_learned(run: Run) -> list[Row]:
+    """The judgements of each reader as it learned."""
+    folders = sorted(path.parent for path in run.path("4_reader").glob(f"*/{LEARNED}"))
+    return [{"reader": folder.name} | row for folder in folders for row in read_json(folder / LEARNED)["curve"]]
 
 
 # --- what the other stages left ---------------------------------------------------------------------------------------

@@ -62,8 +62,8 @@ def settings(kind: Kind, name: str, table: dict[str, Any]) -> Section:
         key = ".".join([kind, name, *(str(part) for part in fault["loc"])])
         if fault["type"] == "extra_forbidden":
             raise UserError(f"{key}: no such setting; there are: {', '.join(model.model_fields) or 'none'}") from None
-        # What was written in place of a key's name may be the key.
-        shown = "" if "key" in str(fault["loc"][-1]) else f", got {fault['input']!r}"
+        # What was written in place of a key's name may be the key; what does not go together has no name.
+        shown = "" if not fault["loc"] or "key" in str(fault["loc"][-1]) else f", got {fault['input']!r}"
         raise UserError(f"{key}: {fault['msg'].removeprefix('Value error, ')}{shown}") from None
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from rewrite.text.windows import Text
@@ -45,6 +45,14 @@ class Simulator(Protocol):
 
 
 @dataclass(frozen=True)
+class Unread:
+    """What a tuned simulator says where it is told no explanation, and which of its readers reads each latent."""
+
+    strengths: Float[np.ndarray, "counted reader"]
+    reader: Int[np.ndarray, " latent"]
+
+
+@dataclass(frozen=True)
 class Strengths:
     """A simulator's raw output for a `Text`: positions × latents on its own scale, 0 where nothing is stored.
 
@@ -62,8 +70,7 @@ class Strengths:
     faults: dict[str, int] = field(default_factory=dict)
     zero: Float[np.ndarray, " entry"] | None = None
     outside: Float[np.ndarray, " entry"] | None = None
-    unread: Float[np.ndarray, " entry"] | None = None
-    """What a tuned simulator says where it is told no explanation."""
+    unread: Unread | None = None
 
 
 @runtime_checkable

@@ -29,7 +29,7 @@ from rewrite.config import Place, Section, TuneConfig, UserError
 from rewrite.engines.base import Answer, Branches, Engine, Fault, Learner, OpenEngine, Question, Reading
 from rewrite.explainers.base import Explanation
 from rewrite.run.files import write_json
-from rewrite.simulators.base import Peek, Strengths
+from rewrite.simulators.base import Peek, Strengths, Unread
 from rewrite.simulators.examples import Lessons
 from rewrite.simulators.pages import Page, Placed, Window, list_windows
 from rewrite.simulators.readers import (
@@ -180,14 +180,13 @@ class LanguageModelSimulator:
         values = csr_array((page.strengths.ravel(), indices, ends), shape=(len(counted), self.latents))
         alone = None
         if unread:
-            said = np.concatenate([own.strengths for own in unread], axis=1)
-            alone = said[:, [self._place_of(latent) for latent in self.texts]].ravel()
+            reader = np.zeros(self.latents, dtype=np.int16)
+            for place, one in enumerate(self.readers):
+                reader[list(one.latents)] = place
+            alone = Unread(np.concatenate([own.strengths for own in unread], axis=1), reader)
         return Strengths(
             values, dict(self.missing), dict(page.faults), page.zero.ravel(), page.outside.ravel(), unread=alone
         )
-
-    def _place_of(self, latent: int) -> int:
-        return next(place for place, reader in enumerate(self.readers) if latent in reader.latents)
 
 
 def _take_first(placed: Iterator[Placed]) -> Iterator[Placed]:

@@ -1,7 +1,7 @@
 """Tuned readers: on disk, in use, and what a language model is told when it is tuned and when it reads.
 
-A reader is a folder, or the same on the hub: an adapter as peft writes it, `reader.json` beside it, and `curve.json`,
-how it learned (`rewrite.simulators.tuning`). reader.json names the model that the adapter belongs to, with a hash of
+A reader is a folder, or the same on the hub: an adapter as peft writes it, `reader.json` beside it, and `learned.json`,
+what from and how (`rewrite.simulators.tuning`). reader.json names the model that the adapter belongs to, with a hash of
 what it holds, the layout that it has learned, and the run that it comes from. A reader is refused where model or layout
 are not those that it would meet.
 
@@ -26,6 +26,7 @@ from rewrite.engines.prompting import prompts_folder
 from rewrite.run.files import hash_path, hash_value, read_json
 from rewrite.simulators.examples import Example
 from rewrite.simulators.schemes import AllAtOnce
+from rewrite.simulators.tuning import LEARNED
 
 READER = "reader.json"
 FOLDS = "folds.json"
@@ -48,9 +49,15 @@ def describe_reader(model: str, made: Mapping[str, object]) -> dict[str, object]
     return {"model": model, "base": fingerprint_model(model), "layout": layout(), **made}
 
 
+def find_reader(adapter: str) -> dict[str, Any]:
+    """What a reader says of itself. Raises UserError for one that is not there."""
+    found: dict[str, Any] = read_json(_find(adapter))
+    return found
+
+
 def check_reader(adapter: str, model: str) -> dict[str, Any]:
-    """What a reader says of itself. Raises UserError for one that is not there, or not for this model or layout."""
-    said = read_json(_find(adapter))
+    """The same, for a model to read with. Raises UserError for one that learned on another or reads another layout."""
+    said = find_reader(adapter)
     if said.get("layout") != layout():
         raise UserError(
             f"simulators.llm.adapter = {adapter}: learned another layout than this version of rewrite uses; "
@@ -61,8 +68,7 @@ def check_reader(adapter: str, model: str) -> dict[str, Any]:
             f"simulators.llm.adapter = {adapter}: belongs to the model {said.get('model')}, and simulators.llm.model = "
             f"{model} holds other weights; set simulators.llm.model to that one"
         )
-    found: dict[str, Any] = said
-    return found
+    return said
 
 
 def _find(adapter: str) -> Path:
@@ -95,10 +101,21 @@ class Reader:
 
 
 def open_folds(tuned: Path, open_fold: Callable[[str], Engine]) -> list[Reader]:
-    """The readers that a run tuned, each with the latents of its fold."""
+    """The readers that a run tuned, each with the latents of its fold. Raises UserError for one that has learned from a
+    latent that it is to read."""
     folds: dict[str, int] = read_json(tuned / FOLDS)["folds"]
-    own = [frozenset(int(i) for i, of in folds.items() if of == fold) for fold in range(max(folds.values()) + 1)]
-    return [Reader(open_fold(str(tuned / name_fold(fold))), mine, tuned=True) for fold, mine in enumerate(own)]
+    opened = []
+    for fold in range(max(folds.values()) + 1):
+        place = tuned / name_fold(fold)
+        own = frozenset(int(latent) for latent, of in folds.items() if of == fold)
+        met = own.intersection(read_json(place / LEARNED)["latents"])
+        if met:
+            raise UserError(
+                f"{place}: this reader has learned from latent {min(met)}, which it is to read; delete {tuned} and "
+                "tune again"
+            )
+        opened.append(Reader(open_fold(str(place)), own, tuned=True))
+    return opened
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 simulator.json                  {"name": ..., "scale": x, "latents": [...] or null for all}: which are rewritten
 <split>-<shard>.safetensors     the strengths' CSR arrays, and `asked`, a flag for each position; a simulator that reads
-                                probabilities has float16 values, each with `zero`, `outside` and, if it was
-                                tuned, `unread` (`rewrite.simulators.base`)
+                                probabilities has float16 values, each with `zero` and `outside`, one that was
+                                tuned `unread` and `reader` (`rewrite.simulators.base`)
 <split>-<shard>.json            {"missing": {latent: why}, "faults": {kind: predictions}}; where it stands, the shard is
                                 whole
 """
@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 
 from rewrite.coder.activations import pack_sparse, unpack_sparse
 from rewrite.run.files import load_arrays, read_json, save_arrays, write_json
-from rewrite.simulators.base import Strengths
+from rewrite.simulators.base import Strengths, Unread
 from rewrite.text.windows import Text
 
 
@@ -64,10 +64,10 @@ class Simulations:
         """Of each stored strength the probability of an answer that is no digit; None where none was read."""
         return load_arrays(self.folder / f"{shard}.safetensors").get("outside")
 
-    def unread(self, shard: str) -> Float[np.ndarray, " entry"] | None:
-        """Of each stored strength what the simulator says without the explanation; None where it was not tuned."""
-        found = load_arrays(self.folder / f"{shard}.safetensors").get("unread")
-        return None if found is None else found.astype(np.float32)
+    def unread(self, shard: str) -> Unread | None:
+        """What the simulator says without any explanation at the simulated positions; None where it was not tuned."""
+        arrays = load_arrays(self.folder / f"{shard}.safetensors")
+        return Unread(arrays["unread"].astype(np.float32), arrays["reader"]) if "unread" in arrays else None
 
     def missing(self, shards: Sequence[str]) -> dict[int, str]:
         """Latents without any prediction in some shard, and why."""
@@ -89,8 +89,9 @@ def save_strengths(folder: Path, shard: str, strengths: Strengths, text: Text) -
     arrays = pack_sparse(strengths.values) | {"asked": text.counted()}
     if strengths.zero is not None and strengths.outside is not None:
         half = {"values": strengths.values.data, "zero": strengths.zero, "outside": strengths.outside}
-        half |= {} if strengths.unread is None else {"unread": strengths.unread}
         arrays |= {name: array.astype(np.float16) for name, array in half.items()}
+    if strengths.unread is not None:
+        arrays |= {"unread": strengths.unread.strengths.astype(np.float16), "reader": strengths.unread.reader}
     save_arrays(folder / f"{shard}.safetensors", arrays)
     missing = {str(latent): why for latent, why in strengths.missing.items()}
     write_json(folder / f"{shard}.json", {"missing": missing, "faults": strengths.faults})

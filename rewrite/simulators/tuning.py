@@ -2,8 +2,8 @@
 
 `tune` works on one fold and knows nothing of what is tuned: a `Pupil` is a language model with an adapter
 (`rewrite.simulators.readers`) or any other reader that learns from examples. What it leaves in its folder is the
-pupil's own files, `curve.json` (`Judged`, one a judgement) and, until it is done, `state.safetensors`, from which a
-killed run goes on.
+pupil's own files, `learned.json` (the latents that it met, and its curve: `Judged`, one a judgement) and, until it is
+done, `state.safetensors`, from which a killed run goes on.
 
 The judgement is the area under the curve and Pearson's correlation, both over all asked positions of the held-out
 windows, and the area within a window. It chooses nothing: a reader learns until its budget is spent.
@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
-from rewrite.config import TuneConfig, UserError
+from rewrite.config import TuneConfig
 from rewrite.run.files import write_json
 from rewrite.simulators.examples import Example, Lessons
 
@@ -30,7 +30,7 @@ WARMUP = 20
 LEAST_RATE = 0.1
 """Of the learning rate, at the end of the budget."""
 STATE = "state.safetensors"
-CURVE = "curve.json"
+LEARNED = "learned.json"
 
 
 @runtime_checkable
@@ -82,37 +82,36 @@ class Judged:
 
 def tune(
     pupil: Pupil, lessons: Lessons, fold: int, config: TuneConfig, folder: Path, told: Callable[[Judged], None]
-) -> list[Judged]:
-    """Tune one fold's reader and write it; `told` hears every judgement. Goes on where a killed run stopped."""
-    if not (config.tokens or config.minutes):
-        raise UserError("tune.tokens and tune.minutes are both 0: tuning would never end; set one")
+) -> None:
+    """Tune one fold's reader and write it; `told` hears every judgement. Goes on where a killed run stopped. At least
+    one budget is set."""
     folder.mkdir(exist_ok=True)
-    held = lessons.hold_out(fold)
-    state = folder / STATE
-    step, before, curve = 0, 0.0, list[Judged]()
+    held, state = lessons.hold_out(fold), folder / STATE
+    step, before, met, curve = 0, 0.0, set[int](), list[Judged]()
     if state.exists():
         was = pupil.go_on(state)
-        step, before, curve = was["step"], was["seconds"], [Judged(**row) for row in was["curve"]]
+        step, before, met, curve = was["step"], was["seconds"], set(was["met"]), [Judged(**row) for row in was["curve"]]
     began = time.monotonic() - before
     losses: list[float] = []
     while True:
-        share = _spent(config, pupil.tokens, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        share = _spent(config, pupil.tokens, seconds)
         if (step % config.every == 0 or share >= 1) and (not curve or curve[-1].step < step):
-            loss = float(np.mean(losses)) if losses else None
-            curve.append(judge(pupil, held, step, time.monotonic() - began, loss))
+            curve.append(judge(pupil, held, step, seconds, float(np.mean(losses)) if losses else None))
             told(curve[-1])
             losses = []
-            seconds, rows = time.monotonic() - began, [asdict(one) for one in curve]
-            pupil.keep(state, {"step": step, "seconds": seconds, "curve": rows})
+            kept = {"step": step, "seconds": seconds, "met": sorted(met), "curve": [asdict(one) for one in curve]}
+            pupil.keep(state, kept)
         if share >= 1:
             break
         rate = config.learning_rate * min(1, (step + 1) / WARMUP) * (1 - (1 - LEAST_RATE) * share)
-        losses.append(pupil.learn(lessons.draw(fold, step), rate))
+        groups = lessons.draw(fold, step)
+        met.update(example.latent for group in groups for example in group)
+        losses.append(pupil.learn(groups, rate))
         step += 1
     pupil.save(folder)
-    write_json(folder / CURVE, [asdict(one) for one in curve])
+    write_json(folder / LEARNED, {"latents": sorted(met), "curve": [asdict(one) for one in curve]})
     state.unlink()
-    return curve
 
 
 def _spent(config: TuneConfig, tokens: int, seconds: float) -> float:

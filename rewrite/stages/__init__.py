@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rewrite.arms.calibrate import check_calibrator
 from rewrite.config import Config, UserError
-from rewrite.engines.calls import check_prices, fingerprint_asked
+from rewrite.engines.calls import check_prices, check_tunes, fingerprint_asked
 from rewrite.engines.encoding import fingerprint_model
 from rewrite.run import plugins
 from rewrite.run.files import hash_source, hash_value
@@ -71,6 +71,22 @@ def check_given(config: Config) -> None:
             raise UserError(f"{key} = {path}: not there; name a file or folder that is")
 
 
+def check_tuned(config: Config) -> None:
+    """Raise UserError where a reader is to be tuned, or read with, that this run cannot."""
+    simulator = plugins.chosen("simulator", config)
+    if plugins.learns(config) or bool(getattr(simulator, "adapter", "")):
+        check_tunes(plugins.load("engines", config.engine), config.engine)
+    if not plugins.learns(config):
+        return
+    if not (config.tune.tokens or config.tune.minutes):
+        raise UserError("tune.tokens and tune.minutes are both 0: tuning would never end; set one")
+    if chosen_by(config):
+        raise UserError(
+            "explainers.llm.candidates, rounds: who would choose is tuned on what is chosen; tune without them, and "
+            "let the reader choose in a run of its own with simulators.llm.adapter"
+        )
+
+
 # --- the stages -------------------------------------------------------------------------------------------------------
 
 SUBJECT = ("hookpoint", "dtype", "device")
@@ -109,6 +125,7 @@ STAGES = (
         writes=("4_reader",),
         keys=("simulator", "simulators", "sample.latents", "sample.seed", "tune"),
         asks=Asks("simulator", fingerprint_asked),
+        refuse=(check_tuned,),
         only=plugins.learns,
         unless="set simulators.llm.tune = true for a simulator that learns to read",
     ),
@@ -153,13 +170,13 @@ STAGES = (
     Stage(
         "report",
         reads=(
-            *("1_coder", "2_activations", "3_explanations.jsonl", "4_simulations", "4_scores.parquet"),
+            *("1_coder", "2_activations", "3_explanations.jsonl", "4_reader", "4_simulations", "4_scores.parquet"),
             *("5_latents.parquet", "5_calibration.safetensors", "5_costs.parquet", "5_costs.json", "6_stats.json"),
         ),
         writes=("7_report",),
         keys=(
             *("subject", "hookpoint", "corpus", "sample", "coder", "explain", "explainer", "explainers", "simulator"),
-            *("simulators", "engine", "calibrator", "score", "evaluate.missing"),
+            *("simulators", "tune", "engine", "calibrator", "score", "evaluate.missing"),
         ),
         by_content=("corpus.source", "coder.path"),
         version=5,

@@ -150,5 +150,6 @@ def make_facts(stats: Row, **changed: Any) -> Facts:
         metrics={"fvu": "0.1313", "dead": "12"},
         seconds={"1_coder": 12.25, "5_losses.parquet": 3.5},
         calls={},
+        learned=[],
     )
     return replace(facts, **changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rewrite.report.facts import Facts
-from rewrite.report.figures import arms, costs, places
+from rewrite.report.figures import arms, costs, learned, places
 from rewrite.report.figures.pictures import Drawn, Picture, save_picture
 
 
@@ -19,5 +19,7 @@ def draw_pictures(facts: Facts, folder: Path) -> dict[str, Picture]:
         drawn += [places.draw_places(stats, by) for by in ("position", "frequency")]
     if stats["calibration"]:
         drawn.append(places.draw_calibration(stats))
+    if facts.learned:
+        drawn.append(learned.draw_learned(facts.learned))
     drawn.append(costs.draw_costs(facts.latent_costs, facts.costs["alpha"]))
     return {figure.name: save_picture(figure, folder) for figure in drawn}
