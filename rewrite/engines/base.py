@@ -10,7 +10,8 @@ A backend is one module here with `class Settings(Section)` and
     build(model, settings) -> Engine
 
 where `model` is a folder or a hub name. One that can tune a model takes a third argument, the folder or hub name of an
-adapter, and has `learn(model, settings, rank, seed) -> Learner`. Nothing heavy is loaded before the first request, but
+adapter, and has `learn(model, settings, rank, seed) -> Learner`; one that shows what a model holds of a text has
+`read_states(model, settings, layers) -> States`. Nothing heavy is loaded before the first request, but
 a wrong setting, a model that is not there or digits that are not single tokens raise UserError on the first use, in
 one line.
 
@@ -237,6 +238,25 @@ class Learner(Protocol):
 
     def go_on(self, file: Path) -> dict[str, Any]:
         """Go on from what `keep` wrote, and what the caller wanted to know."""
+        ...
+
+
+@runtime_checkable
+class States(Protocol):
+    """What a model holds of texts: the hidden states of some of its layers, side by side (`read_states` of an engine
+    that shows them)."""
+
+    @property
+    def width(self) -> int:
+        """Numbers at a place."""
+        ...
+
+    def of_pieces(self, texts: Sequence[Sequence[str]]) -> Iterator[Float[np.ndarray, "piece width"]]:
+        """At the end of each piece, float16, text by text."""
+        ...
+
+    def of_tokens(self, texts: Sequence[str]) -> Iterator[Float[np.ndarray, "token width"]]:
+        """At every token, float16, text by text."""
         ...
 
 

@@ -88,6 +88,15 @@ class Encoder:
                 )
         return np.array([tokens[0] for tokens in ids])
 
+    @cached_property
+    def start(self) -> tuple[int, ...]:
+        """What the tokenizer puts before every text."""
+        return tuple(self.tokenizer("")["input_ids"])
+
+    def piece(self, text: str) -> tuple[int, ...]:
+        """A piece of running text by itself; names of special tokens in it are text."""
+        return self._piece(text)
+
     def branches(self, request: Branches) -> Encoded:
         """The ids of a request's trunk and branch."""
         head, tail = self._head(request.messages, request.turn)
@@ -133,7 +142,7 @@ class Encoder:
         template refuses the messages or drops one of them: the model would not see it.
         """
         if not self.chat:
-            start: str = self.tokenizer.decode(self.tokenizer("")["input_ids"])
+            start: str = self.tokenizer.decode(self.start)
             return start + "".join(SEAM.format(i) + "\n\n" for i in range(len(messages)))
         turns = [{"role": m.role, "content": SEAM.format(i)} for i, m in enumerate(messages)]
         tries = [turns]

@@ -12,10 +12,10 @@ A backend is one module here with `class Settings(Section)` and
 
 One that is tuned on the run's own explanations says so by a property `learns` of its settings; its module has
 
-    tune(lessons, fold, settings, config, open_learner, folder, made, say)
+    tune(lessons, settings, config, open_learner, folder, made, say)
 
-which tunes the reader of one fold and writes it to `folder`/fold-N (`rewrite.simulators.tuning`), and its `build` takes
-`tuned`, the folder of all readers, last.
+which tunes a reader for each fold and writes it to `folder`/fold-N (`rewrite.simulators.tuning`), and its `build` takes
+`tuned`, the folder of all readers, last; None on a dry run, where there are none yet.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Lessons:
         text = "" if blank and generator.random() < self.config.unread else self.texts[latent]
         firing = (self.config.windows + 1) // 2
         kinds = [self._fired(latent)] * firing + [self._near(latent)]
-        kinds += [self._counted] * (self.config.windows - len(kinds))
+        kinds += [self.counted] * (self.config.windows - len(kinds))
         return [self._example(latent, text, int(generator.choice(kind)), generator) for kind in kinds]
 
     def _example(self, latent: int, text: str, place: int, generator: np.random.Generator) -> Example:
@@ -111,31 +111,33 @@ class Lessons:
         asked[wanted] = True
         asked[others[: max(self.config.positions - len(wanted), 0)]] = True
         shown = show_tokens(source.ids[begin:end], source.vocabulary, source.pieces)
-        return Example(latent, text, shown, asked, TOP * truth[asked] / self._column(latent)[1].max())
+        return Example(latent, text, shown, asked, TOP * truth[asked] / self.column(latent)[1].max())
 
     def _activations(self, latent: int, begin: int, end: int) -> Float[np.ndarray, " position"]:
-        rows, values = self._column(latent)
+        rows, values = self.column(latent)
         low, high = np.searchsorted(rows, [begin, end])
         truth = np.zeros(end - begin)
         truth[rows[low:high] - begin] = values[low:high]
         return truth
 
-    def _column(self, latent: int) -> tuple[Int[np.ndarray, " firing"], Float[np.ndarray, " firing"]]:
+    def column(self, latent: int) -> tuple[Int[np.ndarray, " firing"], Float[np.ndarray, " firing"]]:
+        """Where a latent fires, ascending, and how strongly."""
         activations = self.evidence.activations
         own = slice(activations.indptr[latent], activations.indptr[latent + 1])
         return activations.indices[own], activations.data[own]
 
     def _fired(self, latent: int) -> Int[np.ndarray, " place"]:
-        return self._column(latent)[0]
+        return self.column(latent)[0]
 
     def _near(self, latent: int) -> Int[np.ndarray, " place"]:
         """Where one of the tokens on which the latent fires stands without a firing; anywhere if there is no such
         place."""
         ids, fired = self.evidence.text.ids, self._fired(latent)
-        same = self._counted[np.isin(ids[self._counted], np.unique(ids[fired]))]
+        same = self.counted[np.isin(ids[self.counted], np.unique(ids[fired]))]
         near = np.setdiff1d(same, fired, assume_unique=True)
-        return near if len(near) else self._counted
+        return near if len(near) else self.counted
 
     @cached_property
-    def _counted(self) -> Int[np.ndarray, " place"]:
+    def counted(self) -> Int[np.ndarray, " place"]:
+        """The positions at which anything may fire."""
         return np.flatnonzero(self.evidence.text.counted())

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
@@ -37,10 +38,10 @@ from rewrite.simulators.readers import (
     TUNED,
     LanguageModelPupil,
     Reader,
+    check_folds,
     check_reader,
     describe_reader,
-    name_fold,
-    open_folds,
+    unfinished,
 )
 from rewrite.simulators.schemes import AllAtOnce, LastToken, Ratings, RatingsList, Scheme
 from rewrite.simulators.tuning import Judged
@@ -231,7 +232,9 @@ def build(
         check_reader(settings.adapter, settings.model)
         readers = [Reader(open_engine(settings.model, settings.adapter), every, tuned=True)]
     elif tuned is not None:
-        readers = open_folds(tuned, lambda adapter: open_engine(settings.model, adapter))
+        readers = [
+            Reader(open_engine(settings.model, str(place)), own, tuned=True) for place, own in check_folds(tuned)
+        ]
     else:
         readers = [Reader(open_engine(settings.model), every, tuned=settings.tune)]
     scheme = TUNED if readers[0].tuned else choose_scheme(settings, readers[0].engine)
@@ -240,7 +243,6 @@ def build(
 
 def tune(
     lessons: Lessons,
-    fold: int,
     settings: Settings,
     config: TuneConfig,
     open_learner: Callable[[str], Learner],
@@ -248,9 +250,8 @@ def tune(
     made: Mapping[str, object],
     say: Callable[[int, Judged], None],
 ) -> None:
-    """Tune the reader of one fold, unless it is there (`rewrite.simulators.base`)."""
-    place = folder / name_fold(fold)
-    if not (place / READER).exists():
+    """Tune every fold's reader that is not there (`rewrite.simulators.base`)."""
+    for fold, place in unfinished(folder, config.folds):
         pupil = LanguageModelPupil(open_learner(settings.model))
-        learn(pupil, lessons, fold, config, place, lambda judged: say(fold, judged))
+        learn(pupil, lessons, fold, config, place, partial(say, fold))
         write_json(place / READER, describe_reader(settings.model, made))

@@ -11,7 +11,7 @@ reads the same `Branches` when it learns and when it simulates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rewrite.config import UserError
+from rewrite.config import TuneConfig, UserError
 from rewrite.engines.base import Branches, Engine, Learner, Lesson
 from rewrite.engines.encoding import fingerprint_model
 from rewrite.engines.prompting import prompts_folder
 from rewrite.run.files import hash_path, hash_value, read_json
-from rewrite.simulators.examples import Example
+from rewrite.simulators.examples import Example, Lessons
 from rewrite.simulators.schemes import AllAtOnce
-from rewrite.simulators.tuning import LEARNED
+from rewrite.simulators.tuning import LEARNED, Step
 
 READER = "reader.json"
 FOLDS = "folds.json"
@@ -100,11 +100,17 @@ class Reader:
     tuned: bool = False
 
 
-def open_folds(tuned: Path, open_fold: Callable[[str], Engine]) -> list[Reader]:
+def unfinished(folder: Path, folds: int) -> Iterator[tuple[int, Path]]:
+    """The folds whose reader is not there yet, each with its folder."""
+    for fold in range(folds):
+        if not (folder / name_fold(fold) / READER).exists():
+            yield fold, folder / name_fold(fold)
+
+
+def check_folds(tuned: Path) -> Iterator[tuple[Path, frozenset[int]]]:
     """The readers that a run tuned, each with the latents of its fold. Raises UserError for one that has learned from a
     latent that it is to read."""
     folds: dict[str, int] = read_json(tuned / FOLDS)["folds"]
-    opened = []
     for fold in range(max(folds.values()) + 1):
         place = tuned / name_fold(fold)
         own = frozenset(int(latent) for latent, of in folds.items() if of == fold)
@@ -114,8 +120,7 @@ def open_folds(tuned: Path, open_fold: Callable[[str], Engine]) -> list[Reader]:
                 f"{place}: this reader has learned from latent {min(met)}, which it is to read; delete {tuned} and "
                 "tune again"
             )
-        opened.append(Reader(open_fold(str(place)), own, tuned=True))
-    return opened
+        yield place, own
 
 
 @dataclass(frozen=True)
@@ -129,9 +134,15 @@ class LanguageModelPupil:
         """See `Pupil.tokens`."""
         return self.learner.tokens
 
-    def learn(self, groups: Sequence[Sequence[Example]], rate: float) -> float:
+    def spent(self, config: TuneConfig) -> float:
+        """See `Pupil.spent`."""
+        return self.tokens / config.tokens if config.tokens else 0.0
+
+    def learn(self, lessons: Lessons, fold: int, step: int, rate: float) -> Step:
         """See `Pupil.learn`."""
-        return self.learner.learn([[Lesson(_lay_out(e), e.strengths) for e in group] for group in groups], rate)
+        groups = lessons.draw(fold, step)
+        loss = self.learner.learn([[Lesson(_lay_out(e), e.strengths) for e in group] for group in groups], rate)
+        return Step(loss, frozenset(example.latent for group in groups for example in group))
 
     def read(self, groups: Sequence[Sequence[Example]]) -> list[Float[np.ndarray, " asked"]]:
         """See `Pupil.read`."""

@@ -42,8 +42,12 @@ class Pupil(Protocol):
         """What went through it in learning [tokens]."""
         ...
 
-    def learn(self, groups: Sequence[Sequence[Example]], rate: float) -> float:
-        """One step at a learning rate, and its loss before it [nats]."""
+    def spent(self, config: TuneConfig) -> float:
+        """The share of its budget that is spent; 0 where it has none but time."""
+        ...
+
+    def learn(self, lessons: Lessons, fold: int, step: int, rate: float) -> Step:
+        """Learn from what it draws for a step."""
         ...
 
     def read(self, groups: Sequence[Sequence[Example]]) -> list[Float[np.ndarray, " asked"]]:
@@ -61,6 +65,14 @@ class Pupil(Protocol):
     def go_on(self, file: Path) -> dict[str, Any]:
         """Go on from there."""
         ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step's loss, before it [nats], and the latents that it was about."""
+
+    loss: float
+    latents: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ def tune(
     losses: list[float] = []
     while True:
         seconds = time.monotonic() - began
-        share = _spent(config, pupil.tokens, seconds)
+        share = max(pupil.spent(config), seconds / 60 / config.minutes if config.minutes else 0)
         if (step % config.every == 0 or share >= 1) and (not curve or curve[-1].step < step):
             curve.append(judge(pupil, held, step, seconds, float(np.mean(losses)) if losses else None))
             told(curve[-1])
@@ -105,19 +117,13 @@ def tune(
         if share >= 1:
             break
         rate = config.learning_rate * min(1, (step + 1) / WARMUP) * (1 - (1 - LEAST_RATE) * share)
-        groups = lessons.draw(fold, step)
-        met.update(example.latent for group in groups for example in group)
-        losses.append(pupil.learn(groups, rate))
+        done = pupil.learn(lessons, fold, step, rate)
+        losses.append(done.loss)
+        met |= done.latents
         step += 1
     pupil.save(folder)
     write_json(folder / LEARNED, {"latents": sorted(met), "curve": [asdict(one) for one in curve]})
     state.unlink()
-
-
-def _spent(config: TuneConfig, tokens: int, seconds: float) -> float:
-    """The share of the budget that is spent: of tokens or of time, whichever is more."""
-    shares = [tokens / config.tokens if config.tokens else 0, seconds / 60 / config.minutes if config.minutes else 0]
-    return max(shares)
 
 
 def judge(pupil: Pupil, held: Sequence[Sequence[Example]], step: int, seconds: float, loss: float | None) -> Judged:

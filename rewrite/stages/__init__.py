@@ -74,13 +74,12 @@ def check_given(config: Config) -> None:
 def check_tuned(config: Config) -> None:
     """Raise UserError where a reader is to be tuned, or read with, that this run cannot."""
     simulator = plugins.chosen("simulator", config)
-    if plugins.learns(config) or bool(getattr(simulator, "adapter", "")):
+    tunes = bool(getattr(simulator, "tune", False))
+    if tunes or bool(getattr(simulator, "adapter", "")):
         check_tunes(plugins.load("engines", config.engine), config.engine)
-    if not plugins.learns(config):
-        return
-    if not (config.tune.tokens or config.tune.minutes):
+    if tunes and not (config.tune.tokens or config.tune.minutes):
         raise UserError("tune.tokens and tune.minutes are both 0: tuning would never end; set one")
-    if chosen_by(config):
+    if plugins.learns(config) and chosen_by(config):
         raise UserError(
             "explainers.llm.candidates, rounds: who would choose is tuned on what is chosen; tune without them, and "
             "let the reader choose in a run of its own with simulators.llm.adapter"

@@ -39,11 +39,11 @@ def run(config: Config, run: Run) -> None:
     module: Any = plugins.load("simulators", config.simulator)
     with run.writing("4_reader", resumable=True) as folder:
         for fold in range(config.tune.folds):
-            learned = len(lessons.teachers(fold))
-            made = _describe(config, learned)
-            module.tune(
-                lessons, fold, settings, config.tune, lambda model: open_learner(model, config), folder, made, say
-            )
+            lessons.teachers(fold)  # Refused before any of them is tuned.
+        module.tune(
+            *(lessons, settings, config.tune, lambda model: open_learner(model, config)),
+            *(folder, _describe(config), say),
+        )
         write_json(folder / FOLDS, {"folds": {str(latent): fold for latent, fold in lessons.folds.items()}})
 
 
@@ -72,12 +72,11 @@ def say(fold: int, judged: Judged) -> None:
     tqdm.write(f"{line}; {judged.latents} latents held out: {told or 'nothing to tell apart'}", file=sys.stderr)
 
 
-def _describe(config: Config, learned: int) -> Mapping[str, object]:
+def _describe(config: Config) -> Mapping[str, object]:
     """Where a reader comes from, for who reads elsewhere with it."""
     return {
         "subject": config.subject,
         "hookpoint": config.hookpoint,
         "explainer": config.explain.file or config.explainer,
-        "latents": learned,
         "tune": config.tune.model_dump(mode="json"),
     }

@@ -16,12 +16,11 @@ from scipy.stats import mannwhitneyu
 
 from rewrite.coder.activations import Evidence
 from rewrite.config import TuneConfig, UserError
-from rewrite.engines.base import Abilities
 from rewrite.explainers.base import Explanation
 from rewrite.run.files import read_json, write_json
 from rewrite.simulators.examples import LEAST, TOP, Example, Lessons, deal
-from rewrite.simulators.readers import FOLDS, check_reader, describe_reader, name_fold, open_folds
-from rewrite.simulators.tuning import LEARNED, STATE, Judged, Pupil, area, tune
+from rewrite.simulators.readers import FOLDS, check_folds, check_reader, describe_reader, name_fold
+from rewrite.simulators.tuning import LEARNED, STATE, Judged, Pupil, Step, area, tune
 from rewrite.text.windows import Text
 
 LATENTS, LENGTH, WINDOWS = 12, 50, 8
@@ -144,11 +143,15 @@ class Parrot:
     met: set[int] = field(default_factory=set)
     rates: list[float] = field(default_factory=list)
 
-    def learn(self, groups: Sequence[Sequence[Example]], rate: float) -> float:
+    def spent(self, config: TuneConfig) -> float:
+        return self.tokens / config.tokens if config.tokens else 0.0
+
+    def learn(self, lessons: Lessons, fold: int, step: int, rate: float) -> Step:
         self.tokens += 100
-        self.met.update(example.latent for group in groups for example in group)
+        met = frozenset(example.latent for group in lessons.draw(fold, step) for example in group)
+        self.met |= met
         self.rates.append(rate)
-        return 1.0
+        return Step(1.0, met)
 
     def read(self, groups: Sequence[Sequence[Example]]) -> list[np.ndarray]:
         return [example.strengths.copy() for group in groups for example in group]
@@ -184,28 +187,15 @@ def test_a_budget_of_minutes_ends(tmp_path: Path) -> None:
     assert (tmp_path / "fold" / "saved").exists()
 
 
-class Nobody:
-    """An engine that is only opened."""
-
-    can = Abilities(True, 1, True, True, True, False)
-    identity: dict[str, str] = {}  # noqa: RUF012
-
-    def read(self, requests: Any) -> Any:
-        raise AssertionError
-
-    generate = estimate = read
-
-
 def test_a_reader_that_learned_from_what_it_is_to_read_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / FOLDS, {"folds": {"4": 0, "7": 1}})
     for fold, met in enumerate([[7, 9], [4, 9]]):
         (tmp_path / name_fold(fold)).mkdir()
         write_json(tmp_path / name_fold(fold) / LEARNED, {"latents": met, "curve": []})
-    opened = open_folds(tmp_path, lambda adapter: Nobody())
-    assert [reader.latents for reader in opened] == [{4}, {7}]
+    assert [own for _, own in check_folds(tmp_path)] == [{4}, {7}]
     write_json(tmp_path / name_fold(1) / LEARNED, {"latents": [7], "curve": []})
     with pytest.raises(UserError, match="fold-1: this reader has learned from latent 7, which it is to read"):
-        open_folds(tmp_path, lambda adapter: Nobody())
+        list(check_folds(tmp_path))
 
 
 def test_an_adapter_is_refused_for_another_model_or_layout(tiny_model: Path, tmp_path: Path) -> None:

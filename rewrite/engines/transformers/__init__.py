@@ -20,7 +20,19 @@ import numpy as np
 from pydantic import Field
 
 from rewrite.config import Section, UserError
-from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Learner, Question, Reading, Spent, join
+from rewrite.engines.base import (
+    VOCABULARY,
+    Abilities,
+    Answer,
+    Branches,
+    Fault,
+    Learner,
+    Question,
+    Reading,
+    Spent,
+    States,
+    join,
+)
 from rewrite.engines.encoding import Encoder, fingerprint_model
 from rewrite.engines.transformers.trunk import Reader, Row, can_branch, can_cut_back, plan_batches
 from rewrite.engines.transformers.writer import Asked, Writer
@@ -241,6 +253,14 @@ def _fault(error: Exception) -> Fault:
 def build(model: str, settings: Settings, adapter: str = "") -> TransformersEngine:
     """The engine; model and tokenizer are loaded on the first use."""
     return TransformersEngine(model, settings, adapter)
+
+
+def read_states(model: str, settings: Settings, layers: Sequence[int]) -> States:
+    """What the model holds of texts, at some of its layers."""
+    from rewrite.engines.transformers.states import HiddenStates
+
+    engine = TransformersEngine(model, settings)
+    return HiddenStates(engine.network, engine.encoder, layers, settings.batch)
 
 
 def learn(model: str, settings: Settings, rank: int, seed: int) -> Learner:

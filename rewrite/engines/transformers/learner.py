@@ -6,14 +6,10 @@
    gives what its lessons would give as prompts of their own: learning reads as simulation does (`trunk.lay_out`).
 3. The loss is the cross-entropy over the whole vocabulary against the two digits next to the target, weighted by how
    near they are: its least is reached by a reader whose expected digit is the target.
-
-Weights, both moments of AdamW and a word from the caller go into one safetensors file, so that learning goes on after a
-kill as if nothing had been.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -26,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rewrite.config import UserError
+from rewrite.engines import learning
 from rewrite.engines.base import Branches, Lesson
 from rewrite.engines.encoding import Encoder
 from rewrite.engines.transformers.trunk import Row, common, lay_out
@@ -151,37 +148,14 @@ class LowRankLearner:
         (folder / "README.md").unlink(missing_ok=True)
 
     def keep(self, file: Path, told: Mapping[str, Any]) -> None:
-        """See `Learner.keep`. The file is there whole or not at all."""
-        from safetensors.torch import save_file
-
-        tensors = {name: one.detach() for name, one in self.weights.items()}
-        for name, one in self.weights.items():
-            for moment, value in self.optimizer.state.get(one, {}).items():
-                tensors[f"{moment}:{name}"] = torch.as_tensor(value)
-        said = {"told": json.dumps(dict(told)), "tokens": str(self.tokens)}
-        beside = file.with_suffix(".writing")
-        save_file({name: one.contiguous() for name, one in tensors.items()}, beside, metadata=said)
-        beside.replace(file)
+        """See `Learner.keep`."""
+        learning.keep(file, self.weights, self.optimizer, {"tokens": self.tokens, "told": dict(told)})
 
     def go_on(self, file: Path) -> dict[str, Any]:
         """See `Learner.go_on`."""
-        from safetensors import safe_open
-
-        opened: Any = safe_open(file, framework="pt")
-        with opened as source:
-            said = source.metadata()
-            names = set(source.keys())
-            for name, one in self.weights.items():
-                with torch.no_grad():
-                    one.copy_(source.get_tensor(name))
-                moments = ("step", "exp_avg", "exp_avg_sq")
-                self.optimizer.state[one] = {
-                    moment: source.get_tensor(f"{moment}:{name}").to(one.device if moment != "step" else "cpu")
-                    for moment in moments
-                    if f"{moment}:{name}" in names
-                }
-        self.tokens = int(said["tokens"])
-        told: dict[str, Any] = json.loads(said["told"])
+        kept = learning.go_on(file, self.weights, self.optimizer)
+        self.tokens = kept["tokens"]
+        told: dict[str, Any] = kept["told"]
         return told
 
 

@@ -1,0 +1,170 @@
+"""How a head of `towers` learns: what a model holds of the train split, read once, and a pupil that draws from it.
+
+A step takes some latents, positions at which each of them fires, and others, and scores every latent at all of these
+positions. What is left out of an explanation, token by token, keeps a head from knowing latents by heart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from rewrite.config import Place, Section, TuneConfig
+from rewrite.engines import learning
+from rewrite.engines.base import States
+from rewrite.simulators.examples import Example, Lessons
+from rewrite.simulators.towers.head import Head, ask, pad, read
+from rewrite.simulators.tuning import Step
+
+HEAD = "head.safetensors"
+TOWERS = 7
+"""Tells its draws from those of `rewrite.simulators.examples`."""
+
+
+class Settings(Section):
+    """Settings under `simulators.towers`."""
+
+    model: Place = ""
+    """The language model that reads: a folder, a GGUF file or a hub name."""
+    layers: tuple[int, ...] = (0, 4, 10)
+    """Layers whose hidden states are read, side by side: 0 is the embedding, n what the n-th block writes."""
+    device: str = "cpu"
+    """Where the model and the head run: cpu, cuda, cuda:1, mps."""
+    hidden: int = Field(192, ge=4, multiple_of=4)
+    """Width of the head's blocks of attention."""
+    rank: int = Field(128, ge=1)
+    """Length of queries and keys."""
+    steps: int = Field(1500, ge=1)
+    """Steps of tuning [steps]."""
+    latents: int = Field(32, ge=1)
+    """Latents in a step [latents]."""
+    firings: int = Field(24, ge=1)
+    """Positions at which each of them fires [positions]."""
+    others: int = Field(384, ge=1)
+    """Positions drawn from all [positions]."""
+    dropped: float = Field(0.15, ge=0, lt=1)
+    """Share of an explanation's tokens that is left out as the head learns."""
+
+    @property
+    def learns(self) -> bool:
+        """The run tunes this simulator."""
+        return True
+
+
+class Library:
+    """The states of texts and explanations that a head learns from, read once."""
+
+    def __init__(self, states: States, lessons: Lessons) -> None:
+        self.states = states
+        windows = list(lessons.evidence.text.windows())
+        self.text = np.concatenate(list(tqdm(states.of_pieces(windows), "read text", len(windows), disable=None)))
+        told = tqdm(
+            states.of_tokens(list(lessons.texts.values())), "read explanations", len(lessons.texts), disable=None
+        )
+        self.explanations = dict(zip(lessons.texts, told, strict=True))
+        self.windows: dict[tuple[str, ...], Float[np.ndarray, "token width"]] = {}
+
+    def window(self, tokens: Sequence[str]) -> Float[np.ndarray, "token width"]:
+        """The states of a window that a head is judged on."""
+        key = tuple(tokens)
+        if key not in self.windows:
+            self.windows[key] = next(iter(self.states.of_pieces([tokens])))
+        return self.windows[key]
+
+
+class TowersPupil:
+    """A head that learns (`rewrite.simulators.tuning.Pupil`)."""
+
+    def __init__(self, settings: Settings, library: Library, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.settings, self.library, self.seed = settings, library, seed
+        self.head = Head(library.states.width, settings.hidden, settings.rank).to(settings.device)
+        some = library.text[:: max(1, len(library.text) // 4096)].astype(np.float32)
+        self.head.spread.copy_(torch.from_numpy(np.sqrt((some**2).mean(0)) + 1e-6))
+        self.weights = dict(self.head.named_parameters())
+        self.optimizer = torch.optim.AdamW(self.head.parameters(), weight_decay=0.05)
+        self.steps, self.tokens = 0, 0
+
+    def spent(self, config: TuneConfig) -> float:
+        """See `Pupil.spent`."""
+        return self.steps / self.settings.steps
+
+    def learn(self, lessons: Lessons, fold: int, step: int, rate: float) -> Step:
+        """See `Pupil.learn`."""
+        generator = np.random.default_rng([self.seed, TOWERS, fold, step])
+        torch.manual_seed(int(generator.integers(1 << 62)))
+        latents = generator.choice(lessons.teachers(fold), self.settings.latents).tolist()
+        places, truth = self._draw(lessons, latents, generator)
+        told = [self._leave_out(self.library.explanations[latent], lessons, generator) for latent in latents]
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.head.train()
+        queries = self.head.ask(*pad(told, self.library.states.width, self.settings.device))
+        logits = self.head(self._tensor(self.library.text[places]), queries)
+        loss = F.binary_cross_entropy_with_logits(logits, self._tensor(truth.T))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
+        self.optimizer.step()
+        self.steps, self.tokens = self.steps + 1, self.tokens + len(places)
+        return Step(float(loss.detach()), frozenset(latents))
+
+    def _draw(
+        self, lessons: Lessons, latents: Sequence[int], generator: np.random.Generator
+    ) -> tuple[Int[np.ndarray, " place"], Float[np.ndarray, "place latent"]]:
+        """Positions, and what each of the latents truly does there, as a share of its maximum."""
+        own = [generator.permutation(lessons.column(latent)[0])[: self.settings.firings] for latent in latents]
+        places = np.unique(np.concatenate([generator.choice(lessons.counted, self.settings.others), *own]))
+        truth = np.zeros((len(places), len(latents)), dtype=np.float32)
+        for number, latent in enumerate(latents):
+            rows, values = lessons.column(latent)
+            found = np.minimum(np.searchsorted(rows, places), len(rows) - 1)
+            truth[:, number] = np.where(rows[found] == places, values[found] / values.max(), 0)
+        return places, truth
+
+    def _leave_out(
+        self, told: Float[np.ndarray, "token width"], lessons: Lessons, generator: np.random.Generator
+    ) -> Float[np.ndarray, "kept width"]:
+        """An explanation without some of its tokens, now and then without any."""
+        share = 1.0 if generator.random() < lessons.config.unread else self.settings.dropped
+        return told[generator.random(len(told)) >= share]
+
+    def read(self, groups: Sequence[Sequence[Example]]) -> list[Float[np.ndarray, " asked"]]:
+        """See `Pupil.read`."""
+        found = []
+        for group in groups:
+            told = self.library.explanations[group[0].latent]
+            queries = ask(self.head, [told], self.library.states.width)
+            for example in group:
+                states = self.library.window(example.tokens)[example.asked]
+                found.append(read(self.head, states, queries)[:, 0].astype(np.float64))
+        return found
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.settings.device)
+
+    def save(self, folder: Path) -> None:
+        """See `Pupil.save`."""
+        from safetensors.torch import save_file
+
+        save_file({name: one.contiguous() for name, one in self.head.state_dict().items()}, folder / HEAD)
+
+    def keep(self, file: Path, told: dict[str, Any]) -> None:
+        """See `Pupil.keep`."""
+        learning.keep(file, self.weights, self.optimizer, {"steps": self.steps, "tokens": self.tokens, "told": told})
+
+    def go_on(self, file: Path) -> dict[str, Any]:
+        """See `Pupil.go_on`."""
+        kept = learning.go_on(file, self.weights, self.optimizer)
+        self.steps, self.tokens = kept["steps"], kept["tokens"]
+        told: dict[str, Any] = kept["told"]
+        return told

@@ -1,0 +1,104 @@
+"""The reader in two parts: states are what the model holds, a head learns what explanations say, and nothing more."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from makers.small import small_config
+
+from rewrite.coder.activations import ActivationStore
+from rewrite.config import UserError
+from rewrite.engines import transformers
+from rewrite.engines.transformers.states import HiddenStates
+from rewrite.run.files import read_json
+from rewrite.run.runner import go, plan
+from rewrite.run.store import Run
+from rewrite.simulators.strengths import Simulations
+from rewrite.simulators.towers.head import Head, ask, read
+from rewrite.stages import STAGES
+
+WIDTH, RANK = 12, 8
+TOWERS = ("simulator=towers", "sample.latents=20", "tune.every=40", "tune.held_out=6", "cost.documents=4")
+SMALL = ("simulators.towers.layers=[0, 1]", "simulators.towers.hidden=16", "simulators.towers.rank=8")
+FEW = ("simulators.towers.steps=80", "simulators.towers.latents=8", "simulators.towers.others=64")
+
+
+def states_of(model: Path, *layers: int) -> HiddenStates:
+    made = transformers.read_states(str(model), transformers.Settings(), layers)
+    assert isinstance(made, HiddenStates)
+    return made
+
+
+def test_states_are_the_models_own(tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    shown = states_of(tiny_model, 0, 1)
+    pieces = [["Once", " upon", " a time", "", " there"], [" was"]]
+    found = list(shown.of_pieces(pieces))
+    assert [len(one) for one in found] == [5, 1]
+    np.testing.assert_array_equal(found[0][2], found[0][3], "a piece without a token has the states before it")
+    model = AutoModelForCausalLM.from_pretrained(str(tiny_model))
+    ids = [*shown.encoder.start, *(token for piece in pieces[0] for token in shown.encoder.piece(piece))]
+    with torch.no_grad():
+        hidden = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    whole = torch.cat([hidden[0][0], hidden[1][0]], dim=-1).numpy()
+    np.testing.assert_allclose(found[0][-1], whole[-1], atol=2e-3)
+    np.testing.assert_allclose(next(shown.of_tokens(["Once"]))[-1], found[0][0], atol=2e-3)
+
+
+def test_a_layer_that_is_not_there_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(UserError, match="has layers 0 to"):
+        states_of(tiny_model, 0, 99)
+
+
+def test_a_head_reads_each_latent_as_if_it_were_alone() -> None:
+    torch.manual_seed(0)
+    head = Head(WIDTH, 16, RANK)
+    random = np.random.default_rng(0)
+    told = [random.normal(size=(length, WIDTH)).astype(np.float16) for length in (5, 1, 0, 9)]
+    places = random.normal(size=(7, WIDTH)).astype(np.float16)
+    together = read(head, places, ask(head, told, WIDTH))
+    for number, own in enumerate(told):
+        alone = read(head, places, ask(head, [own], WIDTH))[:, 0]
+        np.testing.assert_allclose(together[:, number], alone, atol=1e-4)
+    assert together.min() >= 0 and together.max() <= 9
+
+
+@pytest.fixture(scope="module")
+def finished(small_run: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("towers") / "run"
+    shutil.copytree(small_run, folder)
+    config = small_config(*TOWERS, *SMALL, *FEW, f"simulators.towers.model={tiny_model}")
+    with Run(folder, "test") as run:
+        planned = plan(STAGES, config, run, "report", lambda line: None)
+        assert planned["simulate"].planned.calls == 0
+        go(STAGES, config, run, "report", lambda line: None)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_whole_run_learns_and_is_judged(finished: Path) -> None:
+    """The embedding of the bundled subject's tokens by a model of random weights is enough to match quoted words."""
+    for fold in range(2):
+        curve = read_json(finished / "4_reader" / f"fold-{fold}" / "learned.json")["curve"]
+        assert [row["step"] for row in curve] == [0, 40, 80]
+        assert curve[-1]["loss"] < curve[1]["loss"]
+    stats = read_json(finished / "6_stats.json")
+    assert {"simulated", "unread", "shuffled"} <= {row["arm"] for row in stats["arms"]}
+    assert "model that simulates" in (finished / "7_report" / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_stored_is_on_the_scale_and_only_of_rewritten_latents(finished: Path) -> None:
+    store = ActivationStore(finished / "2_activations")
+    simulations = Simulations(finished / "4_simulations", store.latents)
+    shard = store.shards("test")[0]
+    strengths = simulations.strengths(shard, len(store.load(shard).text.ids))
+    assert set(np.unique(strengths.indices)) <= set(np.flatnonzero(simulations.rewritten))
+    assert strengths.data.min() >= 0.05 - 1e-6 and strengths.data.max() <= 9
+    counted = simulations.show(shard, store.load(shard).text).counted()
+    assert (strengths.toarray()[~counted] == 0).all()
