@@ -5,9 +5,11 @@ weights or, where REWRITE_MODELS names a folder that has it, SmolLM2-135M, on fe
 
 (a) `last_token`, one call at a time, each prompt computed whole, as the paper's protocol asks it;
 (b) `last_token` in batches, with what prompts begin with computed once;
-(c) `all_at_once`, likewise: one prompt an explanation, all its branches in one pass.
+(c) `all_at_once`, likewise: one prompt an explanation, all its branches in one pass;
+(d) `towers`: the window is read once for all explanations, which were read before, and a head of its default size joins
+    them.
 
-(a) is timed on a sample. The three are timed in turns, the least time of each counting, because a machine has moods.
+(a) is timed on a sample. All are timed in turns, the least time of each counting, because a machine has moods.
 """
 
 from __future__ import annotations
@@ -26,10 +28,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import seconds
+from rewrite.engines import transformers
 from rewrite.engines.base import Branches, Fault, Spent
 from rewrite.engines.encoding import Encoder
 from rewrite.run import plugins
 from rewrite.simulators.schemes import AllAtOnce, LastToken, Scheme
+from rewrite.simulators.towers.head import Head, read
+from rewrite.simulators.towers.head import ask as ask_head
+from rewrite.simulators.towers.learning import Settings
 
 TOKENS, CONTEXT = 64, 32
 
@@ -42,9 +48,11 @@ class Size:
     sample: int
     """Predictions of (a) that are timed, evenly spread over all."""
     rounds: int
+    layers: tuple[int, ...]
+    """What (d) reads."""
 
 
-SMALL, REAL = Size(100, 40, 3), Size(8, 16, 1)
+SMALL, REAL = Size(100, 40, 3, (0, 1)), Size(8, 16, 1, Settings().layers)
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ def on_transformers(model: Path, size: Size) -> Iterator[str]:
         ),
         Way("(b) last_token batched, prefix reuse", partial(afresh, engine, last), total),
         Way("(c) all_at_once, prefix reuse", partial(afresh, engine, at_once), total),
+        Way("(d) towers", build_towers(model, size), total),
     ]
     rates = [max(turns, key=lambda rate: rate.predictions) for turns in zip(*measure(ways, size.rounds), strict=True)]
     yield from lines(f"transformers, {model.name}", ways, rates)
@@ -112,8 +121,26 @@ def on_transformers(model: Path, size: Size) -> Iterator[str]:
     fewer = [rates[0].tokens / rate.tokens for rate in rates]
     yield (
         f"(b)/(a) {speed[1]:,.0f} times, with {fewer[1]:,.0f} times fewer tokens; "
-        f"(c)/(a) {speed[2]:,.0f} times, with {fewer[2]:,.0f} times fewer"
+        f"(c)/(a) {speed[2]:,.0f} times, with {fewer[2]:,.0f} times fewer; "
+        f"(d)/(a) {speed[3]:,.0f} times, with {fewer[3]:,.0f} times fewer"
     )
+
+
+def build_towers(model: Path, size: Size) -> Callable[[], Spent]:
+    """Reading the window and scoring every explanation at each of its positions."""
+    tokens, texts = take_material(model, size.explanations)
+    settings = Settings(layers=size.layers)
+    states = transformers.read_states(str(model), transformers.Settings(), settings.layers)
+    head = Head(states.width, settings.hidden, settings.rank)
+    queries = ask_head(head, list(states.of_tokens(texts)), states.width)
+
+    def work() -> Spent:
+        (text,) = states.of_pieces([tokens])
+        read(head, text, queries)
+        return Spent(processed=len(tokens))
+
+    work()
+    return work
 
 
 def on_vllm(model: Path) -> Iterator[str]:
@@ -146,16 +173,21 @@ def lines(engine: str, ways: Sequence[Way], rates: Sequence[Rate]) -> Iterator[s
 
 def lay_out(model: Path, scheme: Scheme, explanations: int) -> list[Branches]:
     """The scheme's prompts for all explanations and one window of source code."""
+    tokens, texts = take_material(model, explanations)
+    asked = np.ones(TOKENS, dtype=bool)
+    requests = [item.request for text in texts for item in scheme.ask(text, tokens, asked)]
+    return [request for request in requests if isinstance(request, Branches)]
+
+
+def take_material(model: Path, explanations: int) -> tuple[list[str], list[str]]:
+    """The window's tokens, and explanations of much the same length."""
     tokenizer: Any = Encoder(str(model)).tokenizer
     source = Path(plugins.__file__).read_text(encoding="utf-8")
     ids = tokenizer(source, add_special_tokens=False)["input_ids"][200 : 200 + TOKENS]
-    tokens, words = tokenizer.batch_decode([[token] for token in ids]), source.split()
-    asked = np.ones(TOKENS, dtype=bool)
-    requests = []
-    for number in range(explanations):
-        explanation = f"the word {words[2 * number]} in code about {words[2 * number + 1]}, above all before a name"
-        requests += [item.request for item in scheme.ask(explanation, tokens, asked)]
-    return [request for request in requests if isinstance(request, Branches)]
+    words = source.split()
+    pairs = [(words[2 * number], words[2 * number + 1]) for number in range(explanations)]
+    texts = [f"the word {first} in code about {second}, above all before a name" for first, second in pairs]
+    return tokenizer.batch_decode([[token] for token in ids]), texts
 
 
 def open_engine(name: str, model: Path, **table: Any) -> Any:
