@@ -41,6 +41,7 @@ from rewrite.simulators.readers import (
     check_folds,
     check_reader,
     describe_reader,
+    layout,
     unfinished,
 )
 from rewrite.simulators.schemes import AllAtOnce, LastToken, Ratings, RatingsList, Scheme
@@ -229,7 +230,7 @@ def build(
         raise UserError("simulators.llm.model: not set; name a language model, a folder or a hub name")
     every = frozenset(range(latents))
     if settings.adapter:
-        check_reader(settings.adapter, settings.model)
+        check_reader("llm", settings.adapter, settings.model, layout())
         readers = [Reader(open_engine(settings.model, settings.adapter), every, tuned=True)]
     elif tuned is not None:
         readers = [
@@ -254,4 +255,4 @@ def tune(
     for fold, place in unfinished(folder, config.folds):
         pupil = LanguageModelPupil(open_learner(settings.model))
         learn(pupil, lessons, fold, config, place, partial(say, fold))
-        write_json(place / READER, describe_reader(settings.model, made))
+        write_json(place / READER, describe_reader(settings.model, layout(), made))

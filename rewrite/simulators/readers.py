@@ -40,13 +40,13 @@ def name_fold(fold: int) -> str:
 
 
 def layout() -> str:
-    """A hash of what surrounds explanation and text."""
+    """A hash of what surrounds explanation and text where a language model reads."""
     return hash_value([hash_path(prompts_folder() / f"{PROMPT}.jinja"), BRANCH])
 
 
-def describe_reader(model: str, made: Mapping[str, object]) -> dict[str, object]:
+def describe_reader(model: str, layout: str, made: Mapping[str, object]) -> dict[str, object]:
     """The content of reader.json; `made` is what the run says of itself."""
-    return {"model": model, "base": fingerprint_model(model), "layout": layout(), **made}
+    return {"model": model, "base": fingerprint_model(model), "layout": layout, **made}
 
 
 def find_reader(adapter: str) -> dict[str, Any]:
@@ -55,20 +55,21 @@ def find_reader(adapter: str) -> dict[str, Any]:
     return found
 
 
-def check_reader(adapter: str, model: str) -> dict[str, Any]:
-    """The same, for a model to read with. Raises UserError for one that learned on another or reads another layout."""
-    said = find_reader(adapter)
-    if said.get("layout") != layout():
+def check_reader(simulator: str, adapter: str, model: str, layout: str) -> Path:
+    """Where a reader is, for a simulator to read with. Raises UserError for one that learned on another model or reads
+    another layout."""
+    said, key = find_reader(adapter), f"simulators.{simulator}"
+    if said.get("layout") != layout:
         raise UserError(
-            f"simulators.llm.adapter = {adapter}: learned another layout than this version of rewrite uses; "
-            "tune again, or use the version that tuned it"
+            f"{key}.adapter = {adapter}: learned another layout than this simulator has, with these settings and this "
+            "version; tune again, or read with what it was tuned with"
         )
     if said.get("base") != fingerprint_model(model):
         raise UserError(
-            f"simulators.llm.adapter = {adapter}: belongs to the model {said.get('model')}, and simulators.llm.model = "
-            f"{model} holds other weights; set simulators.llm.model to that one"
+            f"{key}.adapter = {adapter}: belongs to the model {said.get('model')}, and {key}.model = {model} holds "
+            f"other weights; set {key}.model to that one"
         )
-    return said
+    return _find(adapter).parent
 
 
 def _find(adapter: str) -> Path:
@@ -79,16 +80,16 @@ def _find(adapter: str) -> Path:
             return folder / READER
         inside = sorted(path.parent.name for path in folder.glob(f"*/{READER}"))
         hint = f"name one of its readers: {', '.join(inside)}" if inside else "name a folder that `rewrite tune` wrote"
-        raise UserError(f"simulators.llm.adapter = {adapter}: holds no {READER}; {hint}")
+        raise UserError(f"adapter = {adapter}: holds no {READER}; {hint}")
     if folder.is_absolute():
-        raise UserError(f"simulators.llm.adapter = {adapter}: not there; name a folder or a hub name")
-    from huggingface_hub import hf_hub_download
+        raise UserError(f"adapter = {adapter}: not there; name a folder or a hub name")
+    from huggingface_hub import snapshot_download
 
     try:
-        return Path(hf_hub_download(adapter, READER))
+        return Path(snapshot_download(adapter)) / READER
     except Exception as error:  # absent, gated, not reached: half a dozen types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"simulators.llm.adapter = {adapter}: no {READER} there ({reason})") from None
+        raise UserError(f"adapter = {adapter}: no {READER} there ({reason})") from None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from rewrite.simulators.towers.head import Head, ask, read
 from rewrite.stages import STAGES
 
 WIDTH, RANK = 12, 8
-TOWERS = ("simulator=towers", "sample.latents=20", "tune.every=40", "tune.held_out=6", "cost.documents=4")
+TOWERS = ("simulator=towers", "sample.latents=20", "tune.every=40", "tune.held_out=6", "tune.latents=40")
+CHEAP = ("cost.documents=2", "cost.check=2", "cost.steps=1", "evaluate.control_seeds=1", "evaluate.fractions=[1.0]")
+CONTROLS = ('evaluate.controls=["mean", "shuffled", "unread"]',)
 SMALL = ("simulators.towers.layers=[0, 1]", "simulators.towers.hidden=16", "simulators.towers.rank=8")
 FEW = ("simulators.towers.steps=80", "simulators.towers.latents=8", "simulators.towers.others=64")
 
@@ -72,7 +74,7 @@ def test_a_head_reads_each_latent_as_if_it_were_alone() -> None:
 def finished(small_run: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("towers") / "run"
     shutil.copytree(small_run, folder)
-    config = small_config(*TOWERS, *SMALL, *FEW, f"simulators.towers.model={tiny_model}")
+    config = small_config(*TOWERS, *CHEAP, *CONTROLS, *SMALL, *FEW, f"simulators.towers.model={tiny_model}")
     with Run(folder, "test") as run:
         planned = plan(STAGES, config, run, "report", lambda line: None)
         assert planned["simulate"].planned.calls == 0
@@ -102,3 +104,24 @@ def test_what_is_stored_is_on_the_scale_and_only_of_rewritten_latents(finished: 
     assert strengths.data.min() >= 0.05 - 1e-6 and strengths.data.max() <= 9
     counted = simulations.show(shard, store.load(shard).text).counted()
     assert (strengths.toarray()[~counted] == 0).all()
+
+
+@pytest.mark.slow
+def test_a_head_is_taken_to_another_run(finished: Path, small_run: Path, tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(small_run, folder)
+    adapter = f"simulators.towers.adapter={finished / '4_reader' / 'fold-0'}"
+    few = ("sample.latents=20", "simulator=towers", f"simulators.towers.model={tiny_model}", adapter)
+    config = small_config(*few, *SMALL)
+    with Run(folder, "test") as run:
+        go(STAGES, config, run, "simulate", lambda line: None)
+        with pytest.raises(UserError, match=r"towers\.adapter = .*fold-0: learned another layout"):
+            go(STAGES, small_config(*few, *SMALL, "simulators.towers.rank=4"), run, "simulate", lambda line: None)
+    folds = {int(i): fold for i, fold in read_json(finished / "4_reader" / "folds.json")["folds"].items()}
+    store = ActivationStore(folder / "2_activations")
+    shard = store.shards("test")[0]
+    size = len(store.load(shard).text.ids)
+    both = [Simulations(f / "4_simulations", store.latents).strengths(shard, size) for f in (finished, folder)]
+    own = [latent for latent, fold in folds.items() if fold == 0]
+    assert own and both[1].nnz
+    np.testing.assert_allclose(both[0].toarray()[:, own], both[1].toarray()[:, own], atol=1e-4)

@@ -19,7 +19,7 @@ from rewrite.config import TuneConfig, UserError
 from rewrite.explainers.base import Explanation
 from rewrite.run.files import read_json, write_json
 from rewrite.simulators.examples import LEAST, TOP, Example, Lessons, deal
-from rewrite.simulators.readers import FOLDS, check_folds, check_reader, describe_reader, name_fold
+from rewrite.simulators.readers import FOLDS, check_folds, check_reader, describe_reader, layout, name_fold
 from rewrite.simulators.tuning import LEARNED, STATE, Judged, Pupil, Step, area, tune
 from rewrite.text.windows import Text
 
@@ -199,19 +199,24 @@ def test_a_reader_that_learned_from_what_it_is_to_read_is_refused(tmp_path: Path
 
 
 def test_an_adapter_is_refused_for_another_model_or_layout(tiny_model: Path, tmp_path: Path) -> None:
+    def look(adapter: object, model: object = tiny_model) -> Path:
+        return check_reader("llm", str(adapter), str(model), layout())
+
     with pytest.raises(UserError, match=r"holds no reader\.json; name a folder that `rewrite tune` wrote"):
-        check_reader(str(tmp_path), str(tiny_model))
+        look(tmp_path)
     with pytest.raises(UserError, match="adapter = /none: not there"):
-        check_reader("/none", str(tiny_model))
+        look("/none")
+    with pytest.raises(UserError, match=r"adapter = no/body: no reader\.json there"):
+        look("no/body")
     own = tmp_path / "fold-0"
     own.mkdir()
-    write_json(own / "reader.json", describe_reader(str(tiny_model), {"hookpoint": "layers.3.mlp"}))
-    assert check_reader(str(own), str(tiny_model))["hookpoint"] == "layers.3.mlp"
+    write_json(own / "reader.json", describe_reader(str(tiny_model), layout(), {"hookpoint": "layers.3.mlp"}))
+    assert look(own) == own
     with pytest.raises(UserError, match="name one of its readers: fold-0"):
-        check_reader(str(tmp_path), str(tiny_model))
-    with pytest.raises(UserError, match=r"belongs to the model .*tiny, and simulators.llm.model = else holds other"):
-        check_reader(str(own), "else")
+        look(tmp_path)
+    with pytest.raises(UserError, match=r"belongs to the model .*tiny, and simulators\.llm\.model = else holds other"):
+        look(own, "else")
     said = read_json(own / "reader.json")
     write_json(own / "reader.json", said | {"layout": "another"})
     with pytest.raises(UserError, match="learned another layout"):
-        check_reader(str(own), str(tiny_model))
+        look(own)

@@ -27,12 +27,13 @@ from rewrite.stages import STAGES
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TUNED = ("simulator=llm", "sample.latents=6", "sample.documents=8", "sample.windows=1", "sample.positions=6")
-NOISE = ("simulators.llm.least_mass=0", "analyse.least_mass=0", "cost.documents=4", "evaluate.control_seeds=1")
+NOISE = ("simulators.llm.least_mass=0", "analyse.least_mass=0", "cost.documents=2", "cost.check=2", "cost.steps=1")
+FEW = ('evaluate.controls=["mean", "shuffled", "unread"]', "evaluate.control_seeds=1", "evaluate.fractions=[1.0]")
 TUNE = ("simulators.llm.tune=true", "tune.tokens=4000", "tune.every=2", "tune.held_out=4", "tune.latents=40")
 
 
 def settings_of(model: Path, *more: str) -> list[str]:
-    return [*TUNED, *NOISE, f"simulators.llm.model={model}", *more]
+    return [*TUNED, *NOISE, *FEW, f"simulators.llm.model={model}", *more]
 
 
 def run_to(folder: Path, config: Config, last: str = "report") -> None:

@@ -25,10 +25,10 @@ from rewrite.config import TuneConfig
 from rewrite.engines import transformers
 from rewrite.engines.base import Learner, OpenEngine, States
 from rewrite.explainers.base import Explanation
-from rewrite.run.files import write_json
+from rewrite.run.files import hash_value, write_json
 from rewrite.simulators.base import Peek, Strengths, Unread
 from rewrite.simulators.examples import Lessons
-from rewrite.simulators.readers import READER, check_folds, describe_reader, unfinished
+from rewrite.simulators.readers import READER, check_folds, check_reader, describe_reader, unfinished
 from rewrite.simulators.towers.head import TOP, Head, Queries, ask, read
 from rewrite.simulators.towers.learning import HEAD, Library, Settings, TowersPupil
 from rewrite.simulators.tuning import Judged
@@ -107,13 +107,18 @@ def build(
     tuned: Path | None = None,
 ) -> Towers | Untuned:
     """The simulator with the heads that the run tuned; the truth is not looked at."""
-    if tuned is None:
+    if settings.adapter:
+        place = check_reader("towers", settings.adapter, settings.model, layout(settings))
+        folds = [(place, frozenset(range(latents)))]
+    elif tuned is not None:
+        folds = list(check_folds(tuned))
+    else:
         return Untuned(latents)
     states = _open_states(settings)
     texts = {e.latent: e.text for e in explanations if e.text is not None}
     told = dict(zip(texts, states.of_tokens(list(texts.values())), strict=True))
     towers = []
-    for place, mine in check_folds(tuned):
+    for place, mine in folds:
         head = Head(states.width, settings.hidden, settings.rank)
         head.load_state_dict(load_file(place / HEAD))
         head = head.to(settings.device)
@@ -142,7 +147,12 @@ def tune(
         library = library or Library(_open_states(settings), lessons)
         pupil = TowersPupil(settings, library, config.seed)
         learn(pupil, lessons, fold, config, place, partial(say, fold))
-        write_json(place / READER, describe_reader(settings.model, made))
+        write_json(place / READER, describe_reader(settings.model, layout(settings), made))
+
+
+def layout(settings: Settings) -> str:
+    """A hash of what a head must have in common with those that it is read by."""
+    return hash_value([settings.layers, settings.hidden, settings.rank])
 
 
 def _open_states(settings: Settings) -> States:

@@ -35,6 +35,8 @@ class Settings(Section):
 
     model: Place = ""
     """The language model that reads: a folder, a GGUF file or a hub name."""
+    adapter: Place = ""
+    """A head that another run tuned: `4_reader/fold-0` of its folder, or a hub name; none is tuned then."""
     layers: tuple[int, ...] = (0, 4, 10)
     """Layers whose hidden states are read, side by side: 0 is the embedding, n what the n-th block writes."""
     device: str = "cpu"
@@ -43,7 +45,7 @@ class Settings(Section):
     """Width of the head's blocks of attention."""
     rank: int = Field(128, ge=1)
     """Length of queries and keys."""
-    steps: int = Field(1500, ge=1)
+    steps: int = Field(700, ge=1)
     """Steps of tuning [steps]."""
     latents: int = Field(32, ge=1)
     """Latents in a step [latents]."""
@@ -57,7 +59,7 @@ class Settings(Section):
     @property
     def learns(self) -> bool:
         """The run tunes this simulator."""
-        return True
+        return not self.adapter
 
 
 class Library:
