@@ -178,11 +178,11 @@ class TuneConfig(Section):
     """Readers that are tuned: the rewritten latents are dealt out among them, and each is read by the one that learned
     from all others. With 1, a reader learns only from latents that are not rewritten [readers]."""
     tokens: int = Field(150_000, ge=0)
-    """Tokens that go through the model in tuning one reader [tokens]; 0 is no limit."""
+    """Tokens that go through the language model in tuning one reader of `simulators.llm` [tokens]; 0 is no limit."""
     minutes: float = Field(0, ge=0)
     """Longest time for tuning one reader [minutes]; 0 is no limit. What a reader learns then depends on the machine."""
     rank: int = Field(16, ge=1)
-    """Rank of the matrices that are added to every linear layer."""
+    """Rank of the matrices that are added to every linear layer of `simulators.llm`."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW; it rises over the first 20 steps and falls to a tenth over the budget."""
     window: int = Field(32, ge=4)
@@ -194,7 +194,7 @@ class TuneConfig(Section):
     """Windows of one latent in a step: half of them with a firing, one with a token on which it fires elsewhere, the
     others drawn [windows]."""
     batch: int = Field(2, ge=1)
-    """Latents in a step [latents]."""
+    """Latents in a step of `simulators.llm` [latents]."""
     unread: float = Field(0.05, ge=0, lt=1)
     """Share of the examples whose explanation is left blank, so that a reader knows what to say without one (the arm
     `unread`)."""

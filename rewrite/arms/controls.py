@@ -194,16 +194,17 @@ class Random:
 
 @dataclass(frozen=True)
 class Unread:
-    """What a tuned simulator said where it was told no explanation."""
+    """What a tuned simulator said where it was told no explanation, for the latents of which it has one."""
 
     simulations: Simulations
+    known: Bool[np.ndarray, " latent"]
 
     def strengths(self, shard: str, strengths: csr_array, counted: Bool[np.ndarray, " position"]) -> csr_array:
         """The same at a position for all latents that one reader reads. Raises UserError where it was not asked."""
         said = self.simulations.unread(shard)
         if said is None:
             raise UserError(f"{self.simulations.folder}: {shard} says nothing without explanations; simulate again")
-        latents = np.flatnonzero(self.simulations.rewritten)
+        latents = np.flatnonzero(self.known)
         values = said.strengths[:, said.reader[latents]].astype(np.float32)
         ends = np.concatenate([[0], np.cumsum(counted * len(latents))])
         indices = np.tile(latents.astype(np.int32), len(values))

@@ -84,7 +84,7 @@ def plan_draws(
     tuned. With fewer than two latents to shuffle there is no `shuffled`."""
     arms = []
     if "unread" in config.evaluate.controls and read.simulations.unread(read.store.shards("test")[0]) is not None:
-        arms.append(PlannedArm(Arm("unread"), simulated, read.calibrate(Unread(read.simulations))))
+        arms.append(PlannedArm(Arm("unread"), simulated, read.calibrate(Unread(read.simulations, known))))
     for name in DRAWN:
         if name not in config.evaluate.controls or (name == "shuffled" and known.sum() < 2):
             continue

@@ -214,6 +214,11 @@ class Lesson:
 class Learner(Protocol):
     """A model that learns to answer branches with digits (`learn` of an engine that can tune)."""
 
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """As `Engine.identity`, of the engine that would read with it, but for the adapter."""
+        ...
+
     def learn(self, groups: Sequence[Sequence[Lesson]], rate: float) -> float:
         """One step on lessons in groups that begin alike, and its loss before it: the mean cross-entropy over the whole
         vocabulary [nats]."""

@@ -29,6 +29,8 @@ def gather(config: Config, run: Run) -> Facts:
     explanations = load_explanations(run.path("3_explanations.jsonl"))
     stats: Row = read_json(run.path("6_stats.json"))
     scores = read_rows(run.path("4_scores.parquet"))
+    latents = read_latents(run.path("5_latents.parquet"), scores, explanations, config.score.scorers)
+    rewritten = {latent.number for latent in latents}
     return Facts(
         stats=stats,
         costs=read_json(run.path("5_costs.json")),
@@ -36,10 +38,10 @@ def gather(config: Config, run: Run) -> Facts:
         latent_scores=scores,
         setting=describe_setting(config, stats),
         scorers=config.score.scorers,
-        latents=read_latents(run.path("5_latents.parquet"), scores, explanations, config.score.scorers),
+        latents=latents,
         faults=read_faults(run.path("4_simulations")),
         unjudged=count_unjudged(scores, config.score.scorers),
-        unexplained=group_reasons([e.why for e in explanations if e.text is None]),
+        unexplained=group_reasons([e.why for e in explanations if e.text is None and e.latent in rewritten]),
         metrics=read_metrics(run.path("1_coder")),
         seconds=read_seconds(run.manifest),
         calls=read_calls(run.manifest),

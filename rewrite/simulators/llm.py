@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool
@@ -35,13 +35,12 @@ from rewrite.simulators.examples import Lessons
 from rewrite.simulators.pages import Page, Placed, Window, list_windows
 from rewrite.simulators.readers import (
     READER,
-    TUNED,
     LanguageModelPupil,
+    Learned,
     Reader,
     check_folds,
     check_reader,
-    describe_reader,
-    layout,
+    tuned_scheme,
     unfinished,
 )
 from rewrite.simulators.schemes import AllAtOnce, LastToken, Ratings, RatingsList, Scheme
@@ -81,6 +80,11 @@ class Settings(Section):
     """Temperature of ratings_list; the other schemes read probabilities."""
     seed: int = 0
     """Names the draws of ratings_list at a temperature above 0."""
+
+    reading: ClassVar[frozenset[str]] = frozenset(
+        ("least_mass", "renormalise", "context", "held", "temperature", "seed", "scheme")
+    )
+    """What matters only when it reads, not when it learns."""
 
     @property
     def learns(self) -> bool:
@@ -230,15 +234,17 @@ def build(
         raise UserError("simulators.llm.model: not set; name a language model, a folder or a hub name")
     every = frozenset(range(latents))
     if settings.adapter:
-        check_reader("llm", settings.adapter, settings.model, layout())
-        readers = [Reader(open_engine(settings.model, settings.adapter), every, tuned=True)]
+        engine = open_engine(settings.model, settings.adapter)
+        check_reader("llm", settings.adapter, Learned.by(settings.model, engine.identity))
+        readers = [Reader(engine, every, tuned=True)]
     elif tuned is not None:
         readers = [
             Reader(open_engine(settings.model, str(place)), own, tuned=True) for place, own in check_folds(tuned)
         ]
     else:
         readers = [Reader(open_engine(settings.model), every, tuned=settings.tune)]
-    scheme = TUNED if readers[0].tuned else choose_scheme(settings, readers[0].engine)
+    tuned_one = tuned_scheme(settings.renormalise)
+    scheme = tuned_one if readers[0].tuned else choose_scheme(settings, readers[0].engine)
     return LanguageModelSimulator(explanations, latents, scheme, readers, settings.least_mass)
 
 
@@ -253,6 +259,7 @@ def tune(
 ) -> None:
     """Tune every fold's reader that is not there (`rewrite.simulators.base`)."""
     for fold, place in unfinished(folder, config.folds):
-        pupil = LanguageModelPupil(open_learner(settings.model))
-        learn(pupil, lessons, fold, config, place, partial(say, fold))
-        write_json(place / READER, describe_reader(settings.model, layout(), made))
+        learner = open_learner(settings.model)
+        learn(LanguageModelPupil(learner), lessons, fold, config, place, partial(say, fold))
+        write_json(place / READER, Learned.by(settings.model, learner.identity).describe(made))
+        del learner  # Before the next is loaded.

@@ -21,7 +21,6 @@ from jaxtyping import Float
 
 from rewrite.config import TuneConfig, UserError
 from rewrite.engines.base import Branches, Engine, Learner, Lesson
-from rewrite.engines.encoding import fingerprint_model
 from rewrite.engines.prompting import prompts_folder
 from rewrite.run.files import hash_path, hash_value, read_json
 from rewrite.simulators.examples import Example, Lessons
@@ -31,7 +30,14 @@ from rewrite.simulators.tuning import LEARNED, Step
 READER = "reader.json"
 FOLDS = "folds.json"
 PROMPT, BRANCH = "simulate_tuned", " =>"
-TUNED = AllAtOnce(renormalise=True, prompt=PROMPT, branch=BRANCH)
+
+
+def tuned_scheme(renormalise: bool = True) -> AllAtOnce:
+    """How a tuned language model is asked."""
+    return AllAtOnce(renormalise, prompt=PROMPT, branch=BRANCH)
+
+
+TUNED = tuned_scheme()
 
 
 def name_fold(fold: int) -> str:
@@ -39,14 +45,30 @@ def name_fold(fold: int) -> str:
     return f"fold-{fold}"
 
 
-def layout() -> str:
-    """A hash of what surrounds explanation and text where a language model reads."""
-    return hash_value([hash_path(prompts_folder() / f"{PROMPT}.jinja"), BRANCH])
+def layout(template: str = "") -> str:
+    """A hash of what surrounds explanation and text where a language model reads; `template` are the options of its
+    chat template."""
+    return hash_value([hash_path(prompts_folder() / f"{PROMPT}.jinja"), BRANCH, template])
 
 
-def describe_reader(model: str, layout: str, made: Mapping[str, object]) -> dict[str, object]:
-    """The content of reader.json; `made` is what the run says of itself."""
-    return {"model": model, "base": fingerprint_model(model), "layout": layout, **made}
+@dataclass(frozen=True)
+class Learned:
+    """What a reader must have in common with who reads with it."""
+
+    model: str
+    """Its name, for the user."""
+    base: str
+    """A hash of what it holds."""
+    layout: str
+
+    @classmethod
+    def by(cls, model: str, identity: Mapping[str, str]) -> Learned:
+        """Of a language model, by an engine's or a learner's identity."""
+        return cls(model, identity["model"], layout(identity.get("template", "")))
+
+    def describe(self, made: Mapping[str, object]) -> dict[str, object]:
+        """The content of reader.json; `made` is what the run says of itself."""
+        return {**vars(self), **made}
 
 
 def find_reader(adapter: str) -> dict[str, Any]:
@@ -55,19 +77,19 @@ def find_reader(adapter: str) -> dict[str, Any]:
     return found
 
 
-def check_reader(simulator: str, adapter: str, model: str, layout: str) -> Path:
+def check_reader(simulator: str, adapter: str, here: Learned) -> Path:
     """Where a reader is, for a simulator to read with. Raises UserError for one that learned on another model or reads
     another layout."""
     said, key = find_reader(adapter), f"simulators.{simulator}"
-    if said.get("layout") != layout:
+    if said.get("layout") != here.layout:
         raise UserError(
             f"{key}.adapter = {adapter}: learned another layout than this simulator has, with these settings and this "
             "version; tune again, or read with what it was tuned with"
         )
-    if said.get("base") != fingerprint_model(model):
+    if said.get("base") != here.base:
         raise UserError(
-            f"{key}.adapter = {adapter}: belongs to the model {said.get('model')}, and {key}.model = {model} holds "
-            f"other weights; set {key}.model to that one"
+            f"{key}.adapter = {adapter}: belongs to the model {said.get('model')}, and {key}.model = {here.model} "
+            f"holds other weights; set {key}.model to that one"
         )
     return _find(adapter).parent
 

@@ -9,6 +9,7 @@ folder and writes its own; one that may ask a language model also has `plan(conf
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rewrite.arms.calibrate import check_calibrator
 from rewrite.config import Config, UserError
@@ -44,7 +45,7 @@ def chosen_by(config: Config) -> str:
         return ""
     model = plugins.asked_model("simulator", config)
     simulator = plugins.chosen("simulator", config).model_dump(mode="json")
-    return hash_value([config.simulator, simulator, fingerprint_asked(model, config) if model else None])
+    return hash_value([config.simulator, simulator, ask_reader(model, config) if model else None])
 
 
 def learned_from(config: Config) -> list[int]:
@@ -64,6 +65,25 @@ def ask_reader(model: str, config: Config) -> list[object]:
     return fingerprint_asked(model, config) + ([fingerprint_model(adapter)] if adapter else [])
 
 
+def taught(config: Config) -> str:
+    """What a reader learns by: the simulator, but for those of its settings that only matter when it reads."""
+    if not plugins.learns(config):
+        return ""
+    settings = plugins.chosen("simulator", config)
+    reading: frozenset[str] = getattr(settings, "reading", frozenset())
+    learned = {key: value for key, value in settings.model_dump(mode="json").items() if key not in reading}
+    return hash_value([config.simulator, learned])
+
+
+def ask_learner(model: str, config: Config) -> list[object]:
+    """What learning depends on beside that: the model and, where the run's engine tunes it, that engine, the prompt."""
+    if not hasattr(plugins.chosen("simulator", config), "tune"):
+        return [fingerprint_model(model)]
+    from rewrite.simulators.readers import layout
+
+    return [*fingerprint_asked(model, config)[:-1], layout()]
+
+
 def check_given(config: Config) -> None:
     """Raise UserError where a coder or explanations are named that are not there."""
     for key, path in (("coder.path", config.coder.path), ("explain.file", config.explain.file)):
@@ -73,9 +93,9 @@ def check_given(config: Config) -> None:
 
 def check_tuned(config: Config) -> None:
     """Raise UserError where a reader is to be tuned, or read with, that this run cannot."""
-    simulator = plugins.chosen("simulator", config)
+    simulator: Any = plugins.chosen("simulator", config)
     tunes = bool(getattr(simulator, "tune", False))
-    if tunes or bool(getattr(simulator, "adapter", "")):
+    if tunes or (hasattr(simulator, "tune") and simulator.adapter):
         check_tunes(plugins.load("engines", config.engine), config.engine)
     if tunes and not (config.tune.tokens or config.tune.minutes):
         raise UserError("tune.tokens and tune.minutes are both 0: tuning would never end; set one")
@@ -122,8 +142,9 @@ STAGES = (
         "tune",
         reads=("2_activations", "3_explanations.jsonl"),
         writes=("4_reader",),
-        keys=("simulator", "simulators", "sample.latents", "sample.seed", "tune"),
-        asks=Asks("simulator", fingerprint_asked),
+        keys=("sample.latents", "sample.seed", "tune"),
+        outside=(taught,),
+        asks=Asks("simulator", ask_learner),
         refuse=(check_tuned,),
         only=plugins.learns,
         unless="set simulators.llm.tune = true for a simulator that learns to read",

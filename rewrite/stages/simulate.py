@@ -74,14 +74,31 @@ def run(config: Config, run: Run) -> None:
 
 
 def plan(config: Config, run: Run, explained: bool) -> Planned:
-    """What simulating would cost at most; explanations that are not there yet are supposed."""
+    """What simulating would cost at most; explanations that are not there yet are supposed, and where no reader is
+    tuned yet its model stands for it."""
+    if not getattr(plugins.chosen("simulator", config), "calls", True):
+        return Planned()
     store = ActivationStore(run.path("2_activations"))
     if explained:
         explanations = load_explanations(run.path("3_explanations.jsonl"))
     else:
         explanations = suppose(config, draw_latents(config.sample, store.latents).tolist())
+    tunes = plugins.learns(config)
+    tuned = run.path("4_reader") if tunes and "4_reader" in run.manifest["artefacts"] else None
+    met = _count(config, run, store, explanations, tuned)
+    if tunes and tuned is None:
+        # Every reader reads all texts without an explanation; the stand-in did so once.
+        for _ in range(config.tune.folds - 1):
+            met.planned += _count(config, run, store, (), None).planned
+    return met
+
+
+def _count(
+    config: Config, run: Run, store: ActivationStore, explanations: Sequence[Explanation], tuned: Path | None
+) -> Planned:
+    """What these explanations would cost."""
     with Calls(config, run, "simulate", dry=True) as calls:
-        simulator = open_simulator(config, store, explanations, TrueActivations(store), calls)
+        simulator = open_simulator(config, store, explanations, TrueActivations(store), calls, tuned)
         for split, shard in _shards(store):
             simulator.simulate(asked_text(config, store, split, shard))
         return calls.met

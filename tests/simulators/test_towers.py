@@ -15,6 +15,7 @@ from rewrite.config import UserError
 from rewrite.engines import transformers
 from rewrite.engines.transformers.states import HiddenStates
 from rewrite.run.files import read_json
+from rewrite.run.freshness import check
 from rewrite.run.runner import go, plan
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
@@ -55,6 +56,14 @@ def test_states_are_the_models_own(tiny_model: Path) -> None:
 def test_a_layer_that_is_not_there_is_refused(tiny_model: Path) -> None:
     with pytest.raises(UserError, match="has layers 0 to"):
         states_of(tiny_model, 0, 99)
+
+
+@pytest.mark.parametrize("layers", ["[]", "[-1]"])
+def test_layers_that_are_none_are_refused_before_any_work(layers: str) -> None:
+    with pytest.raises(UserError, match=r"simulators\.towers\.layers"):
+        check(
+            STAGES, small_config("simulator=towers", "simulators.towers.model=x", f"simulators.towers.layers={layers}")
+        )
 
 
 def test_a_head_reads_each_latent_as_if_it_were_alone() -> None:

@@ -19,7 +19,7 @@ from rewrite.config import TuneConfig, UserError
 from rewrite.explainers.base import Explanation
 from rewrite.run.files import read_json, write_json
 from rewrite.simulators.examples import LEAST, TOP, Example, Lessons, deal
-from rewrite.simulators.readers import FOLDS, check_folds, check_reader, describe_reader, layout, name_fold
+from rewrite.simulators.readers import FOLDS, Learned, check_folds, check_reader, layout, name_fold
 from rewrite.simulators.tuning import LEARNED, STATE, Judged, Pupil, Step, area, tune
 from rewrite.text.windows import Text
 
@@ -200,7 +200,7 @@ def test_a_reader_that_learned_from_what_it_is_to_read_is_refused(tmp_path: Path
 
 def test_an_adapter_is_refused_for_another_model_or_layout(tiny_model: Path, tmp_path: Path) -> None:
     def look(adapter: object, model: object = tiny_model) -> Path:
-        return check_reader("llm", str(adapter), str(model), layout())
+        return check_reader("llm", str(adapter), Learned.by(str(model), {"model": f"hash of {model}"}))
 
     with pytest.raises(UserError, match=r"holds no reader\.json; name a folder that `rewrite tune` wrote"):
         look(tmp_path)
@@ -210,13 +210,14 @@ def test_an_adapter_is_refused_for_another_model_or_layout(tiny_model: Path, tmp
         look("no/body")
     own = tmp_path / "fold-0"
     own.mkdir()
-    write_json(own / "reader.json", describe_reader(str(tiny_model), layout(), {"hookpoint": "layers.3.mlp"}))
+    learned = Learned.by(str(tiny_model), {"model": f"hash of {tiny_model}"})
+    write_json(own / "reader.json", learned.describe({"hookpoint": "layers.3.mlp"}))
     assert look(own) == own
     with pytest.raises(UserError, match="name one of its readers: fold-0"):
         look(tmp_path)
     with pytest.raises(UserError, match=r"belongs to the model .*tiny, and simulators\.llm\.model = else holds other"):
         look(own, "else")
     said = read_json(own / "reader.json")
-    write_json(own / "reader.json", said | {"layout": "another"})
+    write_json(own / "reader.json", said | {"layout": layout("enable_thinking=false")})
     with pytest.raises(UserError, match="learned another layout"):
         look(own)

@@ -70,9 +70,10 @@ class Looked:
         """How a stage stands, where some artefacts before it are not what they are to become."""
         state, why = self._judge(stage, key, undone)
         waits = undone.intersection(stage.reads)
-        shards = None if key is None or state in DONE or waits else self._count_shards(stage, key)
-        if shards and state != "damaged":
-            state, why = "interrupted", "goes on from its last shard"
+        begun = None if key is None or state in DONE or waits else self._find_begun(stage, key)
+        shards = self._count_shards(begun) if begun and stage.name == "simulate" else None
+        if begun and state != "damaged":
+            state, why = "interrupted", "goes on from its last shard" if shards else "goes on from where it was"
         return Standing(stage.name, stage.writes, state, why, shards, *self._took(stage), *self._spent(stage.name))
 
     def _judge(self, stage: Stage, key: str | None, undone: frozenset[str]) -> tuple[State, str]:
@@ -94,15 +95,16 @@ class Looked:
             return "stale", again
         return ("there", "made from what is there") if key is None else ("fresh", "")
 
-    def _count_shards(self, stage: Stage, key: str) -> tuple[int, int] | None:
-        """Shards of a resumable stage that are finished, and all; None where none was begun."""
+    def _find_begun(self, stage: Stage, key: str) -> Path | None:
+        """What a resumable stage has done so far; None where none was begun."""
         if any(name not in self.entries for name in stage.reads):
             return None
         inputs = {name: str(self.entries[name]["sha256"]) for name in stage.reads}
         parts = [partial_folder(self.run.folder, name, key, inputs) for name in stage.writes]
-        begun = next((part for part in parts if part.is_dir()), None)
-        if begun is None:
-            return None
+        return next((part for part in parts if part.is_dir()), None)
+
+    def _count_shards(self, begun: Path) -> tuple[int, int]:
+        """Shards that are simulated, and all."""
         splits = read_json(self.run.folder / "2_activations" / "documents.json")["splits"]
         finished = [file for file in begun.glob("*.json") if file.name != "simulator.json"]
         return len(finished), sum(len(splits[split]) for split in ("calibrate", "test"))

@@ -270,4 +270,4 @@ def learn(model: str, settings: Settings, rank: int, seed: int) -> Learner:
     engine = TransformersEngine(model, settings)
     if not engine.can.prompt_logprobs:
         raise UserError(f"{model}: takes no mask of ours, so it cannot be tuned; choose a model with full attention")
-    return LowRankLearner(engine.network, engine.encoder, rank, seed)
+    return LowRankLearner(engine.network, engine.encoder, engine.identity, rank, seed)

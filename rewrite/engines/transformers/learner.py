@@ -71,7 +71,7 @@ def share_out(strengths: Float[np.ndarray, " branch"]) -> Float[np.ndarray, "bra
 class LowRankLearner:
     """See `rewrite.engines.base.Learner`. `network` is a model whose layers take a mask of four dimensions."""
 
-    def __init__(self, network: Any, encoder: Encoder, rank: int, seed: int) -> None:
+    def __init__(self, network: Any, encoder: Encoder, identity: Mapping[str, str], rank: int, seed: int) -> None:
         peft = _import_peft()
         torch.manual_seed(seed)
         how = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -81,7 +81,7 @@ class LowRankLearner:
             self.adapted: Any = peft.get_peft_model(network, how)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{encoder.model}: cannot be tuned ({str(error).splitlines()[0]})") from None
-        self.model, self.encoder, self.tokens = network, encoder, 0
+        self.model, self.encoder, self.identity, self.tokens = network, encoder, dict(identity), 0
         self.digits = torch.from_numpy(encoder.digits).to(network.device)
         self.weights = {name: one for name, one in self.adapted.named_parameters() if one.requires_grad}
         self.optimizer = torch.optim.AdamW(self.weights.values(), weight_decay=0.0)
@@ -93,8 +93,8 @@ class LowRankLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
-        logits = self._logits(packed)
-        digits = (logits[:, self.digits] - logits.logsumexp(-1, keepdim=True)).float()
+        logits = self._logits(packed).float()
+        digits = logits[:, self.digits] - logits.logsumexp(-1, keepdim=True)
         loss = -(torch.from_numpy(wanted).to(digits.device) * digits).sum(1).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.weights.values()), CLIP)

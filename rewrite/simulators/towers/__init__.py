@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,17 @@ from scipy.sparse import csr_array
 from rewrite.config import TuneConfig
 from rewrite.engines import transformers
 from rewrite.engines.base import Learner, OpenEngine, States
+from rewrite.engines.encoding import fingerprint_model
 from rewrite.explainers.base import Explanation
 from rewrite.run.files import hash_value, write_json
 from rewrite.simulators.base import Peek, Strengths, Unread
 from rewrite.simulators.examples import Lessons
-from rewrite.simulators.readers import READER, check_folds, check_reader, describe_reader, unfinished
+from rewrite.simulators.readers import READER, Learned, check_folds, check_reader, unfinished
 from rewrite.simulators.towers.head import TOP, Head, Queries, ask, read
 from rewrite.simulators.towers.learning import HEAD, Library, Settings, TowersPupil
 from rewrite.simulators.tuning import Judged
 from rewrite.simulators.tuning import tune as learn
+from rewrite.subject.loading import check_device
 from rewrite.text.windows import Text
 
 __all__ = ["Settings", "build", "tune"]
@@ -84,20 +86,6 @@ class Towers:
         return Strengths(found, dict(self.missing), unread=Unread(np.concatenate(alone, axis=1), reader))
 
 
-class Untuned:
-    """What stands for the reader on a dry run, before it is tuned: nothing is known, and nothing is asked."""
-
-    scale = TOP
-
-    def __init__(self, latents: int) -> None:
-        self.latents = latents
-
-    def simulate(self, text: Text) -> Strengths:
-        """See `Simulator.simulate`."""
-        nothing: Any = csr_array((len(text.ids), self.latents), dtype=np.float32)
-        return Strengths(nothing, dict.fromkeys(range(self.latents), "not tuned yet"))
-
-
 def build(
     explanations: Sequence[Explanation],
     latents: int,
@@ -105,15 +93,13 @@ def build(
     peek: Peek,
     open_engine: OpenEngine,
     tuned: Path | None = None,
-) -> Towers | Untuned:
+) -> Towers:
     """The simulator with the heads that the run tuned; the truth is not looked at."""
     if settings.adapter:
-        place = check_reader("towers", settings.adapter, settings.model, layout(settings))
-        folds = [(place, frozenset(range(latents)))]
-    elif tuned is not None:
-        folds = list(check_folds(tuned))
+        folds = [(check_reader("towers", settings.adapter, describe(settings)), frozenset(range(latents)))]
     else:
-        return Untuned(latents)
+        assert tuned is not None, "what is tuned stands before what reads"
+        folds = list(check_folds(tuned))
     states = _open_states(settings)
     texts = {e.latent: e.text for e in explanations if e.text is not None}
     told = dict(zip(texts, states.of_tokens(list(texts.values())), strict=True))
@@ -147,15 +133,18 @@ def tune(
         library = library or Library(_open_states(settings), lessons)
         pupil = TowersPupil(settings, library, config.seed)
         learn(pupil, lessons, fold, config, place, partial(say, fold))
-        write_json(place / READER, describe_reader(settings.model, layout(settings), made))
+        write_json(place / READER, describe(settings).describe(made))
 
 
-def layout(settings: Settings) -> str:
-    """A hash of what a head must have in common with those that it is read by."""
-    return hash_value([settings.layers, settings.hidden, settings.rank])
+def describe(settings: Settings) -> Learned:
+    """What a head must have in common with who reads with it."""
+    own = hash_value([settings.layers, settings.hidden, settings.rank])
+    return Learned(settings.model, fingerprint_model(settings.model), own)
 
 
+@lru_cache(maxsize=1)
 def _open_states(settings: Settings) -> States:
     """The model that reads, as the transformers engine shows it."""
+    check_device("simulators.towers.device", settings.device)
     engine = transformers.Settings(device=settings.device, batch=16)
     return transformers.read_states(settings.model, engine, settings.layers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Settings(Section):
     """The language model that reads: a folder, a GGUF file or a hub name."""
     adapter: Place = ""
     """A head that another run tuned: `4_reader/fold-0` of its folder, or a hub name; none is tuned then."""
-    layers: tuple[int, ...] = (0, 4, 10)
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 4, 10), min_length=1)
     """Layers whose hidden states are read, side by side: 0 is the embedding, n what the n-th block writes."""
     device: str = "cpu"
     """Where the model and the head run: cpu, cuda, cuda:1, mps."""
@@ -46,7 +46,7 @@ class Settings(Section):
     rank: int = Field(128, ge=1)
     """Length of queries and keys."""
     steps: int = Field(700, ge=1)
-    """Steps of tuning [steps]."""
+    """Steps of tuning, in place of `tune.tokens` [steps]."""
     latents: int = Field(32, ge=1)
     """Latents in a step [latents]."""
     firings: int = Field(24, ge=1)
@@ -55,6 +55,9 @@ class Settings(Section):
     """Positions drawn from all [positions]."""
     dropped: float = Field(0.15, ge=0, lt=1)
     """Share of an explanation's tokens that is left out as the head learns."""
+
+    calls: ClassVar[bool] = False
+    """It asks no engine of the run, so a dry run has nothing to count."""
 
     @property
     def learns(self) -> bool:
