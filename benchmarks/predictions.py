@@ -132,7 +132,7 @@ def build_towers(model: Path, size: Size) -> Callable[[], Spent]:
     settings = Settings(layers=size.layers)
     states = transformers.read_states(str(model), transformers.Settings(), settings.layers)
     head = Head(states.width, settings.hidden, settings.rank)
-    queries = ask_head(head, list(states.of_tokens(texts)), states.width)
+    queries = ask_head(head, states.of_tokens(texts), states.width)
 
     def work() -> Spent:
         (text,) = states.of_pieces([tokens])

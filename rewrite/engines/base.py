@@ -260,7 +260,7 @@ class States(Protocol):
         """At the end of each piece, float16, text by text."""
         ...
 
-    def of_tokens(self, texts: Sequence[str]) -> Iterator[Float[np.ndarray, "token width"]]:
+    def of_tokens(self, texts: Sequence[str]) -> list[Float[np.ndarray, "token width"]]:
         """At every token, float16, text by text."""
         ...
 

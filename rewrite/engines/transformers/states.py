@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from rewrite.config import UserError
 from rewrite.engines.encoding import Encoder
@@ -40,11 +41,15 @@ class HiddenStates:
         for ids, ends in self._encode(texts):
             yield from (states[np.maximum(own - 1, 0)] for states, own in zip(self._read(ids), ends, strict=True))
 
-    def of_tokens(self, texts: Sequence[str]) -> Iterator[Float[np.ndarray, "token width"]]:
-        """The states at every token of each text, float16, in order."""
-        begin = len(self.encoder.start)
-        for ids, _ in self._encode([[text] for text in texts]):
-            yield from (states[begin:] for states in self._read(ids))
+    def of_tokens(self, texts: Sequence[str]) -> list[Float[np.ndarray, "token width"]]:
+        """The states at every token of each text, float16, in order. Texts of like length are read together, so that
+        little is padding."""
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+        begin, found = len(self.encoder.start), dict[int, Float[np.ndarray, "token width"]]()
+        read = (own for ids, _ in self._encode([[texts[number]] for number in order]) for own in self._read(ids))
+        for number, own in zip(order, tqdm(read, "read explanations", len(order), disable=None), strict=True):
+            found[number] = own[begin:]
+        return [found[number] for number in range(len(texts))]
 
     def _encode(
         self, texts: Sequence[Sequence[str]]

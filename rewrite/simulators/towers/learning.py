@@ -72,9 +72,7 @@ class Library:
         self.states = states
         windows = list(lessons.evidence.text.windows())
         self.text = np.concatenate(list(tqdm(states.of_pieces(windows), "read text", len(windows), disable=None)))
-        told = tqdm(
-            states.of_tokens(list(lessons.texts.values())), "read explanations", len(lessons.texts), disable=None
-        )
+        told = states.of_tokens(list(lessons.texts.values()))
         self.explanations = dict(zip(lessons.texts, told, strict=True))
         self.windows: dict[tuple[str, ...], Float[np.ndarray, "token width"]] = {}
 
