@@ -160,9 +160,9 @@ def test_a_model_that_takes_no_mask_gets_separate_prompts_and_the_log_says_so_on
     assert not engine.can.prompt_logprobs
     for _ in range(2):
         for request, reading in zip(prompts(5), readings(engine, prompts(5)), strict=True):
-            encoded = engine._encoder.branches(request)
+            encoded = engine.encoder.branches(request)
             row = Row(0, encoded.trunk, encoded.ends, encoded.branch)
-            model, digits = engine._network, engine._encoder.digits
+            model, digits = engine.network, engine.encoder.digits
             found = all_of(model, row)[:, digits]
             np.testing.assert_allclose(reading.digits, found, rtol=1e-3, atol=1e-6)
             assert reading.spent.tokens_in == engine.estimate(request).tokens_in == int(encoded.lengths.sum())
@@ -236,7 +236,7 @@ def test_what_is_processed_is_what_reaches_the_model(engine: TransformersEngine)
     """Every token is embedded once; with one prompt at a time there is no padding."""
     seen: list[int] = []
     engine.forget()
-    hook = engine._network.get_input_embeddings().register_forward_hook(lambda *a: seen.append(a[1][0].numel()))
+    hook = engine.network.get_input_embeddings().register_forward_hook(lambda *a: seen.append(a[1][0].numel()))
     try:
         processed = [readings(engine, [request])[0].spent.processed for request in prompts(5)]
     finally:
@@ -246,7 +246,7 @@ def test_what_is_processed_is_what_reaches_the_model(engine: TransformersEngine)
 
 def test_only_the_ends_of_branches_reach_the_vocabulary(engine: TransformersEngine) -> None:
     seen: list[int] = []
-    head = engine._network.get_output_embeddings()
+    head = engine.network.get_output_embeddings()
     hook = head.register_forward_hook(lambda _, inputs, output: seen.append(output.numel() // output.shape[-1]))
     try:
         requests = prompts(8)
@@ -259,7 +259,7 @@ def test_only_the_ends_of_branches_reach_the_vocabulary(engine: TransformersEngi
 def test_a_failure_stays_with_its_request(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = prompts(6)
     good = readings(engine, requests)
-    bad, read = engine._encoder.branches(requests[2]).trunk.tolist(), engine._reader.read
+    bad, read = engine.encoder.branches(requests[2]).trunk.tolist(), engine._reader.read
 
     def fail(rows: Sequence[Row], shared: int) -> list[Reading]:
         import torch
@@ -282,7 +282,7 @@ def test_logits_that_are_no_numbers_are_missing(tiny_model: Path) -> None:
 
     engine = build(str(tiny_model), Settings())
     with torch.no_grad():
-        engine._network.get_output_embeddings().weight[0, 0] = float("nan")
+        engine.network.get_output_embeddings().weight[0, 0] = float("nan")
     replies = [reply for _, reply in engine.read(prompts(3))]
     assert len(replies) == 3
     assert all(isinstance(reply, Fault) and reply.kind == "no log-probabilities" for reply in replies)
@@ -304,14 +304,14 @@ def test_draws_follow_the_softmax(engine: TransformersEngine, tiny_model: Path) 
     import torch
 
     question = Question((Message("user", "import os"),), 1, temperature=0.25)
-    ids = torch.from_numpy(engine._encoder.question(question))[None]
+    ids = torch.from_numpy(engine.encoder.question(question))[None]
     with torch.no_grad():
-        expected = (engine._network(ids).logits[0, -1] / 0.25).softmax(-1)
+        expected = (engine.network(ids).logits[0, -1] / 0.25).softmax(-1)
     draws = 400
     seeds = [Question(question.messages, 1, temperature=0.25, seed=seed) for seed in range(draws)]
     texts = [answer.text for _, answer in build(str(tiny_model), Settings(batch=50)).generate(seeds)]  # type: ignore[union-attr]
     for token in expected.topk(4).indices.tolist():
-        share, wanted = texts.count(engine._encoder.decode([token])) / draws, float(expected[token])
+        share, wanted = texts.count(engine.encoder.decode([token])) / draws, float(expected[token])
         assert abs(share - wanted) < 5 * np.sqrt(wanted * (1 - wanted) / draws) + 1e-9
 
 

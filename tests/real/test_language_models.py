@@ -50,7 +50,7 @@ def engine(request: pytest.FixtureRequest) -> TransformersEngine:
 
 
 def pieces(engine: TransformersEngine, text: str) -> list[str]:
-    tokenizer: Any = engine._encoder.tokenizer
+    tokenizer: Any = engine.encoder.tokenizer
     return [tokenizer.decode([token]) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
@@ -80,12 +80,12 @@ def test_one_pass_is_a_prompt_a_token(engine: TransformersEngine) -> None:
     (together,) = read(engine, [request])
     engine.forget()
     apart = []
-    for ids in engine._encoder.branches(request).prompts():
+    for ids in engine.encoder.branches(request).prompts():
         import torch
 
         with torch.inference_mode():
-            logits = engine._network(torch.from_numpy(ids)[None]).logits[0, -1].float()
-        apart.append(logits.softmax(-1)[torch.from_numpy(engine._encoder.digits)].numpy())
+            logits = engine.network(torch.from_numpy(ids)[None]).logits[0, -1].float()
+        apart.append(logits.softmax(-1)[torch.from_numpy(engine.encoder.digits)].numpy())
     difference = np.abs(together.digits - np.stack(apart)).max()
     print(f"largest difference {difference:.1e}")
     assert difference < 1e-4

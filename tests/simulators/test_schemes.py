@@ -16,6 +16,7 @@ from rewrite.engines.base import Abilities, Answer, Branches, Fault, Question, R
 from rewrite.engines.prompting import make_text
 from rewrite.explainers.base import Explanation
 from rewrite.simulators.llm import LanguageModelSimulator, Settings, choose_scheme
+from rewrite.simulators.readers import Reader
 from rewrite.simulators.schemes import AllAtOnce, LastToken, RatingsList
 from rewrite.text.windows import Text
 
@@ -36,6 +37,11 @@ HOSTILE = [
 ]
 TOKENS = st.lists(st.text(max_size=6), min_size=2, max_size=12)
 EXPLANATION = 'the word "cat"\nafter a colour'
+
+
+def alone(engine: FakeEngine, latents: int) -> list[Reader]:
+    """One reader of all latents."""
+    return [Reader(engine, frozenset(range(latents)))]
 
 
 def shown(request: Branches | Question) -> str:
@@ -175,7 +181,7 @@ EXPLAINED = [Explanation(2, "cats"), Explanation(0, "dogs"), Explanation(1, None
 def test_every_asked_position_gets_the_answer_to_its_own_prompt(scheme: AllAtOnce | LastToken) -> None:
     text = text_of([["a", "b", "c"], ["d", "e"], ["b", "a", "c", "e"]], asked=[1, 2, 4, 7, 8])
     engine = FakeEngine()
-    strengths = LanguageModelSimulator(EXPLAINED, 4, scheme, engine).simulate(text)
+    strengths = LanguageModelSimulator(EXPLAINED, 4, scheme, alone(engine, 4)).simulate(text)
     assert strengths.missing == {1: "refusal: no", 3: "no explanation"}
     values = strengths.values.toarray()
     stored = np.zeros(values.shape, dtype=bool)
@@ -198,9 +204,9 @@ def test_a_fifth_of_faults_costs_a_fifth_of_the_predictions_and_nothing_becomes_
     windows = [[f"t{i}", "a", "b", "c"] for i in range(50)]
     kinds = ["timeout", "server error", "refusal", "malformed"]
     engine = FakeEngine(fail=lambda n: Fault(kinds[n // 5 % 4], "x") if n % 5 == 0 else None)  # type: ignore[arg-type]
-    simulator = LanguageModelSimulator(EXPLAINED[:2], 3, AllAtOnce(True), engine)
+    simulator = LanguageModelSimulator(EXPLAINED[:2], 3, AllAtOnce(True), alone(engine, 3))
     strengths = simulator.simulate(text_of(windows))
-    whole = LanguageModelSimulator(EXPLAINED[:2], 3, AllAtOnce(True), FakeEngine()).simulate(text_of(windows))
+    whole = LanguageModelSimulator(EXPLAINED[:2], 3, AllAtOnce(True), alone(FakeEngine(), 3)).simulate(text_of(windows))
     lost = np.isnan(strengths.values.data)
     assert lost.sum() == 100 * 3 // 5 == sum(strengths.faults.values())
     assert set(strengths.faults) == set(kinds)

@@ -14,6 +14,7 @@ from rewrite.explainers.base import Explanation
 from rewrite.run import plugins
 from rewrite.simulators.base import Strengths
 from rewrite.simulators.llm import LanguageModelSimulator, Settings, choose_scheme
+from rewrite.simulators.readers import Reader
 from rewrite.text.windows import Text
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,9 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def simulate(engine: Engine, scheme: str, held: bool = False) -> Strengths:
     settings = Settings(model="m", scheme=scheme, held=held)  # type: ignore[arg-type]
-    return LanguageModelSimulator(EXPLANATIONS, 2, choose_scheme(settings, engine), engine).simulate(TEXT)
+    return LanguageModelSimulator(
+        EXPLANATIONS, 2, choose_scheme(settings, engine), [Reader(engine, frozenset({0, 1}))]
+    ).simulate(TEXT)
 
 
 @pytest.mark.timeout(180)
