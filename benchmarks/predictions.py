@@ -136,7 +136,7 @@ def build_towers(model: Path, size: Size) -> Callable[[], Spent]:
 
     def work() -> Spent:
         (text,) = states.of_pieces([tokens])
-        read(head, text, queries)
+        read(head, text, [queries])
         return Spent(processed=len(tokens))
 
     work()

@@ -11,9 +11,8 @@ A backend is one module here with `class Settings(Section)` and
 
 where `model` is a folder or a hub name. One that can tune a model takes a third argument, the folder or hub name of an
 adapter, and has `learn(model, settings, rank, seed) -> Learner`; one that shows what a model holds of a text has
-`read_states(model, settings, layers) -> States`. Nothing heavy is loaded before the first request, but
-a wrong setting, a model that is not there or digits that are not single tokens raise UserError on the first use, in
-one line.
+`read_states(model, settings, layers) -> States`. Nothing heavy is loaded before the first request, but a wrong
+setting, a model that is not there or digits that are not single tokens raise UserError on the first use, in one line.
 
 An engine never raises for a request that failed: it returns a `Fault`, so that what was answered is kept. It answers
 in the order in which the answers arrive, each with the index of its request, so that they can be kept one by one.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -121,7 +122,7 @@ class Calls:
 def check_tunes(module: object, name: str) -> None:
     """Raise UserError for an engine that neither tunes a model nor reads an adapter."""
     if not hasattr(module, "learn"):
-        able = [one for one in plugins.names("engines") if hasattr(plugins.load("engines", one), "learn")]
+        able = plugins.names("engines", re.compile(r"^def learn\(", re.MULTILINE))
         raise UserError(f"engine = {name}: tunes no model and reads no adapter; those that do: {', '.join(able)}")
 
 

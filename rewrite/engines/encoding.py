@@ -68,7 +68,8 @@ class Encoder:
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{model}: no tokenizer can be read from this model ({reason})") from None
-        self._piece = lru_cache(maxsize=1 << 16)(self._encode_piece)
+        # A piece of running text by itself; names of special tokens in it are text.
+        self.piece = lru_cache(maxsize=1 << 16)(self._encode_piece)
         self._head = lru_cache(maxsize=1 << 10)(self._encode_head)
 
     @property
@@ -93,23 +94,19 @@ class Encoder:
         """What the tokenizer puts before every text."""
         return tuple(self.tokenizer("")["input_ids"])
 
-    def piece(self, text: str) -> tuple[int, ...]:
-        """A piece of running text by itself; names of special tokens in it are text."""
-        return self._piece(text)
-
     def branches(self, request: Branches) -> Encoded:
         """The ids of a request's trunk and branch."""
         head, tail = self._head(request.messages, request.turn)
         ids, ends = list(head), []
         for piece in request.pieces:
-            ids += self._piece(piece)
+            ids += self.piece(piece)
             ends.append(len(ids))
-        branch = [*tail, *self._piece(request.branch)]
+        branch = [*tail, *self.piece(request.branch)]
         return Encoded(*(np.array(part, dtype=np.int64) for part in (ids, ends, branch)))
 
     def question(self, request: Question) -> Int[np.ndarray, " token"]:
         """The ids of a question, with the given beginning of its answer."""
-        return np.array([*self._head(request.messages)[0], *self._piece(request.answer)], dtype=np.int64)
+        return np.array([*self._head(request.messages)[0], *self.piece(request.answer)], dtype=np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, special tokens left out."""

@@ -1,4 +1,5 @@
-"""What learning needs to go on after a kill as if nothing had been: weights, AdamW's moments, the caller's word."""
+"""Learning by AdamW, which goes on after a kill as if nothing had been: weights, moments and the caller's word are
+kept in one safetensors file."""
 
 from __future__ import annotations
 
@@ -11,6 +12,21 @@ if TYPE_CHECKING:
     import torch
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+CLIP = 1.0
+"""The gradient's norm is held to this."""
+
+
+def step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """One step down a loss at a learning rate."""
+    import torch
+
+    weights = [one for group in optimizer.param_groups for one in group["params"]]
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(weights, CLIP)
+    optimizer.step()
 
 
 def keep(file: Path, weights: Mapping[str, Any], optimizer: torch.optim.Optimizer, told: Mapping[str, Any]) -> None:

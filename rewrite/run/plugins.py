@@ -29,11 +29,11 @@ CHOSEN: tuple[Chosen, ...] = ("explainer", "simulator", "engine")
 MAKES = re.compile(r"^def (build|write)\(", re.MULTILINE)
 
 
-def names(kind: Kind) -> list[str]:
-    """The backends of a folder, sorted by name; none is imported."""
+def names(kind: Kind, makes: re.Pattern[str] = MAKES) -> list[str]:
+    """The backends of a folder, by default all, sorted by name; none is imported."""
     folder = Path(__file__).parents[1] / kind
     files = [*folder.glob("[!_]*.py"), *folder.glob("*/__init__.py")]
-    made = [file for file in files if MAKES.search(file.read_text(encoding="utf-8"))]
+    made = [file for file in files if makes.search(file.read_text(encoding="utf-8"))]
     return sorted(file.parent.name if file.name == "__init__.py" else file.stem for file in made)
 
 

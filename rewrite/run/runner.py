@@ -36,12 +36,10 @@ def plan(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Call
     check(stages, config)
     keys = stage_keys(stages, config)
     planned: dict[str, Any] = {}
-    explained = True
     for stage in _up_to(stages, config, last):
         key, role = keys[stage.name], stage.asks.role if stage.asks else None
         if role and asked_model(role, config) is not None and (planned or _stale(run, stage, key)):
-            planned[stage.name] = _module(stage).plan(config, run, explained)
-            explained = explained and role != "explainer"
+            planned[stage.name] = _module(stage).plan(config, run, frozenset(planned))
         elif not planned:
             _make(stage, config, run, key, say)
     return planned

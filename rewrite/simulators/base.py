@@ -10,16 +10,18 @@ A backend is one module here with `class Settings(Section)` and
   other simulator sees the explanations and the text, nothing else.
 - `open_engine`: `open_engine(model)` gives a language model to those that need one (`rewrite.engines.base.Engine`).
 
-One that is tuned on the run's own explanations says so by a property `learns` of its settings; its module has
+One that is tuned on the run's own explanations says so by a property `learns` of its settings. Its module has
 
-    tune(lessons, settings, config, open_learner, folder, made, say)
+    pupils(lessons, settings, config, open_learner) -> a function that opens a `rewrite.simulators.tuning.Pupil`
 
-which tunes a reader for each fold and writes it to `folder`/fold-N (`rewrite.simulators.tuning`), and its `build` takes
-`tuned`, the folder of all readers, last; None on a dry run, where there are none yet.
+for each fold, and its `build` takes `tuned`, the folder of all readers, last; None on a dry run, where there are none
+yet. Its settings may also say `on_engine` (the run's engine tunes it), `reading` (settings that do not matter in
+learning) and `calls = False` (it asks no engine, so that a dry run has nothing to count).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -27,6 +29,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
+from rewrite.explainers.base import Explanation
 from rewrite.text.windows import Text
 
 
@@ -85,3 +88,10 @@ class Peek(Protocol):
     def __call__(self, text: Text) -> csr_array:
         """The true activations of a text, positions × latents."""
         ...
+
+
+def find_missing(explanations: Sequence[Explanation], latents: int) -> dict[int, str]:
+    """The latents that have no explanation to read, and why."""
+    why = {e.latent: None if e.text is not None else e.why or "no explanation" for e in explanations}
+    reasons = {latent: why.get(latent, "no explanation") for latent in range(latents)}
+    return {latent: reason for latent, reason in reasons.items() if reason is not None}

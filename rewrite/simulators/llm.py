@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -29,23 +28,11 @@ from scipy.sparse import csr_array
 from rewrite.config import Place, Section, TuneConfig, UserError
 from rewrite.engines.base import Answer, Branches, Engine, Fault, Learner, OpenEngine, Question, Reading
 from rewrite.explainers.base import Explanation
-from rewrite.run.files import write_json
-from rewrite.simulators.base import Peek, Strengths, Unread
+from rewrite.simulators.base import Peek, Strengths, Unread, find_missing
 from rewrite.simulators.examples import Lessons
 from rewrite.simulators.pages import Page, Placed, Window, list_windows
-from rewrite.simulators.readers import (
-    READER,
-    LanguageModelPupil,
-    Learned,
-    Reader,
-    check_folds,
-    check_reader,
-    tuned_scheme,
-    unfinished,
-)
+from rewrite.simulators.readers import LanguageModelPupil, Reader, check_folds, check_reader, learned_by, tuned_scheme
 from rewrite.simulators.schemes import AllAtOnce, LastToken, Ratings, RatingsList, Scheme
-from rewrite.simulators.tuning import Judged
-from rewrite.simulators.tuning import tune as learn
 from rewrite.text.windows import Text
 
 TOGETHER = 4096
@@ -91,6 +78,11 @@ class Settings(Section):
         """The run tunes this simulator."""
         return self.tune
 
+    @property
+    def on_engine(self) -> bool:
+        """The run's engine tunes it, or puts an adapter on its model."""
+        return self.tune or bool(self.adapter)
+
     @model_validator(mode="after")
     def _one_reader(self) -> Settings:
         if self.tune and self.adapter:
@@ -116,8 +108,7 @@ class LanguageModelSimulator:
         self.latents, self.scheme, self.readers, self.least_mass = latents, scheme, readers, least_mass
         given = [e for e in explanations if 0 <= e.latent < latents]
         self.texts = {e.latent: e.text for e in sorted(given, key=lambda e: e.latent) if e.text is not None}
-        self.missing = {latent: "no explanation" for latent in range(latents) if latent not in self.texts}
-        self.missing |= {e.latent: e.why or "no explanation" for e in given if e.text is None}
+        self.missing = find_missing(given, latents)
 
     def simulate(self, text: Text) -> Strengths:
         """See `Simulator.simulate`."""
@@ -235,7 +226,7 @@ def build(
     every = frozenset(range(latents))
     if settings.adapter:
         engine = open_engine(settings.model, settings.adapter)
-        check_reader("llm", settings.adapter, Learned.by(settings.model, engine.identity))
+        check_reader("llm", settings.adapter, learned_by(settings.model, engine.identity))
         readers = [Reader(engine, every, tuned=True)]
     elif tuned is not None:
         readers = [
@@ -248,18 +239,8 @@ def build(
     return LanguageModelSimulator(explanations, latents, scheme, readers, settings.least_mass)
 
 
-def tune(
-    lessons: Lessons,
-    settings: Settings,
-    config: TuneConfig,
-    open_learner: Callable[[str], Learner],
-    folder: Path,
-    made: Mapping[str, object],
-    say: Callable[[int, Judged], None],
-) -> None:
-    """Tune every fold's reader that is not there (`rewrite.simulators.base`)."""
-    for fold, place in unfinished(folder, config.folds):
-        learner = open_learner(settings.model)
-        learn(LanguageModelPupil(learner), lessons, fold, config, place, partial(say, fold))
-        write_json(place / READER, Learned.by(settings.model, learner.identity).describe(made))
-        del learner  # Before the next is loaded.
+def pupils(
+    lessons: Lessons, settings: Settings, config: TuneConfig, open_learner: Callable[[str], Learner]
+) -> Callable[[], LanguageModelPupil]:
+    """What opens a pupil for each fold (`rewrite.simulators.base`)."""
+    return lambda: LanguageModelPupil(settings.model, open_learner(settings.model))

@@ -25,9 +25,9 @@ from rewrite.engines.prompting import prompts_folder
 from rewrite.run.files import hash_path, hash_value, read_json
 from rewrite.simulators.examples import Example, Lessons
 from rewrite.simulators.schemes import AllAtOnce
-from rewrite.simulators.tuning import LEARNED, Step
+from rewrite.simulators.tuning import LEARNED, READER, Learned, Step
+from rewrite.subject.loading import first_line
 
-READER = "reader.json"
 FOLDS = "folds.json"
 PROMPT, BRANCH = "simulate_tuned", " =>"
 
@@ -51,36 +51,22 @@ def layout(template: str = "") -> str:
     return hash_value([hash_path(prompts_folder() / f"{PROMPT}.jinja"), BRANCH, template])
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What a reader must have in common with who reads with it."""
-
-    model: str
-    """Its name, for the user."""
-    base: str
-    """A hash of what it holds."""
-    layout: str
-
-    @classmethod
-    def by(cls, model: str, identity: Mapping[str, str]) -> Learned:
-        """Of a language model, by an engine's or a learner's identity."""
-        return cls(model, identity["model"], layout(identity.get("template", "")))
-
-    def describe(self, made: Mapping[str, object]) -> dict[str, object]:
-        """The content of reader.json; `made` is what the run says of itself."""
-        return {**vars(self), **made}
+def learned_by(model: str, identity: Mapping[str, str]) -> Learned:
+    """Of a language model, by an engine's or a learner's identity."""
+    return Learned(model, identity["model"], layout(identity.get("template", "")))
 
 
 def find_reader(adapter: str) -> dict[str, Any]:
     """What a reader says of itself. Raises UserError for one that is not there."""
-    found: dict[str, Any] = read_json(_find(adapter))
+    found: dict[str, Any] = read_json(_find(adapter) / READER)
     return found
 
 
 def check_reader(simulator: str, adapter: str, here: Learned) -> Path:
     """Where a reader is, for a simulator to read with. Raises UserError for one that learned on another model or reads
     another layout."""
-    said, key = find_reader(adapter), f"simulators.{simulator}"
+    place, key = _find(adapter), f"simulators.{simulator}"
+    said = read_json(place / READER)
     if said.get("layout") != here.layout:
         raise UserError(
             f"{key}.adapter = {adapter}: learned another layout than this simulator has, with these settings and this "
@@ -91,15 +77,15 @@ def check_reader(simulator: str, adapter: str, here: Learned) -> Path:
             f"{key}.adapter = {adapter}: belongs to the model {said.get('model')}, and {key}.model = {here.model} "
             f"holds other weights; set {key}.model to that one"
         )
-    return _find(adapter).parent
+    return place
 
 
 def _find(adapter: str) -> Path:
-    """A reader's own description, in a folder or on the hub."""
+    """A reader's folder, on disk or brought from the hub; it describes itself."""
     folder = Path(adapter)
     if folder.exists():
         if (folder / READER).is_file():
-            return folder / READER
+            return folder
         inside = sorted(path.parent.name for path in folder.glob(f"*/{READER}"))
         hint = f"name one of its readers: {', '.join(inside)}" if inside else "name a folder that `rewrite tune` wrote"
         raise UserError(f"adapter = {adapter}: holds no {READER}; {hint}")
@@ -108,10 +94,12 @@ def _find(adapter: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(adapter)) / READER
+        brought = Path(snapshot_download(adapter))
     except Exception as error:  # absent, gated, not reached: half a dozen types
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"adapter = {adapter}: no {READER} there ({reason})") from None
+        raise UserError(f"adapter = {adapter}: no {READER} there ({first_line(error)})") from None
+    if not (brought / READER).is_file():
+        raise UserError(f"adapter = {adapter}: no {READER} there; name a reader that `rewrite tune` wrote")
+    return brought
 
 
 @dataclass(frozen=True)
@@ -121,13 +109,6 @@ class Reader:
     engine: Engine
     latents: frozenset[int]
     tuned: bool = False
-
-
-def unfinished(folder: Path, folds: int) -> Iterator[tuple[int, Path]]:
-    """The folds whose reader is not there yet, each with its folder."""
-    for fold in range(folds):
-        if not (folder / name_fold(fold) / READER).exists():
-            yield fold, folder / name_fold(fold)
 
 
 def check_folds(tuned: Path) -> Iterator[tuple[Path, frozenset[int]]]:
@@ -150,7 +131,13 @@ def check_folds(tuned: Path) -> Iterator[tuple[Path, frozenset[int]]]:
 class LanguageModelPupil:
     """A language model with an adapter that learns from examples (`rewrite.simulators.tuning.Pupil`)."""
 
+    model: str
     learner: Learner
+
+    @property
+    def learned(self) -> Learned:
+        """See `Pupil.learned`."""
+        return learned_by(self.model, self.learner.identity)
 
     @property
     def tokens(self) -> int:

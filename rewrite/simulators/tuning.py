@@ -2,8 +2,8 @@
 
 `tune` works on one fold and knows nothing of what is tuned: a `Pupil` is a language model with an adapter
 (`rewrite.simulators.readers`) or any other reader that learns from examples. What it leaves in its folder is the
-pupil's own files, `learned.json` (the latents that it met, and its curve: `Judged`, one a judgement) and, until it is
-done, `state.safetensors`, from which a killed run goes on.
+pupil's own files, `learned.json` (the latents that it met, and its curve: `Judged`, one a judgement), last of all
+`reader.json` (`Learned`) and, until then, `state.safetensors`, from which a killed run goes on.
 
 The judgement is the area under the curve and Pearson's correlation, both over all asked positions of the held-out
 windows, and the area within a window. It chooses nothing: a reader learns until its budget is spent.
@@ -12,7 +12,7 @@ windows, and the area within a window. It chooses nothing: a reader learns until
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -31,11 +31,29 @@ LEAST_RATE = 0.1
 """Of the learning rate, at the end of the budget."""
 STATE = "state.safetensors"
 LEARNED = "learned.json"
+READER = "reader.json"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a reader must have in common with who reads with it."""
+
+    model: str
+    """Its name, for the user."""
+    base: str
+    """A hash of what it holds."""
+    layout: str
+    """A hash of how explanation and text are laid out, or of the head's shape."""
 
 
 @runtime_checkable
 class Pupil(Protocol):
     """Something that learns to read explanations."""
+
+    @property
+    def learned(self) -> Learned:
+        """What it will have learned on."""
+        ...
 
     @property
     def tokens(self) -> int:
@@ -93,10 +111,11 @@ class Judged:
 
 
 def tune(
-    pupil: Pupil, lessons: Lessons, fold: int, config: TuneConfig, folder: Path, told: Callable[[Judged], None]
+    pupil: Pupil, lessons: Lessons, fold: int, folder: Path, made: Mapping[str, object], told: Callable[[Judged], None]
 ) -> None:
-    """Tune one fold's reader and write it; `told` hears every judgement. Goes on where a killed run stopped. At least
-    one budget is set."""
+    """Tune one fold's reader and write it, with what the run says of itself (`made`); `told` hears every judgement.
+    Goes on where a killed run stopped. At least one budget is set."""
+    config = lessons.config
     folder.mkdir(exist_ok=True)
     held, state = lessons.hold_out(fold), folder / STATE
     step, before, met, curve = 0, 0.0, set[int](), list[Judged]()
@@ -124,6 +143,7 @@ def tune(
     pupil.save(folder)
     write_json(folder / LEARNED, {"latents": sorted(met), "curve": [asdict(one) for one in curve]})
     state.unlink()
+    write_json(folder / READER, {**asdict(pupil.learned), **made})
 
 
 def judge(pupil: Pupil, held: Sequence[Sequence[Example]], step: int, seconds: float, loss: float | None) -> Judged:

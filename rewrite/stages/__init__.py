@@ -3,13 +3,13 @@
     train → collect → explain → (tune →) simulate → score → evaluate → cost → analyse → report
 
 `rewrite.run.runner` runs them. A stage is the file of its name here: `run(config, run)` reads artefacts of the run
-folder and writes its own; one that may ask a language model also has `plan(config, run, explained)`, which only counts.
+folder and writes its own; one that may ask a language model also has `plan(config, run, awaited)`, which only counts;
+`awaited` names the stages before it that are only planned too.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rewrite.arms.calibrate import check_calibrator
 from rewrite.config import Config, UserError
@@ -77,7 +77,7 @@ def taught(config: Config) -> str:
 
 def ask_learner(model: str, config: Config) -> list[object]:
     """What learning depends on beside that: the model and, where the run's engine tunes it, that engine, the prompt."""
-    if not hasattr(plugins.chosen("simulator", config), "tune"):
+    if not getattr(plugins.chosen("simulator", config), "on_engine", False):
         return [fingerprint_model(model)]
     from rewrite.simulators.readers import layout
 
@@ -93,12 +93,10 @@ def check_given(config: Config) -> None:
 
 def check_tuned(config: Config) -> None:
     """Raise UserError where a reader is to be tuned, or read with, that this run cannot."""
-    simulator: Any = plugins.chosen("simulator", config)
-    tunes = bool(getattr(simulator, "tune", False))
-    if tunes or (hasattr(simulator, "tune") and simulator.adapter):
+    if getattr(plugins.chosen("simulator", config), "on_engine", False):
         check_tunes(plugins.load("engines", config.engine), config.engine)
-    if tunes and not (config.tune.tokens or config.tune.minutes):
-        raise UserError("tune.tokens and tune.minutes are both 0: tuning would never end; set one")
+        if plugins.learns(config) and not (config.tune.tokens or config.tune.minutes):
+            raise UserError("tune.tokens and tune.minutes are both 0: tuning would never end; set one")
     if plugins.learns(config) and chosen_by(config):
         raise UserError(
             "explainers.llm.candidates, rounds: who would choose is tuned on what is chosen; tune without them, and "

@@ -39,7 +39,7 @@ def run(config: Config, run: Run) -> None:
         save_explanations(path, explanations)
 
 
-def plan(config: Config, run: Run, explained: bool) -> Planned:
+def plan(config: Config, run: Run, awaited: frozenset[str]) -> Planned:
     """What explaining would cost at most."""
     with Calls(config, run, "explain", dry=True) as calls:
         for _ in _explain(config, ActivationStore(run.path("2_activations")), calls):

@@ -52,10 +52,10 @@ def run(config: Config, run: Run) -> None:
         calls.latents = len(draw_latents(config.sample, ActivationStore(run.path("2_activations")).latents))
 
 
-def plan(config: Config, run: Run, explained: bool) -> Planned:
+def plan(config: Config, run: Run, awaited: frozenset[str]) -> Planned:
     """What judging would cost at most; explanations that are not there yet are supposed."""
     store = ActivationStore(run.path("2_activations"))
-    if explained:
+    if "explain" not in awaited:
         explanations = load_explanations(run.path("3_explanations.jsonl"))
     else:
         explanations = suppose(config, range(store.latents))

@@ -73,18 +73,18 @@ def run(config: Config, run: Run) -> None:
         save_simulator(folder, config.simulator, simulator.scale, chosen if len(chosen) < store.latents else None)
 
 
-def plan(config: Config, run: Run, explained: bool) -> Planned:
+def plan(config: Config, run: Run, awaited: frozenset[str]) -> Planned:
     """What simulating would cost at most; explanations that are not there yet are supposed, and where no reader is
     tuned yet its model stands for it."""
     if not getattr(plugins.chosen("simulator", config), "calls", True):
         return Planned()
     store = ActivationStore(run.path("2_activations"))
-    if explained:
+    if "explain" not in awaited:
         explanations = load_explanations(run.path("3_explanations.jsonl"))
     else:
         explanations = suppose(config, draw_latents(config.sample, store.latents).tolist())
     tunes = plugins.learns(config)
-    tuned = run.path("4_reader") if tunes and "4_reader" in run.manifest["artefacts"] else None
+    tuned = run.path("4_reader") if tunes and "tune" not in awaited else None
     met = _count(config, run, store, explanations, tuned)
     if tunes and tuned is None:
         # Every reader reads all texts without an explanation; the stand-in did so once.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -24,8 +25,8 @@ from rewrite.run import plugins
 from rewrite.run.files import write_json
 from rewrite.run.store import Run
 from rewrite.simulators.examples import Lessons
-from rewrite.simulators.readers import FOLDS
-from rewrite.simulators.tuning import Judged
+from rewrite.simulators.readers import FOLDS, name_fold
+from rewrite.simulators.tuning import READER, Judged, tune
 from rewrite.text.sampling import draw_latents
 
 
@@ -37,22 +38,23 @@ def run(config: Config, run: Run) -> None:
     lessons = Lessons(gather_evidence(store), explanations, rewritten, config.tune)
     settings = plugins.chosen("simulator", config)
     module: Any = plugins.load("simulators", config.simulator)
+    for fold in range(config.tune.folds):
+        lessons.teachers(fold)  # Refused before any reader is tuned.
     with run.writing("4_reader", resumable=True) as folder:
+        pupil = module.pupils(lessons, settings, config.tune, partial(open_learner, config))
         for fold in range(config.tune.folds):
-            lessons.teachers(fold)  # Refused before any of them is tuned.
-        module.tune(
-            *(lessons, settings, config.tune, lambda model: open_learner(model, config)),
-            *(folder, _describe(config), say),
-        )
+            place = folder / name_fold(fold)
+            if not (place / READER).exists():
+                tune(pupil(), lessons, fold, place, _describe(config), partial(say, fold))
         write_json(folder / FOLDS, {"folds": {str(latent): fold for latent, fold in lessons.folds.items()}})
 
 
-def plan(config: Config, run: Run, explained: bool) -> Planned:
+def plan(config: Config, run: Run, awaited: frozenset[str]) -> Planned:
     """Tuning asks nobody: the model is in this process."""
     return Planned()
 
 
-def open_learner(model: str, config: Config) -> Learner:
+def open_learner(config: Config, model: str) -> Learner:
     """The run's engine with a model that learns. Raises UserError for an engine that tunes none."""
     module = plugins.load("engines", config.engine)
     check_tunes(module, config.engine)

@@ -373,8 +373,8 @@ def test_the_real_small_model_is_judged_by_what_it_says(small_run: Path, tiny_mo
     config = small_config(*scoring, f"score.model={tiny_model}", "sample.latents=5", "engine=transformers")
     with Run(folder) as run:
         run.begin("k", ())
-        planned = stage.plan(config, run, explained=True)
-        supposed = stage.plan(config, run, explained=False)
+        planned = stage.plan(config, run, frozenset())
+        supposed = stage.plan(config, run, frozenset({"explain"}))
         stage.run(config, run)
         ledger = run.manifest["calls"]["score"]
     found = pq.read_table(folder / "4_scores.parquet").to_pydict()

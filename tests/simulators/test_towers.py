@@ -74,9 +74,9 @@ def test_a_head_reads_each_latent_as_if_it_were_alone() -> None:
     random = np.random.default_rng(0)
     told = [random.normal(size=(length, WIDTH)).astype(np.float16) for length in (5, 1, 0, 9)]
     places = random.normal(size=(7, WIDTH)).astype(np.float16)
-    together = read(head, places, ask(head, told, WIDTH))
+    (together,) = read(head, places, [ask(head, told, WIDTH)])
     for number, own in enumerate(told):
-        alone = read(head, places, ask(head, [own], WIDTH))[:, 0]
+        alone = read(head, places, [ask(head, [own], WIDTH)])[0][:, 0]
         np.testing.assert_allclose(together[:, number], alone, atol=1e-4)
     assert together.min() >= 0 and together.max() <= 9
 

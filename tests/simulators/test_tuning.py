@@ -19,8 +19,8 @@ from rewrite.config import TuneConfig, UserError
 from rewrite.explainers.base import Explanation
 from rewrite.run.files import read_json, write_json
 from rewrite.simulators.examples import LEAST, TOP, Example, Lessons, deal
-from rewrite.simulators.readers import FOLDS, Learned, check_folds, check_reader, layout, name_fold
-from rewrite.simulators.tuning import LEARNED, STATE, Judged, Pupil, Step, area, tune
+from rewrite.simulators.readers import FOLDS, check_folds, check_reader, layout, learned_by, name_fold
+from rewrite.simulators.tuning import LEARNED, STATE, Judged, Learned, Pupil, Step, area, tune
 from rewrite.text.windows import Text
 
 LATENTS, LENGTH, WINDOWS = 12, 50, 8
@@ -139,6 +139,7 @@ def test_the_area_is_mann_and_whitneys(pairs: list[tuple[bool, int]]) -> None:
 class Parrot:
     """A pupil that only counts, to see what it is told."""
 
+    learned: Learned = field(default_factory=lambda: Learned("parrot", "feathers", "perch"))
     tokens: int = 0
     met: set[int] = field(default_factory=set)
     rates: list[float] = field(default_factory=list)
@@ -171,19 +172,20 @@ class Parrot:
 def test_a_budget_of_tokens_is_kept_and_the_rate_rises_and_falls(tmp_path: Path) -> None:
     pupil, heard = Parrot(), list[Judged]()
     assert isinstance(pupil, Pupil)
-    config = TuneConfig(tokens=10_000, every=30, held_out=3, folds=2)
-    tune(pupil, lessons(), 0, config, tmp_path / "fold", heard.append)
+    taught = lessons(tokens=10_000, every=30, held_out=3)
+    tune(pupil, taught, 0, tmp_path / "fold", {"hookpoint": "layers.3.mlp"}, heard.append)
+    assert read_json(tmp_path / "fold" / "reader.json") == vars(pupil.learned) | {"hookpoint": "layers.3.mlp"}
     assert pupil.tokens == 10_000
     assert [judged.step for judged in heard] == [0, 30, 60, 90, 100]
     assert heard[0].auc == 1.0 and heard[-1].correlation == pytest.approx(1)
-    assert np.argmax(pupil.rates) in range(15, 25) and pupil.rates[-1] < 0.15 * config.learning_rate
+    assert np.argmax(pupil.rates) in range(15, 25) and pupil.rates[-1] < 0.15 * taught.config.learning_rate
     learned = read_json(tmp_path / "fold" / LEARNED)
     assert set(learned["latents"]) == pupil.met
     assert not (tmp_path / "fold" / STATE).exists()
 
 
 def test_a_budget_of_minutes_ends(tmp_path: Path) -> None:
-    tune(Parrot(), lessons(), 0, TuneConfig(tokens=0, minutes=0.005), tmp_path / "fold", lambda judged: None)
+    tune(Parrot(), lessons(tokens=0, minutes=0.005), 0, tmp_path / "fold", {}, lambda judged: None)
     assert (tmp_path / "fold" / "saved").exists()
 
 
@@ -200,7 +202,7 @@ def test_a_reader_that_learned_from_what_it_is_to_read_is_refused(tmp_path: Path
 
 def test_an_adapter_is_refused_for_another_model_or_layout(tiny_model: Path, tmp_path: Path) -> None:
     def look(adapter: object, model: object = tiny_model) -> Path:
-        return check_reader("llm", str(adapter), Learned.by(str(model), {"model": f"hash of {model}"}))
+        return check_reader("llm", str(adapter), learned_by(str(model), {"model": f"hash of {model}"}))
 
     with pytest.raises(UserError, match=r"holds no reader\.json; name a folder that `rewrite tune` wrote"):
         look(tmp_path)
@@ -210,8 +212,8 @@ def test_an_adapter_is_refused_for_another_model_or_layout(tiny_model: Path, tmp
         look("no/body")
     own = tmp_path / "fold-0"
     own.mkdir()
-    learned = Learned.by(str(tiny_model), {"model": f"hash of {tiny_model}"})
-    write_json(own / "reader.json", learned.describe({"hookpoint": "layers.3.mlp"}))
+    learned = learned_by(str(tiny_model), {"model": f"hash of {tiny_model}"})
+    write_json(own / "reader.json", vars(learned) | {"hookpoint": "layers.3.mlp"})
     assert look(own) == own
     with pytest.raises(UserError, match="name one of its readers: fold-0"):
         look(tmp_path)

@@ -17,12 +17,14 @@ from makers.small import SMALL, small_config
 from rewrite.arms.controls import Unread
 from rewrite.coder.activations import ActivationStore
 from rewrite.config import Config, UserError
+from rewrite.explainers.explanations import load_explanations
 from rewrite.run.files import read_json
 from rewrite.run.freshness import check, stage_keys, wanted
 from rewrite.run.runner import go, plan
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages import STAGES
+from rewrite.text.sampling import draw_latents
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -120,6 +122,8 @@ def test_what_it_depends_on_and_what_not(tuned: Path, tiny_model: Path) -> None:
     keys = stage_keys(STAGES, config)
     other = stage_keys(STAGES, small_config(*settings_of(tiny_model, *TUNE, "tune.rank=2")))
     assert [name for name in keys if keys[name] != other[name]] == ["tune", "report"]
+    other = stage_keys(STAGES, small_config(*settings_of(tiny_model, *TUNE, "simulators.llm.renormalise=false")))
+    assert [name for name in keys if keys[name] != other[name]] == ["simulate", "report"], "it matters in reading only"
     plain = small_config(*settings_of(tiny_model))
     few = small_config(*settings_of(tiny_model, "tune.latents=3"))
     explained = [stage_keys(STAGES, one)["explain"] for one in (plain, few)]
@@ -133,7 +137,10 @@ def test_a_dry_run_tunes_nothing(small_run: Path, tiny_model: Path, tmp_path: Pa
     with Run(folder, "test") as run:
         planned = plan(STAGES, small_config(*settings_of(tiny_model, *TUNE)), run, "report", lambda line: None)
     assert planned["tune"].planned.calls == 0
-    assert planned["simulate"].planned.calls > 0
+    # 8 documents of both splits; what is said of the latents, and each of 2 readers without an explanation.
+    chosen = draw_latents(small_config(*TUNED).sample, 128).tolist()
+    texts = {e.text for e in load_explanations(folder / "3_explanations.jsonl") if e.latent in chosen}
+    assert planned["simulate"].planned.calls == 16 * (len(texts) + 2)
     assert not list(folder.glob("*4_reader*"))
 
 

@@ -11,51 +11,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from rewrite.config import UserError
 from rewrite.engines import learning
 from rewrite.engines.base import Branches, Lesson
 from rewrite.engines.encoding import Encoder
-from rewrite.engines.transformers.trunk import Row, common, lay_out
-
-CLIP = 1.0
-"""The gradient's norm is held to this."""
+from rewrite.engines.transformers.trunk import Layout, Row, common, lay_out, read_ends
+from rewrite.subject.loading import first_line
 
 
-@dataclass(frozen=True)
-class Packed:
-    """Some rows as one, and where in it each branch is read."""
-
-    ids: Int[np.ndarray, " token"]
-    positions: Int[np.ndarray, " token"]
-    sees: Bool[np.ndarray, "token token"]
-    ends: tuple[Int[np.ndarray, " branch"], ...]
-
-
-def pack(rows: Sequence[Row]) -> Packed:
-    """What the rows have in common, then the rest of each; none sees another's."""
+def pack(rows: Sequence[Row]) -> Layout:
+    """One row of what the rows have in common, then the rest of each; none sees another's."""
     shared = min(row.open for row in rows)
     shared = min([shared, *(common(rows[0].ids, row.ids) for row in rows[1:])])
     laid = [lay_out([row], shared) for row in rows]
-    widths = [part.ids.shape[1] for part in laid]
-    edges = shared + np.concatenate([[0], np.cumsum(widths)]).astype(int)
+    edges = shared + np.cumsum([0, *(part.ids.shape[1] for part in laid)])
     sees = np.zeros((edges[-1], edges[-1]), dtype=bool)
     sees[:shared, :shared] = np.tri(shared, dtype=bool)
-    for part, begin, end in zip(laid, edges, edges[1:], strict=False):
+    for part, (begin, end) in zip(laid, pairwise(edges), strict=True):
         own = np.tri(end - begin, dtype=bool) if part.sees is None else part.sees[0][:, shared:]
         sees[begin:end, :shared], sees[begin:end, begin:end] = True, own
     ids = np.concatenate([rows[0].ids[:shared], *(part.ids[0] for part in laid)])
     positions = np.concatenate([np.arange(shared), *(part.positions[0] for part in laid)])
-    return Packed(ids, positions, sees, tuple(b + part.where for part, b in zip(laid, edges, strict=False)))
+    where = np.concatenate([begin + part.where for part, begin in zip(laid, edges[:-1], strict=True)])
+    return Layout(ids[None], positions[None], sees[None], np.zeros_like(where), where)
+
+
+def stack(packs: Sequence[Layout]) -> Layout:
+    """Packs as rows of one batch, padded on the right; padding sees itself."""
+    width = max(pack.ids.shape[1] for pack in packs)
+    ids, positions = (np.zeros((len(packs), width), dtype=np.int64) for _ in range(2))
+    sees = np.tile(np.eye(width, dtype=bool), (len(packs), 1, 1))
+    for number, own in enumerate(packs):
+        end = own.ids.shape[1]
+        ids[number, :end], positions[number, :end], sees[number, :end, :end] = own.ids, own.positions, own.sees
+    which = np.repeat(np.arange(len(packs)), [len(own.where) for own in packs])
+    return Layout(ids, positions, sees, which, np.concatenate([own.where for own in packs]))
 
 
 def share_out(strengths: Float[np.ndarray, " branch"]) -> Float[np.ndarray, "branch 10"]:
@@ -80,7 +79,7 @@ class LowRankLearner:
         try:
             self.adapted: Any = peft.get_peft_model(network, how)
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{encoder.model}: cannot be tuned ({str(error).splitlines()[0]})") from None
+            raise UserError(f"{encoder.model}: cannot be tuned ({first_line(error)})") from None
         self.model, self.encoder, self.identity, self.tokens = network, encoder, dict(identity), 0
         self.digits = torch.from_numpy(encoder.digits).to(network.device)
         self.weights = {name: one for name, one in self.adapted.named_parameters() if one.requires_grad}
@@ -88,59 +87,32 @@ class LowRankLearner:
 
     def learn(self, groups: Sequence[Sequence[Lesson]], rate: float) -> float:
         """See `Learner.learn`."""
-        packed = [pack([self._row(lesson.request) for lesson in group]) for group in groups]
+        packs = [pack([self._row(lesson.request) for lesson in group]) for group in groups]
         wanted = np.concatenate([share_out(lesson.strengths) for lesson in chain.from_iterable(groups)])
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad()
-        logits = self._logits(packed).float()
-        digits = logits[:, self.digits] - logits.logsumexp(-1, keepdim=True)
+        digits = self._digits(stack(packs))
         loss = -(torch.from_numpy(wanted).to(digits.device) * digits).sum(1).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(list(self.weights.values()), CLIP)
-        self.optimizer.step()
-        self.tokens += sum(len(row.ids) for row in packed)
+        learning.step(loss, self.optimizer, rate)
+        self.tokens += sum(own.ids.size for own in packs)
         return float(loss.detach())
 
     def read(self, groups: Sequence[Sequence[Branches]]) -> list[list[Float[np.ndarray, "branch 10"]]]:
         """See `Learner.read`."""
         found = []
         for group in groups:
-            packed = pack([self._row(request) for request in group])
+            rows = [self._row(request) for request in group]
             with torch.no_grad():
-                logits = self._logits([packed]).float()
-                digits = (logits[:, self.digits] - logits.logsumexp(-1, keepdim=True)).exp().cpu().numpy()
-            found.append(np.split(digits, np.cumsum([len(ends) for ends in packed.ends])[:-1]))
+                digits = self._digits(pack(rows)).exp().cpu().numpy()
+            found.append(np.split(digits, np.cumsum([len(row.ends) for row in rows])[:-1]))
         return found
+
+    def _digits(self, laid: Layout) -> Float[Tensor, "branch 10"]:
+        """The digits' log-probabilities at every branch."""
+        logits: Tensor = read_ends(self.model, laid).float()
+        return logits[:, self.digits] - logits.logsumexp(-1, keepdim=True)
 
     def _row(self, request: Branches) -> Row:
         encoded = self.encoder.branches(request)
         return Row(0, encoded.trunk, encoded.ends, encoded.branch)
-
-    def _logits(self, packed: Sequence[Packed]) -> Tensor:
-        """The logits at every branch, padded on the right; padding sees itself."""
-        width = max(len(row.ids) for row in packed)
-        ids, positions = (np.zeros((len(packed), width), dtype=np.int64) for _ in range(2))
-        sees = np.tile(np.eye(width, dtype=bool), (len(packed), 1, 1))
-        for number, row in enumerate(packed):
-            own = len(row.ids)
-            ids[number, :own], positions[number, :own], sees[number, :own, :own] = row.ids, row.positions, row.sees
-        ends = [np.concatenate(row.ends) for row in packed]
-        which, where = np.repeat(np.arange(len(packed)), [len(own) for own in ends]), np.concatenate(ends)
-        dtype, device = self.model.dtype, self.model.device
-        mask = torch.zeros(sees.shape, dtype=dtype).masked_fill(torch.from_numpy(~sees), torch.finfo(dtype).min)
-        head = self.model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][which, where][None], *inputs[1:]))
-        try:
-            logits: Tensor = self.model(
-                torch.from_numpy(ids).to(device),
-                attention_mask=mask[:, None].to(device),
-                position_ids=torch.from_numpy(positions).to(device),
-                use_cache=False,
-            ).logits[0]
-        finally:
-            hook.remove()
-        return logits
 
     def save(self, folder: Path) -> None:
         """See `Learner.save`: peft's own layout, safetensors and adapter_config.json."""
@@ -166,8 +138,7 @@ def merge_adapter(network: Any, adapter: str, said: str) -> Any:
     try:
         return peft.PeftModel.from_pretrained(network, adapter).merge_and_unload()
     except Exception as error:  # whatever the library raises for files that are damaged or made for another model
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{said}: cannot be put on this model ({reason})") from None
+        raise UserError(f"{said}: cannot be put on this model ({first_line(error)})") from None
 
 
 def _import_peft() -> Any:

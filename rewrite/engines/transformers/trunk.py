@@ -179,6 +179,27 @@ def _see(row: Row, owners: Int[np.ndarray, " token"], start: int) -> Bool[np.nda
     return seen
 
 
+def read_ends(model: Any, laid: Layout, cache: Any = None) -> Any:
+    """The logits at every branch, [branch, vocabulary]; `cache` holds what stands before the layout, and grows."""
+    import torch
+
+    def tensor(array: np.ndarray) -> Any:
+        return torch.from_numpy(array).to(model.device)
+
+    how: dict[str, Any] = {}
+    if laid.sees is not None:
+        mask = torch.zeros(laid.sees.shape, dtype=model.dtype, device=model.device)
+        mask = mask.masked_fill(~tensor(laid.sees), torch.finfo(model.dtype).min)[:, None]
+        how = {"attention_mask": mask, "position_ids": tensor(laid.positions)}
+    which, where = tensor(laid.which), tensor(laid.where)
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][which, where][None], *inputs[1:]))
+    try:
+        return model(tensor(laid.ids), past_key_values=cache, use_cache=cache is not None, **how).logits[0]
+    finally:
+        hook.remove()
+
+
 class Reader:
     """A model and its trunk. `reuse` says that its caches can be cut back."""
 
@@ -228,35 +249,14 @@ class Reader:
     ) -> tuple[Float[np.ndarray, "branch 10"], Int[np.ndarray, " branch"]]:
         """The digits and the most probable token at the branches of all rows, one after another; what stands before
         `start` is kept from earlier."""
-        laid = lay_out(rows, start)
-        which, where = self._tensor(laid.which), self._tensor(laid.where)
         cache = self._lend(start, len(rows)) if self.reuse else None
-        head = self.model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][which, where][None], *inputs[1:]))
-        try:
-            logits = self._logits(laid, cache)[0].float()
-        finally:
-            hook.remove()
+        logits = read_ends(self.model, lay_out(rows, start), cache).float()
         if self.reuse and len(rows) == 1:
             self._keep(cache, rows[0].ids)
         found: Float[np.ndarray, "branch 10"] = (
             (logits[:, self.digits] - logits.logsumexp(-1, keepdim=True)).exp().cpu().numpy()
         )
         return found, logits.argmax(-1).cpu().numpy()
-
-    def _logits(self, laid: Layout, cache: Any) -> Any:
-        import torch
-
-        ids = self._tensor(laid.ids)
-        if laid.sees is None:
-            return self.model(ids, past_key_values=cache, use_cache=self.reuse).logits
-        least = torch.finfo(self.model.dtype).min
-        mask = torch.zeros(laid.sees.shape, dtype=self.model.dtype, device=self.model.device)
-        mask = mask.masked_fill(~self._tensor(laid.sees), least)[:, None]
-        positions = self._tensor(laid.positions)
-        return self.model(
-            ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=self.reuse
-        ).logits
 
     def _lend(self, length: int, rows: int) -> Any:
         """A cache that begins with the trunk's first tokens, for some rows. It grows beside the trunk, never in it."""

@@ -35,7 +35,7 @@ def draw_learned(rows: Sequence[Row]) -> Drawn:
     return draw_twice(
         "learned",
         "How the readers learned: latents of the train split that a reader must not learn from",
-        f"Area under the curve and correlation against the tokens that went through the model. {ends}.",
+        f"Area under the curve and correlation against the tokens learned from. {ends}.",
         (3.6, 4.0),
         paint,
     )

@@ -12,32 +12,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
 from rewrite.config import TuneConfig
 from rewrite.engines import transformers
 from rewrite.engines.base import Learner, OpenEngine, States
-from rewrite.engines.encoding import fingerprint_model
 from rewrite.explainers.base import Explanation
-from rewrite.run.files import hash_value, write_json
-from rewrite.simulators.base import Peek, Strengths, Unread
+from rewrite.simulators.base import Peek, Strengths, Unread, find_missing
 from rewrite.simulators.examples import Lessons
-from rewrite.simulators.readers import READER, Learned, check_folds, check_reader, unfinished
+from rewrite.simulators.readers import check_folds, check_reader
 from rewrite.simulators.towers.head import TOP, Head, Queries, ask, read
-from rewrite.simulators.towers.learning import HEAD, Library, Settings, TowersPupil
-from rewrite.simulators.tuning import Judged
-from rewrite.simulators.tuning import tune as learn
+from rewrite.simulators.towers.learning import HEAD, Material, Settings, TowersPupil, learned_with
 from rewrite.subject.loading import check_device
 from rewrite.text.windows import Text
 
-__all__ = ["Settings", "build", "tune"]
+__all__ = ["Settings", "build", "pupils"]
 
 LEAST = TOP / 180
 """Half a level of the calibrators."""
@@ -73,12 +70,13 @@ class Towers:
         there = np.concatenate([np.zeros((0, self.states.width), dtype=np.float16), *states])
         values = np.zeros((len(there), self.latents), dtype=np.float32)
         reader = np.zeros(self.latents, dtype=np.int16)
+        alone: list[Float[np.ndarray, "position 1"]] = []
         for place, tower in enumerate(self.towers):
-            for own, queries in tower.queries:
-                values[:, list(own)] = read(tower.head, there, queries)
-                reader[list(own)] = place
+            said = read(tower.head, there, [tower.unread, *(queries for _, queries in tower.queries)])
+            alone.append(said[0])
+            for (own, _), strengths in zip(tower.queries, said[1:], strict=True):
+                values[:, list(own)], reader[list(own)] = strengths, place
         values[values < LEAST] = 0
-        alone = [read(tower.head, there, tower.unread) for tower in self.towers]
         whole: Any = csr_array(values)
         ends = np.zeros(len(counted) + 1, dtype=np.int64)
         ends[1:][counted] = np.diff(whole.indptr)
@@ -96,7 +94,7 @@ def build(
 ) -> Towers:
     """The simulator with the heads that the run tuned; the truth is not looked at."""
     if settings.adapter:
-        folds = [(check_reader("towers", settings.adapter, describe(settings)), frozenset(range(latents)))]
+        folds = [(check_reader("towers", settings.adapter, learned_with(settings)), frozenset(range(latents)))]
     else:
         assert tuned is not None, "what is tuned stands before what reads"
         folds = list(check_folds(tuned))
@@ -113,33 +111,15 @@ def build(
         queries = [(part, ask(head, [told[latent] for latent in part], states.width)) for part in parts]
         empty = np.zeros((0, states.width), dtype=np.float16)
         towers.append(Tower(head, tuple(queries), ask(head, [empty], states.width)))
-    missing = {latent: "no explanation" for latent in range(latents) if latent not in texts}
-    missing |= {e.latent: e.why or "no explanation" for e in explanations if e.text is None}
-    return Towers(states, towers, latents, missing)
+    return Towers(states, towers, latents, find_missing(explanations, latents))
 
 
-def tune(
-    lessons: Lessons,
-    settings: Settings,
-    config: TuneConfig,
-    open_learner: Callable[[str], Learner],
-    folder: Path,
-    made: Mapping[str, object],
-    say: Callable[[int, Judged], None],
-) -> None:
-    """Tune every fold's head that is not there (`rewrite.simulators.base`)."""
-    library: Library | None = None
-    for fold, place in unfinished(folder, config.folds):
-        library = library or Library(_open_states(settings), lessons)
-        pupil = TowersPupil(settings, library, config.seed)
-        learn(pupil, lessons, fold, config, place, partial(say, fold))
-        write_json(place / READER, describe(settings).describe(made))
-
-
-def describe(settings: Settings) -> Learned:
-    """What a head must have in common with who reads with it."""
-    own = hash_value([settings.layers, settings.hidden, settings.rank])
-    return Learned(settings.model, fingerprint_model(settings.model), own)
+def pupils(
+    lessons: Lessons, settings: Settings, config: TuneConfig, open_learner: Callable[[str], Learner]
+) -> Callable[[], TowersPupil]:
+    """What opens a pupil for each fold (`rewrite.simulators.base`); texts and explanations are read once for all."""
+    material = cache(lambda: Material(_open_states(settings), lessons))
+    return lambda: TowersPupil(settings, material(), config.seed)
 
 
 @lru_cache(maxsize=1)

@@ -41,6 +41,14 @@ class Queries:
     bias: Float[Tensor, " latent"]
 
 
+@dataclass(frozen=True)
+class Keys:
+    """What a text offers at each position."""
+
+    matched: Float[Tensor, "position rank"]
+    free: Float[Tensor, "position rank"]
+
+
 class Head(nn.Module):
     """See the module. `width` is that of the states on both sides, which are brought to size 1 by `spread`."""
 
@@ -68,13 +76,17 @@ class Head(nn.Module):
         gates = self.gate(seen)[..., 0].masked_fill(absent, NEVER)
         return Queries(F.normalize(self.query(seen), dim=-1), gates, self.free(seen[:, 0]), self.bias(seen[:, 0])[:, 0])
 
-    def forward(self, states: Float[Tensor, "position width"], queries: Queries) -> Float[Tensor, "latent position"]:
+    def hold(self, states: Float[Tensor, "position width"]) -> Keys:
+        """What a text offers at each position."""
+        matched, free = self.text(states.float() / self.spread).split(self.rank, dim=-1)
+        return Keys(F.normalize(matched, dim=-1), free)
+
+    def forward(self, keys: Keys, queries: Queries) -> Float[Tensor, "latent position"]:
         """The logit of each latent's strength, as a share of its maximum, at each position."""
-        keys, free = self.text(states.float() / self.spread).split(self.rank, dim=-1)
         latents, tokens, rank = queries.matched.shape
-        near = (queries.matched.reshape(-1, rank) @ F.normalize(keys, dim=-1).T).reshape(latents, tokens, -1)
+        near = (queries.matched.reshape(-1, rank) @ keys.matched.T).reshape(latents, tokens, -1)
         matched = (self.sharpness * near + queries.gates[..., None]).logsumexp(dim=1)
-        logits: Tensor = matched + queries.free @ free.T / math.sqrt(rank) + queries.bias[:, None]
+        logits: Tensor = matched + queries.free @ keys.free.T / math.sqrt(rank) + queries.bias[:, None]
         return logits
 
 
@@ -97,14 +109,15 @@ def ask(head: Head, told: Sequence[Float[np.ndarray, "_ width"]], width: int) ->
 
 
 def read(
-    head: Head, states: Float[np.ndarray, "position width"], queries: Queries
-) -> Float[np.ndarray, "position latent"]:
-    """Strengths on the scale 0 to 9, a part of the positions at a time."""
-    latents, tokens = queries.gates.shape
-    size = max(1, CHUNK // (latents * tokens))
-    parts = [np.zeros((0, latents), dtype=np.float32)]
+    head: Head, states: Float[np.ndarray, "position width"], asked: Sequence[Queries]
+) -> list[Float[np.ndarray, "position latent"]]:
+    """Strengths on the scale 0 to 9 for each of the queries, a part of the positions at a time."""
+    size = max(1, CHUNK // max(queries.gates.numel() for queries in asked))
+    found = [np.zeros((len(states), len(queries.gates)), dtype=np.float32) for queries in asked]
     with torch.inference_mode():
+        head.eval()
         for begin in range(0, len(states), size):
-            part = torch.from_numpy(states[begin : begin + size]).to(head.first.device)
-            parts.append(TOP * head.eval()(part, queries).sigmoid().T.float().cpu().numpy())
-    return np.concatenate(parts)
+            keys = head.hold(torch.from_numpy(states[begin : begin + size]).to(head.first.device))
+            for values, queries in zip(found, asked, strict=True):
+                values[begin : begin + size] = TOP * head(keys, queries).sigmoid().T.cpu().numpy()
+    return found

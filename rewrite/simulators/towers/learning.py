@@ -21,9 +21,11 @@ from tqdm import tqdm
 from rewrite.config import Place, Section, TuneConfig
 from rewrite.engines import learning
 from rewrite.engines.base import States
+from rewrite.engines.encoding import fingerprint_model
+from rewrite.run.files import hash_value
 from rewrite.simulators.examples import Example, Lessons
 from rewrite.simulators.towers.head import Head, ask, pad, read
-from rewrite.simulators.tuning import Step
+from rewrite.simulators.tuning import Learned, Step
 
 HEAD = "head.safetensors"
 TOWERS = 7
@@ -65,7 +67,13 @@ class Settings(Section):
         return not self.adapter
 
 
-class Library:
+def learned_with(settings: Settings) -> Learned:
+    """What a head must have in common with who reads with it."""
+    shape = hash_value([settings.layers, settings.hidden, settings.rank])
+    return Learned(settings.model, fingerprint_model(settings.model), shape)
+
+
+class Material:
     """The states of texts and explanations that a head learns from, read once."""
 
     def __init__(self, states: States, lessons: Lessons) -> None:
@@ -87,15 +95,20 @@ class Library:
 class TowersPupil:
     """A head that learns (`rewrite.simulators.tuning.Pupil`)."""
 
-    def __init__(self, settings: Settings, library: Library, seed: int) -> None:
+    def __init__(self, settings: Settings, material: Material, seed: int) -> None:
         torch.manual_seed(seed)
-        self.settings, self.library, self.seed = settings, library, seed
-        self.head = Head(library.states.width, settings.hidden, settings.rank).to(settings.device)
-        some = library.text[:: max(1, len(library.text) // 4096)].astype(np.float32)
+        self.settings, self.material, self.seed = settings, material, seed
+        self.head = Head(material.states.width, settings.hidden, settings.rank).to(settings.device)
+        some = material.text[:: max(1, len(material.text) // 4096)].astype(np.float32)
         self.head.spread.copy_(torch.from_numpy(np.sqrt((some**2).mean(0)) + 1e-6))
         self.weights = dict(self.head.named_parameters())
         self.optimizer = torch.optim.AdamW(self.head.parameters(), weight_decay=0.05)
         self.steps, self.tokens = 0, 0
+
+    @property
+    def learned(self) -> Learned:
+        """See `Pupil.learned`."""
+        return learned_with(self.settings)
 
     def spent(self, config: TuneConfig) -> float:
         """See `Pupil.spent`."""
@@ -107,17 +120,12 @@ class TowersPupil:
         torch.manual_seed(int(generator.integers(1 << 62)))
         latents = generator.choice(lessons.teachers(fold), self.settings.latents).tolist()
         places, truth = self._draw(lessons, latents, generator)
-        told = [self._leave_out(self.library.explanations[latent], lessons, generator) for latent in latents]
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        told = [self._leave_out(self.material.explanations[latent], lessons, generator) for latent in latents]
         self.head.train()
-        queries = self.head.ask(*pad(told, self.library.states.width, self.settings.device))
-        logits = self.head(self._tensor(self.library.text[places]), queries)
+        queries = self.head.ask(*pad(told, self.material.states.width, self.settings.device))
+        logits = self.head(self.head.hold(self._tensor(self.material.text[places])), queries)
         loss = F.binary_cross_entropy_with_logits(logits, self._tensor(truth.T))
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
-        self.optimizer.step()
+        learning.step(loss, self.optimizer, rate)
         self.steps, self.tokens = self.steps + 1, self.tokens + len(places)
         return Step(float(loss.detach()), frozenset(latents))
 
@@ -145,11 +153,11 @@ class TowersPupil:
         """See `Pupil.read`."""
         found = []
         for group in groups:
-            told = self.library.explanations[group[0].latent]
-            queries = ask(self.head, [told], self.library.states.width)
+            told = self.material.explanations[group[0].latent]
+            queries = ask(self.head, [told], self.material.states.width)
             for example in group:
-                states = self.library.window(example.tokens)[example.asked]
-                found.append(read(self.head, states, queries)[:, 0].astype(np.float64))
+                states = self.material.window(example.tokens)[example.asked]
+                found.append(read(self.head, states, [queries])[0][:, 0].astype(np.float64))
         return found
 
     def _tensor(self, array: np.ndarray) -> Tensor:
