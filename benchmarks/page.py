@@ -33,6 +33,7 @@ from pathlib import Path
 from makers.big_run import big_config
 from rewrite.stages import report
 from rewrite.run.store import Run
+from rewrite.text.corpus import SPLITS
 with Run(Path(sys.argv[1])) as run:
     run.begin("k", ())
     report.run(big_config(), run)
@@ -81,14 +82,14 @@ def compare_search(folder: Path) -> Iterator[str]:
     from rewrite.simulators.strengths import Simulations
     from rewrite.statistics.curves import load_curves
 
-    store = ActivationStore(folder / "2_activations")
+    store = ActivationStore(folder / "2_activations", SPLITS)
     simulations = Simulations(folder / "4_simulations", store.latents)
     curves = load_curves(folder / "5_calibration.safetensors")
     ours = seconds(partial(find_sights, store, simulations, curves), repeats=1)
-    shards = [store.load(name) for name in store.shards("test")]
+    shards = [store.test.load(name) for name in store.test.shards]
     truth = csc_array(vstack([shard.activations for shard in shards]))
     said = csc_array(
-        vstack([simulations.strengths(n, len(s.text.ids)) for n, s in zip(store.shards("test"), shards, strict=True)])
+        vstack([simulations.strengths(n, len(s.text.ids)) for n, s in zip(store.test.shards, shards, strict=True)])
     )
     windows = np.repeat(
         np.arange(sum(len(s.documents) for s in shards)), np.concatenate([np.diff(s.text.starts) for s in shards])

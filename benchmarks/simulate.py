@@ -13,6 +13,7 @@ from rewrite.engines.base import Engine
 from rewrite.explainers.explanations import load_explanations
 from rewrite.run import plugins
 from rewrite.stages.simulate import TrueActivations
+from rewrite.text.corpus import SPLITS
 from rewrite.text.windows import Text
 
 
@@ -24,13 +25,13 @@ def nobody(model: str) -> Engine:
 def bench() -> Iterator[str]:
     """All latents on every test shard; the naive way gives the same simulator one latent and one window at a time."""
     folder = finished_run()
-    store = ActivationStore(folder / "2_activations")
+    store = ActivationStore(folder / "2_activations", SPLITS)
     explanations = load_explanations(folder / "3_explanations.jsonl")
     module = plugins.load("simulators", "patterns")
     settings = plugins.settings("simulators", "patterns", {})
     peek = TrueActivations(store)
     simulator = module.build(explanations, store.latents, settings, peek, nobody)
-    texts = [store.load(shard).text for shard in store.shards("test")]
+    texts = [store.test.load(shard).text for shard in store.test.shards]
     predictions = sum(len(text.ids) for text in texts) * store.latents
     fast = predictions / seconds(lambda: [simulator.simulate(text) for text in texts])
     yield f"{fast / 1e6:,.0f} million predictions a second ({predictions / 1e6:,.0f} million predictions)"

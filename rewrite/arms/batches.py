@@ -1,6 +1,7 @@
 """What stands at the hookpoint while a test batch is worked on: the fitted calibrator, and batches of windows.
 
-1. `fit` reads the calibrate split: a tally of strengths and true activations, and the calibrator made from it.
+1. `fit` is given the calibrate split and nothing else: a tally of strengths and true activations, and the calibrator
+   made from it.
 2. `splice` puts coder, calibrator and means together into the `Splicer` that knows every arm.
 3. `walk_shards` shows a split as it was simulated, `read_batches` runs its windows once up to the hookpoint.
 4. `losses_of` runs the rest of the model with what an arm writes there.
@@ -21,7 +22,7 @@ from rewrite.arms.calibrate import CALIBRATORS, Calibrator, Pair, Tally, forget,
 from rewrite.arms.controls import Source
 from rewrite.arms.probes import Reader, list_context
 from rewrite.arms.splice import Splicer, Written
-from rewrite.coder.activations import ActivationStore, Shard
+from rewrite.coder.activations import Shard, Split
 from rewrite.coder.coder import Coder
 from rewrite.config import Config
 from rewrite.simulators.strengths import Simulations
@@ -32,53 +33,44 @@ from rewrite.text.windows import pad_windows
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the calibrate split says: the tally, the calibrator, and the latents without any prediction, with why."""
+    """What the calibrate split says: the tally, the calibrator, and the module's mean output."""
 
     tally: Tally
     calibrator: Calibrator
-    missing: dict[int, str]
-
-    @property
-    def absent(self) -> Bool[np.ndarray, " latent"]:
-        """The latents without any prediction."""
-        return np.isin(np.arange(len(self.tally.mean)), list(self.missing))
+    mean_output: Float[np.ndarray, " d"]
 
 
-def fit(config: Config, store: ActivationStore, simulations: Simulations, source: Source | None = None) -> Fitted:
+def fit(config: Config, calibrate: Split, simulations: Simulations, source: Source | None = None) -> Fitted:
     """Fit the calibrator that the config names on the calibrate split, for a control's strengths if one is given."""
-    missing = simulations.missing(store.shards("calibrate") + store.shards("test"))
-    absent = np.isin(np.arange(store.latents), list(missing))
-    fitted = tally(walk_pairs(store, simulations, "calibrate", source), store.latents, simulations.scale)
+    absent = simulations.absent(calibrate.shards)
+    fitted = tally(walk_pairs(calibrate, simulations, source), calibrate.latents, simulations.scale)
     fitted = forget(fitted, absent | ~simulations.rewritten)
-    return Fitted(fitted, CALIBRATORS[config.calibrator](fitted), missing)
+    return Fitted(fitted, CALIBRATORS[config.calibrator](fitted), calibrate.mean_output())
 
 
 def splice(
-    store: ActivationStore,
-    simulations: Simulations,
     fitted: Fitted,
+    simulations: Simulations,
     coder: Coder,
+    absent: Bool[np.ndarray, " latent"],
     readers: Mapping[str, Reader] | None = None,
 ) -> Splicer:
-    """The splicer in which latents without a prediction rest at their mean."""
+    """The splicer in which latents that are `absent`, without a prediction in some shard, rest at their mean."""
     calibrator, rewritten = fitted.calibrator, simulations.rewritten
-    splicer = Splicer(coder, calibrator, fitted.tally, store.mean_output(), rewritten, readers)
-    splicer.replace_missing(fitted.absent)
+    splicer = Splicer(coder, calibrator, fitted.tally, fitted.mean_output, rewritten, readers)
+    splicer.replace_missing(absent)
     return splicer
 
 
-def walk_shards(store: ActivationStore, simulations: Simulations, split: str) -> Iterator[tuple[str, Shard]]:
+def walk_shards(split: Split, simulations: Simulations) -> Iterator[tuple[str, Shard]]:
     """The shards of a split by name, their text with the positions that were simulated."""
-    for name in store.shards(split):
-        shard = store.load(name)
+    for name, shard in split.walk():
         yield name, replace(shard, text=simulations.show(name, shard.text))
 
 
-def walk_pairs(
-    store: ActivationStore, simulations: Simulations, split: str, source: Source | None = None
-) -> Iterator[Pair]:
+def walk_pairs(split: Split, simulations: Simulations, source: Source | None = None) -> Iterator[Pair]:
     """Truth and strengths, the simulator's unless a source is given, on each shard's simulated positions."""
-    for name, shard in walk_shards(store, simulations, split):
+    for name, shard in walk_shards(split, simulations):
         counted = shard.text.counted()
         strengths = simulations.strengths(name, len(counted))
         if source is not None:
@@ -86,9 +78,9 @@ def walk_pairs(
         yield Pair(shard.activations[counted], strengths[counted])
 
 
-def document_pairs(store: ActivationStore, simulations: Simulations, split: str) -> Iterator[Pair]:
+def document_pairs(split: Split, simulations: Simulations) -> Iterator[Pair]:
     """Truth and strengths on the simulated positions of each document of a split that has some."""
-    for name, shard in walk_shards(store, simulations, split):
+    for name, shard in walk_shards(split, simulations):
         counted = shard.text.counted()
         strengths = simulations.strengths(name, len(counted))
         owner = np.where(counted, np.repeat(shard.documents, np.diff(shard.text.starts)), -1)
@@ -149,12 +141,12 @@ def walk_batches(
     config: Config,
     subject: Subject,
     splicer: Splicer,
-    store: ActivationStore,
+    test: Split,
     simulations: Simulations,
     documents: Int[np.ndarray, " chosen"],
 ) -> Iterator[Batch]:
     """The simulated windows of these test documents, `config.batch` at a time."""
-    for name, shard in walk_shards(store, simulations, "test"):
+    for name, shard in walk_shards(test, simulations):
         windows = simulated_windows(shard)
         windows = windows[np.isin(shard.documents[windows], documents)]
         if len(windows):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from rewrite.arms.attribution import Errors, alone_losses, attribute, integrate
 from rewrite.arms.batches import Batch, losses_of, walk_batches, walk_shards
 from rewrite.arms.splice import Arm, Splicer
-from rewrite.coder.activations import ActivationStore
+from rewrite.coder.activations import Split
 from rewrite.config import Config, UserError
 from rewrite.simulators.strengths import Simulations
 from rewrite.subject.subject import Subject
@@ -78,14 +78,14 @@ class Meter:
     config: Config
     subject: Subject
     splicer: Splicer
-    store: ActivationStore
+    test: Split
     simulations: Simulations
     simulated: Bool[np.ndarray, " latent"]
 
     def documents(self) -> Int[np.ndarray, " document"]:
         """The test documents that costs are taken on: those with a scored token, or as many of them as are wanted."""
         scored = []
-        for _, shard in walk_shards(self.store, self.simulations, "test"):
+        for _, shard in walk_shards(self.test, self.simulations):
             followed = shard.text.counted()
             followed[shard.text.starts[1:] - 1] = False
             scored.append(np.unique(np.repeat(shard.documents, np.diff(shard.text.starts))[followed]))
@@ -97,7 +97,7 @@ class Meter:
 
     def batches(self, documents: np.ndarray, what: str) -> Iterator[Batch]:
         """The windows of some documents, with a bar."""
-        walked = walk_batches(self.config, self.subject, self.splicer, self.store, self.simulations, documents)
+        walked = walk_batches(self.config, self.subject, self.splicer, self.test, self.simulations, documents)
         with tqdm(desc=what, unit=" windows", disable=None) as progress:
             for batch in walked:
                 yield batch

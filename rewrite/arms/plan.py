@@ -25,7 +25,7 @@ from rewrite.arms.calibrate import Tally
 from rewrite.arms.controls import DRAWN, MIXTURES, NEEDED, Random, Shuffled, Source, Unread, derange
 from rewrite.arms.probes import LinearProbe, Reader, fit_probe, fit_table
 from rewrite.arms.splice import FIXED_ARMS, Arm, Splicer
-from rewrite.coder.activations import ActivationStore
+from rewrite.coder.activations import Split
 from rewrite.coder.coder import Coder
 from rewrite.config import Config, UserError
 from rewrite.simulators.strengths import Simulations
@@ -83,7 +83,7 @@ def plan_draws(
     """The controls with strengths of their own: those that are drawn, one arm a seed, and `unread` where a reader was
     tuned. With fewer than two latents to shuffle there is no `shuffled`."""
     arms = []
-    if "unread" in config.evaluate.controls and read.simulations.unread(read.store.shards("test")[0]) is not None:
+    if "unread" in config.evaluate.controls and read.simulations.unread(read.split.shards[0]) is not None:
         arms.append(PlannedArm(Arm("unread"), simulated, read.calibrate(Unread(read.simulations, known))))
     for name in DRAWN:
         if name not in config.evaluate.controls or (name == "shuffled" and known.sum() < 2):
@@ -99,29 +99,29 @@ class Controls:
     """Calibrates a control's strengths as the simulator's were: the same split, latents and kind of calibrator."""
 
     config: Config
-    store: ActivationStore
+    split: Split
+    """The calibrate split."""
     simulations: Simulations
     coder: Coder
     fitted: Tally
     """The simulator's own tally."""
+    absent: Bool[np.ndarray, " latent"]
 
     def calibrate(self, source: Source) -> Control:
         """Fit a calibrator to the control's strengths on the calibrate split."""
-        fitted = fit(self.config, self.store, self.simulations, source)
-        return Control(source, splice(self.store, self.simulations, fitted, self.coder))
+        fitted = fit(self.config, self.split, self.simulations, source)
+        return Control(source, splice(fitted, self.simulations, self.coder, self.absent))
 
 
-def fit_readers(config: Config, subject: Subject, store: ActivationStore, device: torch.device) -> dict[str, Reader]:
+def fit_readers(config: Config, subject: Subject, train: Split, device: torch.device) -> dict[str, Reader]:
     """The readers that the config asks for, fitted on the train split."""
     readers: dict[str, Reader] = {}
     embedding: Any = subject.model.get_input_embeddings()
     embeddings: Tensor = embedding.weight.detach()
     if "token_table" in config.evaluate.controls:
-        shards = (store.load(name) for name in store.shards("train"))
-        readers["token_table"] = fit_table(shards, len(embeddings), store.latents)
+        readers["token_table"] = fit_table((shard for _, shard in train.walk()), len(embeddings), train.latents)
     if "linear_probe" in config.evaluate.controls:
-        shards = (store.load(name) for name in store.shards("train"))
-        documents = sum(len(names) for names in store.names("train"))
-        probe: LinearProbe = fit_probe(shards, embeddings, documents, store.latents)
+        shards = (shard for _, shard in train.walk())
+        probe: LinearProbe = fit_probe(shards, embeddings, len(train.names), train.latents)
         readers["linear_probe"] = probe.to(device)
     return readers

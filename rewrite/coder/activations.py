@@ -8,11 +8,13 @@ means.safetensors               output: the module's mean output on the calibrat
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy.sparse import csc_array, csr_array, vstack
 
 from rewrite.run.files import load_arrays, read_json, save_arrays
@@ -29,11 +31,52 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class ActivationStore:
-    """Reads the shards of a finished `2_activations`."""
+class Split:
+    """One split of a finished `2_activations`. Who is given one reads that split, and has no way to another."""
 
     folder: Path
-    index: dict[str, object] = field(init=False)
+    name: str
+    documents: tuple[tuple[str, ...], ...]
+    """The names of each shard's documents."""
+    vocabulary: tuple[str, ...]
+    pieces: Pieces
+    latents: int
+
+    @property
+    def shards(self) -> list[str]:
+        """The names of its shards, in order."""
+        return [f"{self.name}-{number:05d}" for number in range(len(self.documents))]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its documents, in order."""
+        return [name for shard in self.documents for name in shard]
+
+    def load(self, shard: str) -> Shard:
+        """One of its shards."""
+        assert shard in self.shards, f"{shard}: not of the split {self.name}"
+        arrays = load_arrays(self.folder / f"{shard}.safetensors")
+        text = Text(arrays["ids"], arrays["starts"], self.vocabulary, pieces=self.pieces)
+        return Shard(text, arrays["documents"], unpack_sparse(arrays, (len(text.ids), self.latents)))
+
+    def walk(self) -> Iterator[tuple[str, Shard]]:
+        """Its shards by name, one at a time."""
+        for name in self.shards:
+            yield name, self.load(name)
+
+    def mean_output(self) -> Float[np.ndarray, " d"]:
+        """The module's mean output over the counted positions, which is kept of the calibrate split alone."""
+        assert self.name == "calibrate", f"the mean output is the calibrate split's, not that of {self.name}"
+        return load_arrays(self.folder / "means.safetensors")["output"]
+
+
+@dataclass(frozen=True)
+class ActivationStore:
+    """A finished `2_activations`, of which `may` be read: a stage names its splits once, and reads no other."""
+
+    folder: Path
+    may: tuple[str, ...]
+    index: dict[str, Any] = field(init=False)
     vocabulary: tuple[str, ...] = field(init=False)
     pieces: Pieces = field(init=False)
     latents: int = field(init=False)
@@ -46,34 +89,36 @@ class ActivationStore:
         object.__setattr__(self, "pieces", pieces)
         object.__setattr__(self, "latents", int(index["latents"]))
 
-    def names(self, split: str) -> list[list[str]]:
-        """The names of each shard's documents."""
-        splits: dict[str, list[list[str]]] = self.index["splits"]  # type: ignore[assignment]
-        return splits[split]
+    def split(self, name: str) -> Split:
+        """What may be read of a split."""
+        assert name in self.may, f"the split {name} is not read here, only {' and '.join(self.may)}"
+        documents = tuple(tuple(names) for names in self.index["splits"][name])
+        return Split(self.folder, name, documents, self.vocabulary, self.pieces, self.latents)
 
-    def shards(self, split: str) -> list[str]:
-        """The names of a split's shards, in order."""
-        return [f"{split}-{number:05d}" for number in range(len(self.names(split)))]
+    @property
+    def train(self) -> Split:
+        """What coder, explanations and readers are made from."""
+        return self.split("train")
 
-    def load(self, shard: str) -> Shard:
-        """One shard."""
-        arrays = load_arrays(self.folder / f"{shard}.safetensors")
-        text = Text(arrays["ids"], arrays["starts"], self.vocabulary, pieces=self.pieces)
-        return Shard(text, arrays["documents"], unpack_sparse(arrays, (len(text.ids), self.latents)))
+    @property
+    def calibrate(self) -> Split:
+        """What calibrators are fitted on, and latents ordered by."""
+        return self.split("calibrate")
 
-    def mean_output(self) -> np.ndarray:
-        """The module's mean output over the counted positions of the calibrate split, [d]."""
-        return load_arrays(self.folder / "means.safetensors")["output"]
+    @property
+    def test(self) -> Split:
+        """What losses are taken on."""
+        return self.split("test")
 
 
-def gather_evidence(store: ActivationStore) -> Evidence:
+def gather_evidence(train: Split) -> Evidence:
     """The train split as one text, its activations by latent."""
-    shards = [store.load(name) for name in store.shards("train")]
+    shards = [shard for _, shard in train.walk()]
     ids = np.concatenate([s.text.ids for s in shards])
     lengths = np.concatenate([np.diff(s.text.starts) for s in shards])
     starts = np.concatenate([[0], np.cumsum(lengths)])
     activations = vstack([s.activations for s in shards], format="csc")
-    return Evidence(Text(ids, starts, store.vocabulary, pieces=store.pieces), activations)
+    return Evidence(Text(ids, starts, train.vocabulary, pieces=train.pieces), activations)
 
 
 def save_shard(folder: Path, name: str, shard: Shard) -> None:

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy.sparse import csr_array
 
-from rewrite.coder.activations import ActivationStore, Shard
+from rewrite.coder.activations import ActivationStore, Shard, Split
 from rewrite.display.escaping import markdown
 from rewrite.explainers.explanations import load_explanations
 from rewrite.exports.base import author, public, sound
@@ -51,9 +51,8 @@ def write(run: Finished, folder: Path) -> list[str]:
     counts = {"predictions": 0, "windows": 0}
     for config in (*counts, "explanations"):
         (folder / config).mkdir()
-    shards = source.store.shards("test")
-    for number, name in enumerate(shards):
-        shard = source.store.load(name)
+    shards = source.test.shards
+    for number, (name, shard) in enumerate(source.test.walk()):
         tables = {"predictions": source.predictions(name, shard), "windows": source.windows(name, shard)}
         for config, table in tables.items():
             counts[config] += table.num_rows
@@ -72,29 +71,25 @@ def _write_table(table: pa.Table, file: Path) -> None:
 
 def open_source(run: Finished) -> Source:
     """What the run says of its test split."""
-    store = ActivationStore(run.path("2_activations"))
+    store = ActivationStore(run.path("2_activations"), ("calibrate", "test"))
     simulations = Simulations(run.path("4_simulations"), store.latents)
-    missing = simulations.missing(store.shards("calibrate") + store.shards("test"))
-    names = [name for shard in store.names("test") for name in shard]
-    absent = np.isin(np.arange(store.latents), list(missing))
-    return Source(store, simulations, load_curves(run.path("5_calibration.safetensors")), absent, names)
+    absent = simulations.absent(store.calibrate.shards + store.test.shards)
+    return Source(store.test, simulations, load_curves(run.path("5_calibration.safetensors")), absent)
 
 
 @dataclass(frozen=True)
 class Source:
     """Truth and simulations of the test split, with the calibration they were scored by."""
 
-    store: ActivationStore
+    test: Split
     simulations: Simulations
     curves: Curves
     absent: Bool[np.ndarray, " latent"]
     """Latents without any prediction: their rows say nothing of strengths."""
-    names: list[str]
-    """The test documents."""
 
     def predictions(self, name: str, shard: Shard) -> pa.Table:
         """The rows of one shard, in the order of the text."""
-        latents = self.store.latents
+        latents = self.test.latents
         counted = self.simulations.show(name, shard.text).counted()
         truth = _entries(shard.activations, counted, self.simulations.rewritten)
         said = _entries(self.simulations.strengths(name, len(counted)), counted, self.simulations.rewritten)
@@ -104,10 +99,10 @@ class Source:
         window = np.repeat(np.arange(len(shard.documents)), np.diff(shard.text.starts))[row]
         return pa.table(
             {
-                "document": _texts(self.names, shard.documents[window]),
+                "document": _texts(self.test.names, shard.documents[window]),
                 "window": pa.array(_ordinals(shard)[window], pa.int32()),
                 "position": pa.array(row - shard.text.starts[window], pa.int32()),
-                "token": _texts(self.store.vocabulary, shard.text.ids[row]),
+                "token": _texts(self.test.vocabulary, shard.text.ids[row]),
                 "latent": pa.array(latent, pa.int32()),
                 "true": pa.array(_look_up(*truth, key), pa.float32()),
                 "strength": pa.array(strength, pa.float32(), from_pandas=True),
@@ -122,9 +117,9 @@ class Source:
         ends = pa.array(shard.text.starts, pa.int32())
         return pa.table(
             {
-                "document": _texts(self.names, shard.documents),
+                "document": _texts(self.test.names, shard.documents),
                 "window": pa.array(_ordinals(shard), pa.int32()),
-                "tokens": pa.ListArray.from_arrays(ends, _texts(self.store.vocabulary, shard.text.ids)),
+                "tokens": pa.ListArray.from_arrays(ends, _texts(self.test.vocabulary, shard.text.ids)),
                 "simulated": pa.ListArray.from_arrays(ends, pa.array(counted, pa.bool_())),
             }
         )
@@ -202,8 +197,8 @@ def describe(run: Finished, source: Source, explanations: pa.Table, counts: dict
         verdict=read_json(run.path("6_stats.json"))["verdict"]["sentence"],
         scale=source.curves.scale,
         counts=counts,
-        documents=len(source.names),
-        latents=source.store.latents,
+        documents=len(source.test.names),
+        latents=source.test.latents,
         absent=int((source.absent & source.simulations.rewritten).sum()),
         scores=[name for name in SCORES if name in explanations.column_names],
         meanings=SCORES,

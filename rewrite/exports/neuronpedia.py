@@ -108,7 +108,7 @@ class Place:
         layer = re.search(r"\.(\d+)(\.mlp)?$", hookpoint)
         assert layer is not None, f"{hookpoint} names no layer"
         module = "mlp" if layer[2] else "res"
-        width = ActivationStore(run.path("2_activations")).latents
+        width = ActivationStore(run.path("2_activations"), ()).latents
         model = _slug(public(run, "subject").rpartition("/")[2], "._")
         return cls(model or "subject", f"{_slug(run.name) or 'run'}-{module}-{width}", int(layer[1]))
 
@@ -161,16 +161,15 @@ class Shown:
     """The train split in the windows that the corpus was cut into."""
 
     def __init__(self, run: Finished) -> None:
-        self.store = ActivationStore(run.path("2_activations"))
-        evidence = gather_evidence(self.store)
+        self.train = ActivationStore(run.path("2_activations"), ("train",)).train
+        evidence = gather_evidence(self.train)
         self.windows = Windows(evidence, int(np.diff(evidence.text.starts).max()))
         self.corpus = public(run, "corpus.source")
 
     @cached_property
     def documents(self) -> list[str]:
         """Whose each window is."""
-        names = [name for shard in self.store.names("train") for name in shard]
-        return [names[i] for shard in self.store.shards("train") for i in self.store.load(shard).documents]
+        return [self.train.names[i] for _, shard in self.train.walk() for i in shard.documents]
 
     @cached_property
     def positions(self) -> int:

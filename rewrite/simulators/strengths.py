@@ -76,6 +76,10 @@ class Simulations:
             found |= {int(k): v for k, v in read_json(self.folder / f"{shard}.json")["missing"].items()}
         return found
 
+    def absent(self, shards: Sequence[str]) -> Bool[np.ndarray, " latent"]:
+        """The latents without any prediction in some shard."""
+        return np.isin(np.arange(self.latents), list(self.missing(shards)))
+
     def faults(self, shards: Sequence[str]) -> Counter[str]:
         """Single predictions that are missing, by the kind of failure."""
         found: Counter[str] = Counter()

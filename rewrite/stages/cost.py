@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from rewrite.arms.batches import Fitted, document_pairs, fit, splice
 from rewrite.arms.controls import find_threshold
 from rewrite.arms.latent_costs import Meter
-from rewrite.coder.activations import ActivationStore
+from rewrite.coder.activations import ActivationStore, Split
 from rewrite.coder.coder import load_coder
 from rewrite.config import Config
 from rewrite.run.files import write_json
@@ -41,21 +41,22 @@ Row = dict[str, Any]
 
 def run(config: Config, run: Run) -> None:
     """Write `5_costs.parquet` and `5_costs.json`."""
-    store = ActivationStore(run.path("2_activations"))
+    store = ActivationStore(run.path("2_activations"), ("calibrate", "test"))
     simulations = Simulations(run.path("4_simulations"), store.latents)
-    fitted = fit(config, store, simulations)
+    fitted = fit(config, store.calibrate, simulations)
+    absent = simulations.absent(store.calibrate.shards + store.test.shards)
     rewritten = simulations.rewritten
-    left_out = fitted.absent if config.evaluate.missing == "leave_out" else np.zeros_like(fitted.absent)
+    left_out = absent if config.evaluate.missing == "leave_out" else np.zeros_like(absent)
     coder = load_coder(run.path("1_coder"), config.hookpoint).to(torch.device(config.device))
-    splicer = splice(store, simulations, fitted, coder)
-    meter = Meter(config, load_subject(config), splicer, store, simulations, rewritten & ~left_out)
+    splicer = splice(fitted, simulations, coder, absent)
+    meter = Meter(config, load_subject(config), splicer, store.test, simulations, rewritten & ~left_out)
     ledger = meter.attribute()
     value = ledger.nats.sum(0) / ledger.tokens.sum()
     check = draw_check(value, meter.simulated, config.cost.check, config.cost.seed)
     measured = meter.measure_alone(np.concatenate([check["most"], check["drawn"]]), ledger)
     alpha = config.analyse.alpha
     costs, alone = summarise(ledger.nats, ledger.tokens, alpha), summarise(measured, ledger.tokens, alpha)
-    firings = count_test_firings(store, simulations, fitted)
+    firings = count_test_firings(store.test, simulations, fitted, rewritten & ~absent)
     scores = read_scores(run.path("4_scores.parquet")) | {"density": fitted.tally.density, "size": ledger.sizes()}
     with run.writing("5_costs.parquet") as path:
         columns = _cost_columns(costs, alone) | scores | _firing_columns(firings)
@@ -70,12 +71,12 @@ def run(config: Config, run: Run) -> None:
         write_json(path, content)
 
 
-def count_test_firings(store: ActivationStore, simulations: Simulations, fitted: Fitted) -> Firings:
-    """Count on every simulated position of the test split; latents without a prediction are not pooled."""
-    counted = simulations.rewritten & ~fitted.absent
-    threshold = find_threshold(fitted.calibrator, simulations.scale, store.latents)
-    pairs = document_pairs(store, simulations, "test")
-    return count_firings(pairs, fitted.calibrator, threshold, counted)
+def count_test_firings(
+    test: Split, simulations: Simulations, fitted: Fitted, counted: Bool[np.ndarray, " latent"]
+) -> Firings:
+    """Count on every simulated position of the test split; latents without a prediction are not `counted`."""
+    threshold = find_threshold(fitted.calibrator, simulations.scale, test.latents)
+    return count_firings(document_pairs(test, simulations), fitted.calibrator, threshold, counted)
 
 
 def read_scores(path: Path) -> dict[str, Float[np.ndarray, " latent"]]:

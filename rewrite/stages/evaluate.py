@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from rewrite.arms.batches import (
 from rewrite.arms.controls import find_threshold
 from rewrite.arms.plan import Control, Controls, PlannedArm, fit_readers, plan_arms, plan_draws
 from rewrite.arms.splice import Arm, Splicer
-from rewrite.coder.activations import ActivationStore
+from rewrite.coder.activations import ActivationStore, Split
 from rewrite.coder.coder import load_coder
 from rewrite.config import Config, UserError
 from rewrite.run.store import Run
@@ -52,30 +52,32 @@ from rewrite.subject.subject import Subject, load_subject
 
 def run(config: Config, run: Run) -> None:
     """Write what the calibrate split says of the latents, how that holds on the test split, and the losses there."""
-    store = ActivationStore(run.path("2_activations"))
+    store = ActivationStore(run.path("2_activations"), ("train", "calibrate", "test"))
     simulations = Simulations(run.path("4_simulations"), store.latents)
-    fitted = fit(config, store, simulations)
-    absent, rewritten = fitted.absent, simulations.rewritten
-    pairs = walk_pairs(store, simulations, "test")
+    fitted = fit(config, store.calibrate, simulations)
+    everywhere = store.calibrate.shards + store.test.shards
+    missing, absent, rewritten = simulations.missing(everywhere), simulations.absent(everywhere), simulations.rewritten
+    pairs = walk_pairs(store.test, simulations)
     measured = measure(pairs, fitted.calibrator, simulations.scale, rewritten & ~absent)
     with run.writing("5_latents.parquet") as path:
-        mass = measure_mass(store, simulations)
-        pq.write_table(latent_table(fitted, rewritten, measured.missing_shares, mass), path)
+        mass = measure_mass(store.test, simulations)
+        pq.write_table(latent_table(fitted, missing, rewritten, measured.missing_shares, mass), path)
     with run.writing("5_calibration.safetensors") as path:
         save_curves(path, draw_curves(fitted, measured))
 
     subject = load_subject(config)
     device = torch.device(config.device)
     coder = load_coder(run.path("1_coder"), config.hookpoint).to(device)
-    splicer = splice(store, simulations, fitted, coder, fit_readers(config, subject, store, device))
+    splicer = splice(fitted, simulations, coder, absent, fit_readers(config, subject, store.train, device))
     left_out = absent if config.evaluate.missing == "leave_out" else np.zeros_like(absent)
     chosen = np.flatnonzero(rewritten)
     explained = read_scores(run.path("4_scores.parquet"), config.evaluate.order_by)
     best = chosen[order_latents(explained[chosen], ~absent[chosen])]
     arms = plan_arms(config, coder, best, left_out)
-    drawn = Controls(config, store, simulations, coder, fitted.tally)
+    drawn = Controls(config, store.calibrate, simulations, coder, fitted.tally, absent)
     arms += plan_draws(config, rewritten & ~absent, rewritten & ~left_out, drawn)
-    scores = Scorer(config, subject, splicer, arms).score(store, simulations)
+    frequencies = train_frequencies(store.train)
+    scores = Scorer(config, subject, splicer, arms).score(store.test, simulations, frequencies)
     with run.writing("5_losses.parquet") as path:
         pq.write_table(scores.losses, path)
     with run.writing("5_places.parquet") as path:
@@ -90,7 +92,11 @@ def draw_curves(fitted: Fitted, measured: Measured) -> Curves:
 
 
 def latent_table(
-    fitted: Fitted, rewritten: Bool[np.ndarray, " latent"], shares: Float[np.ndarray, " latent"], mass: Mass | None
+    fitted: Fitted,
+    missing: Mapping[int, str],
+    rewritten: Bool[np.ndarray, " latent"],
+    shares: Float[np.ndarray, " latent"],
+    mass: Mass | None,
 ) -> pa.Table:
     """What the calibrate split says of each rewritten latent, a row each; the coder's width is in the metadata, and,
     where the simulator reads probabilities, the mass on digits over all (`rewrite.statistics.mass`)."""
@@ -101,7 +107,7 @@ def latent_table(
             "density": pa.array(tally.density[latents], pa.float64()),
             "maximum": pa.array(tally.maximum[latents], pa.float32()),
             "mean": pa.array(tally.mean[latents], pa.float64()),
-            "missing": pa.array([fitted.missing.get(int(i), "") for i in latents], pa.string()),
+            "missing": pa.array([missing.get(int(i), "") for i in latents], pa.string()),
             "missing_share": pa.array(shares[latents], pa.float64()),
         }
     )
@@ -125,9 +131,9 @@ def order_latents(score: Float[np.ndarray, " latent"], known: Bool[np.ndarray, "
     return np.lexsort((-np.where(np.isnan(score), -np.inf, score), ~known))
 
 
-def train_frequencies(store: ActivationStore) -> Float[np.ndarray, " token"]:
+def train_frequencies(train: Split) -> Float[np.ndarray, " token"]:
     """How often each token stands in the train split, per million."""
-    return per_million((store.load(name).text.ids for name in store.shards("train")), len(store.vocabulary))
+    return per_million((shard.text.ids for _, shard in train.walk()), len(train.vocabulary))
 
 
 def find_placed(arms: Sequence[PlannedArm]) -> dict[int, str]:
@@ -160,14 +166,14 @@ class Scorer:
         ]
         self.placed = find_placed(arms)
 
-    def score(self, store: ActivationStore, simulations: Simulations) -> Scores:
-        """Walk the test split once; what is kept by place needs the train split's token counts."""
-        documents = sum(len(names) for names in store.names("test"))
+    def score(self, test: Split, simulations: Simulations, frequencies: Float[np.ndarray, " token"]) -> Scores:
+        """Walk the test split once; what is kept by place needs tokens' frequencies in the train split."""
+        documents = len(test.names)
         nats, tokens = np.zeros((documents, len(self.arms))), np.zeros(documents, dtype=np.int64)
-        windows = sum(len(simulated_windows(shard)) for _, shard in walk_shards(store, simulations, "test"))
-        places = Tally(tuple(self.placed.values()), documents, train_frequencies(store))
+        windows = sum(len(simulated_windows(shard)) for _, shard in walk_shards(test, simulations))
+        places = Tally(tuple(self.placed.values()), documents, frequencies)
         with tqdm(total=windows, desc="evaluate", unit=" windows", disable=None) as progress:
-            for batch, others in self._batches(store, simulations):
+            for batch, others in self._batches(test, simulations):
                 located = places.locate(batch.targets.cpu().numpy(), batch.documents)
                 for number, losses in enumerate(self.score_batch(batch, others)):
                     np.add.at(nats[:, number], batch.documents, losses.sum(1).cpu().numpy())
@@ -177,9 +183,9 @@ class Scorer:
                 progress.update(len(batch.documents))
         return Scores(self._table(nats.T, tokens), places.tabulate())
 
-    def _batches(self, store: ActivationStore, simulations: Simulations) -> Iterator[tuple[Batch, Sequence[csr_array]]]:
+    def _batches(self, test: Split, simulations: Simulations) -> Iterator[tuple[Batch, Sequence[csr_array]]]:
         """The simulated windows of the test split, and their shard's strengths of each control that has its own."""
-        for name, shard in walk_shards(store, simulations, "test"):
+        for name, shard in walk_shards(test, simulations):
             strengths = simulations.strengths(name, len(shard.text.ids))
             others = [control.source.strengths(name, strengths, shard.text.counted()) for control in self._drawn]
             windows = simulated_windows(shard)

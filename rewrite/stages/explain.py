@@ -29,7 +29,7 @@ from rewrite.text.windows import Text
 
 def run(config: Config, run: Run) -> None:
     """Write `3_explanations.jsonl`."""
-    store = ActivationStore(run.path("2_activations"))
+    store = open_store(run)
     latents = explained_latents(config, store)
     with Calls(config, run, "explain") as calls:
         calls.latents = len(latents)
@@ -42,9 +42,14 @@ def run(config: Config, run: Run) -> None:
 def plan(config: Config, run: Run, awaited: frozenset[str]) -> Planned:
     """What explaining would cost at most."""
     with Calls(config, run, "explain", dry=True) as calls:
-        for _ in _explain(config, ActivationStore(run.path("2_activations")), calls):
+        for _ in _explain(config, open_store(run), calls):
             pass
         return calls.met
+
+
+def open_store(run: Run) -> ActivationStore:
+    """The true activations that explanations are made from."""
+    return ActivationStore(run.path("2_activations"), ("train",))
 
 
 def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[Explanation]:
@@ -57,7 +62,7 @@ def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[E
     explainer: Explainer = plugins.load("explainers", config.explainer).build(
         settings, calls.open, open_simulate(config, calls)
     )
-    return explainer.explain(gather_evidence(store), latents)
+    return explainer.explain(gather_evidence(store.train), latents)
 
 
 def explained_latents(config: Config, store: ActivationStore) -> list[int]:

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from rewrite.arms.batches import document_pairs
-from rewrite.coder.activations import ActivationStore
+from rewrite.coder.activations import ActivationStore, Split
 from rewrite.config import Config, UserError
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine
 from rewrite.engines.calls import Calls, Planned
@@ -49,40 +49,45 @@ def run(config: Config, run: Run) -> None:
     """Write `4_scores.parquet`."""
     with Calls(config, run, "score") as calls:
         score(config, run, calls.open)
-        calls.latents = len(draw_latents(config.sample, ActivationStore(run.path("2_activations")).latents))
+        calls.latents = len(draw_latents(config.sample, open_store(run).latents))
 
 
 def plan(config: Config, run: Run, awaited: frozenset[str]) -> Planned:
     """What judging would cost at most; explanations that are not there yet are supposed."""
-    store = ActivationStore(run.path("2_activations"))
+    store = open_store(run)
     if "explain" not in awaited:
         explanations = load_explanations(run.path("3_explanations.jsonl"))
     else:
         explanations = suppose(config, range(store.latents))
     with Calls(config, run, "score", dry=True) as calls:
-        judged_columns(config, store, explanations, calls.open)
+        judged_columns(config, store.calibrate, explanations, calls.open)
         return calls.met
+
+
+def open_store(run: Run) -> ActivationStore:
+    """The true activations that scores rest on."""
+    return ActivationStore(run.path("2_activations"), ("calibrate",))
 
 
 def score(config: Config, run: Run, open_engine: OpenEngine) -> None:
     """All scores; no engine is opened where no scorer is asked for."""
-    store = ActivationStore(run.path("2_activations"))
+    store = open_store(run)
     columns: Columns = {"latent": pa.array(range(store.latents), pa.int32())}
-    columns |= simulation_columns(config, store, Simulations(run.path("4_simulations"), store.latents))
+    columns |= simulation_columns(config, store.calibrate, Simulations(run.path("4_simulations"), store.latents))
     if config.score.scorers:
         explanations = load_explanations(run.path("3_explanations.jsonl"))
-        columns |= judged_columns(config, store, explanations, open_engine)
+        columns |= judged_columns(config, store.calibrate, explanations, open_engine)
     with run.writing("4_scores.parquet") as path:
         pq.write_table(pa.table(columns), path)
 
 
-def simulation_columns(config: Config, store: ActivationStore, simulations: Simulations) -> Columns:
+def simulation_columns(config: Config, split: Split, simulations: Simulations) -> Columns:
     """The columns of `simulation` and `r2`."""
     rewritten = simulations.rewritten
-    missing = simulations.missing(store.shards("calibrate"))
-    absent = ~rewritten | np.isin(np.arange(store.latents), list(missing))
+    missing = simulations.missing(split.shards)
+    absent = ~rewritten | simulations.absent(split.shards)
     scores = score_simulations(
-        lambda: document_pairs(store, simulations, "calibrate"), absent, simulations.scale, config.analyse.alpha
+        lambda: document_pairs(split, simulations), absent, simulations.scale, config.analyse.alpha
     )
     known = {int(i): missing.get(int(i), NOT_REWRITTEN) for i in np.flatnonzero(absent)}
     still = "its activation does not vary on the calibrate split, or fewer than 2 documents were simulated"
@@ -127,12 +132,12 @@ class Verdicts:
 
 
 def judged_columns(
-    config: Config, store: ActivationStore, explanations: Sequence[Explanation], open_engine: OpenEngine
+    config: Config, split: Split, explanations: Sequence[Explanation], open_engine: OpenEngine
 ) -> Columns:
     """The columns of each scorer that is asked for; needs no simulation."""
     if not config.score.model:
         raise UserError("score.model: not set; name the language model that judges, or leave score.scorers empty")
-    held = hold_out((store.load(name) for name in store.shards("calibrate")), config.score.window)
+    held = hold_out((shard for _, shard in split.walk()), config.score.window)
     if not len(held.ids):
         raise UserError(
             f"score.window = {config.score.window}: no window of the calibrate split is as long; set it to at most "
@@ -141,7 +146,7 @@ def judged_columns(
     engine = open_engine(config.score.model)
     verdicts: dict[str, Verdicts] = {scorer: Verdicts() for scorer in config.score.scorers}
     texts = {e.latent: e for e in explanations}
-    latents = draw_latents(config.sample, store.latents)
+    latents = draw_latents(config.sample, split.latents)
     with tqdm(total=len(latents), desc="score", unit=" latents", disable=None) as progress:
         for begin in range(0, len(latents), AT_ONCE):
             block = latents[begin : begin + AT_ONCE]
@@ -150,7 +155,7 @@ def judged_columns(
             progress.update(len(block))
     columns: Columns = {}
     for scorer, said in verdicts.items():
-        columns |= said.columns(scorer, store.latents)
+        columns |= said.columns(scorer, split.latents)
     return columns
 
 

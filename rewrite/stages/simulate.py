@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from rewrite.coder.activations import ActivationStore
+from rewrite.coder.activations import ActivationStore, Split
 from rewrite.config import Config
 from rewrite.engines.calls import Calls, Planned
 from rewrite.explainers.base import Explanation
@@ -32,32 +32,38 @@ from rewrite.text.windows import Text
 
 
 class TrueActivations:
-    """The `Peek` of a run: what the collect stage stored for the shard at hand and the train split's maxima."""
+    """The `Peek` of a run: what the collect stage stored for the shard at hand and the train split's maxima. Only the
+    oracle, whose strengths are the truth, asks for the first."""
 
     def __init__(self, store: ActivationStore):
-        self._store, self._shard = store, ""
+        self._store = store
+        self._split, self._shard = store.calibrate, ""
 
-    def show(self, shard: str) -> None:
+    def show(self, split: Split, shard: str) -> None:
         """Say which shard's text is simulated next."""
-        self._shard = shard
+        self._split, self._shard = split, shard
 
     @cached_property
     def maximum(self) -> Float[np.ndarray, " latent"]:
         """Each latent's largest activation on the train split."""
         highest = np.zeros(self._store.latents, dtype=np.float32)
-        for shard in self._store.shards("train"):
-            activations = self._store.load(shard).activations
-            np.maximum.at(highest, activations.indices, activations.data)
+        for _, shard in self._store.train.walk():
+            np.maximum.at(highest, shard.activations.indices, shard.activations.data)
         return highest
 
     def __call__(self, text: Text) -> csr_array:
         """The true activations of the shard at hand."""
-        return self._store.load(self._shard).activations
+        return self._split.load(self._shard).activations
+
+
+def open_store(run: Run) -> ActivationStore:
+    """The texts to simulate on, and the train split's maxima."""
+    return ActivationStore(run.path("2_activations"), ("train", "calibrate", "test"))
 
 
 def run(config: Config, run: Run) -> None:
     """Write `4_simulations`."""
-    store = ActivationStore(run.path("2_activations"))
+    store = open_store(run)
     chosen = draw_latents(config.sample, store.latents)
     explanations = load_explanations(run.path("3_explanations.jsonl"))
     truth = TrueActivations(store)
@@ -67,8 +73,8 @@ def run(config: Config, run: Run) -> None:
         simulator = open_simulator(config, store, explanations, truth, calls, tuned)
         for split, shard in tqdm(_shards(store), desc="simulate", unit=" shards", disable=None):
             if not (folder / f"{shard}.json").exists():
-                truth.show(shard)
-                text = asked_text(config, store, split, shard)
+                truth.show(split, shard)
+                text = asked_text(config, split, shard)
                 save_strengths(folder, shard, _only(simulator.simulate(text), chosen), text)
         save_simulator(folder, config.simulator, simulator.scale, chosen if len(chosen) < store.latents else None)
 
@@ -78,7 +84,7 @@ def plan(config: Config, run: Run, awaited: frozenset[str]) -> Planned:
     tuned yet its model stands for it."""
     if not getattr(plugins.chosen("simulator", config), "calls", True):
         return Planned()
-    store = ActivationStore(run.path("2_activations"))
+    store = open_store(run)
     if "explain" not in awaited:
         explanations = load_explanations(run.path("3_explanations.jsonl"))
     else:
@@ -100,7 +106,7 @@ def _count(
     with Calls(config, run, "simulate", dry=True) as calls:
         simulator = open_simulator(config, store, explanations, TrueActivations(store), calls, tuned)
         for split, shard in _shards(store):
-            simulator.simulate(asked_text(config, store, split, shard))
+            simulator.simulate(asked_text(config, split, shard))
         return calls.met
 
 
@@ -124,16 +130,15 @@ def open_simulator(
     return simulator
 
 
-def asked_text(config: Config, store: ActivationStore, split: str, shard: str) -> Text:
+def asked_text(config: Config, split: Split, shard: str) -> Text:
     """The text of a shard with the positions that are simulated."""
-    loaded = store.load(shard)
-    documents = sum(len(names) for names in store.names(split))
-    return replace(loaded.text, asked=ask(loaded.text, loaded.documents, split, documents, config.sample))
+    loaded = split.load(shard)
+    return replace(loaded.text, asked=ask(loaded.text, loaded.documents, split.name, len(split.names), config.sample))
 
 
-def _shards(store: ActivationStore) -> list[tuple[str, str]]:
+def _shards(store: ActivationStore) -> list[tuple[Split, str]]:
     """Every shard with its split."""
-    return [(split, shard) for split in ("calibrate", "test") for shard in store.shards(split)]
+    return [(split, shard) for split in (store.calibrate, store.test) for shard in split.shards]
 
 
 def _only(strengths: Strengths, chosen: Int[np.ndarray, " chosen"]) -> Strengths:

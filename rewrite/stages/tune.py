@@ -32,10 +32,10 @@ from rewrite.text.sampling import draw_latents
 
 def run(config: Config, run: Run) -> None:
     """Write `4_reader`."""
-    store = ActivationStore(run.path("2_activations"))
+    store = ActivationStore(run.path("2_activations"), ("train",))
     rewritten = draw_latents(config.sample, store.latents)
     explanations = load_explanations(run.path("3_explanations.jsonl"))
-    lessons = Lessons(gather_evidence(store), explanations, rewritten, config.tune)
+    lessons = Lessons(gather_evidence(store.train), explanations, rewritten, config.tune)
     settings = plugins.chosen("simulator", config)
     module: Any = plugins.load("simulators", config.simulator)
     for fold in range(config.tune.folds):

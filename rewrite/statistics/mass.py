@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from rewrite.coder.activations import ActivationStore
+from rewrite.coder.activations import Split
 from rewrite.simulators.strengths import Simulations
 
 Row = dict[str, Any]
@@ -62,15 +62,15 @@ def quantile(counts: Int[np.ndarray, " bin"], share: float) -> float:
     return round((number + 0.5) / len(counts), 4)
 
 
-def measure_mass(store: ActivationStore, simulations: Simulations) -> Mass | None:
+def measure_mass(test: Split, simulations: Simulations) -> Mass | None:
     """Walk the test split once; None where the simulator reads no probabilities, or every prediction is missing."""
     whole, places = np.zeros(BINS, dtype=np.int64), np.zeros((len(PLACES), BINS), dtype=np.int64)
-    latents, total = np.zeros((store.latents, COARSE), dtype=np.int64), 0.0
-    for name in store.shards("test"):
+    latents, total = np.zeros((test.latents, COARSE), dtype=np.int64), 0.0
+    for name in test.shards:
         outside = simulations.outside(name)
         if outside is None:
             return None
-        text = store.load(name).text
+        text = test.load(name).text
         said = simulations.strengths(name, len(text.ids))
         position = np.arange(len(text.ids)) - np.repeat(text.starts[:-1], np.diff(text.starts))
         known = ~np.isnan(outside)

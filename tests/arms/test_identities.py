@@ -28,6 +28,7 @@ from rewrite.stages import STAGES
 from rewrite.stages.evaluate import Scorer
 from rewrite.subject.scoring import next_tokens, window_losses
 from rewrite.subject.subject import load_subject
+from rewrite.text.corpus import SPLITS
 
 pytestmark = pytest.mark.slow
 
@@ -120,8 +121,8 @@ def test_every_arm_counts_the_same_tokens(small_run: Path) -> None:
 def test_the_clean_arm_is_the_model_itself_bit_for_bit(small_run: Path) -> None:
     config = small_config()
     subject = load_subject(config)
-    store = ActivationStore(small_run / "2_activations")
-    shard = store.load(store.shards("test")[0])
+    store = ActivationStore(small_run / "2_activations", SPLITS)
+    shard = store.test.load(store.test.shards[0])
     begin, end = shard.text.starts[:2]
     ids = torch.as_tensor(shard.text.ids[None, begin:end].astype(np.int64))
     counted = torch.as_tensor(shard.text.counted()[None, begin:end])
@@ -133,13 +134,13 @@ def test_the_clean_arm_is_the_model_itself_bit_for_bit(small_run: Path) -> None:
 
 def scorer(folder: Path, config: Config, arms: list[PlannedArm], windows: int) -> np.ndarray:
     """Losses of arms on the first window of the first test document."""
-    store = ActivationStore(folder / "2_activations")
+    store = ActivationStore(folder / "2_activations", SPLITS)
     simulations = Simulations(folder / "4_simulations", store.latents)
     coder = load_coder(folder / "1_coder", config.hookpoint)
-    shard = store.load(store.shards("test")[0])
-    strengths = simulations.strengths(store.shards("test")[0], len(shard.text.ids))
+    shard = store.test.load(store.test.shards[0])
+    strengths = simulations.strengths(store.test.shards[0], len(shard.text.ids))
     fitted = tally([Pair(shard.activations, strengths)], store.latents, simulations.scale)
-    splicer = Splicer(coder, identity(fitted), fitted, store.mean_output(), simulations.rewritten)
+    splicer = Splicer(coder, identity(fitted), fitted, store.calibrate.mean_output(), simulations.rewritten)
     subject = load_subject(config)
     batch = read_batch(subject, splicer, shard, strengths, np.arange(windows))
     losses = Scorer(config, subject, splicer, arms).score_batch(batch)
@@ -147,8 +148,8 @@ def scorer(folder: Path, config: Config, arms: list[PlannedArm], windows: int) -
 
 
 def test_no_document_is_in_two_splits(small_run: Path) -> None:
-    store = ActivationStore(small_run / "2_activations")
-    splits = [{name for shard in store.names(split) for name in shard} for split in ("train", "calibrate", "test")]
+    store = ActivationStore(small_run / "2_activations", SPLITS)
+    splits = [set(store.split(name).names) for name in SPLITS]
     assert not (splits[0] & splits[1] or splits[0] & splits[2] or splits[1] & splits[2])
     assert [len(s) for s in splits] == [36, 12, 12]
 

@@ -29,7 +29,7 @@ from rewrite.simulators.patterns import PatternSimulator
 from rewrite.stages import STAGES
 from rewrite.subject.scoring import next_tokens, window_losses
 from rewrite.subject.subject import load_subject
-from rewrite.text.corpus import read_documents
+from rewrite.text.corpus import SPLITS, read_documents
 from rewrite.text.windows import pad_windows
 
 QUICK = (
@@ -52,8 +52,8 @@ def collected(folder: Path) -> list[Shard]:
     """Every document with its true activations, collected in the folder where the experiment goes on."""
     with Run(folder / "runs" / "true", "test") as run:
         go(STAGES, testbed.settings(folder, "true", *QUICK), run, "collect", lambda line: None)
-    store = ActivationStore(folder / "runs" / "true" / "2_activations")
-    return [store.load(name) for split in ("train", "calibrate", "test") for name in store.shards(split)]
+    store = ActivationStore(folder / "runs" / "true" / "2_activations", SPLITS)
+    return [shard for split in SPLITS for _, shard in store.split(split).walk()]
 
 
 @pytest.fixture(scope="module")

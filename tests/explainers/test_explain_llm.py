@@ -23,6 +23,7 @@ from rewrite.explainers.base import Explanation
 from rewrite.explainers.exemplars import Exemplar, Windows
 from rewrite.explainers.layouts import Row, show
 from rewrite.run import plugins
+from rewrite.text.corpus import SPLITS
 from rewrite.text.windows import Text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -352,7 +353,7 @@ def test_a_model_must_be_named() -> None:
 def test_a_real_model_explains(small_run: Path, tiny_model: Path, exemplars: str) -> None:
     from rewrite.engines import transformers
 
-    source = gather_evidence(ActivationStore(small_run / "2_activations"))
+    source = gather_evidence(ActivationStore(small_run / "2_activations", SPLITS).train)
     often = np.argsort(-np.diff(source.activations.indptr), kind="stable")[:4].tolist()
     engine = transformers.build(str(tiny_model), transformers.Settings())
     now = settings(windows=6, window=16, max_words=12, exemplars=exemplars)

@@ -27,6 +27,7 @@ from rewrite.run.finished import open_finished
 from rewrite.simulators.base import Strengths
 from rewrite.simulators.strengths import Simulations, save_simulator, save_strengths
 from rewrite.statistics.curves import Curves, Reliability, load_curves
+from rewrite.text.corpus import SPLITS
 from rewrite.text.windows import Text
 
 
@@ -58,10 +59,10 @@ def test_every_prediction_can_be_had_again(small_run: Path, folder: Path) -> Non
     tokens = [token for window in windows["tokens"] for token in window]
     assert [tokens[i] for i in place] == rows["token"]
 
-    store = ActivationStore(small_run / "2_activations")
+    store = ActivationStore(small_run / "2_activations", SPLITS)
     simulations = Simulations(small_run / "4_simulations", store.latents)
     calibrator = load_curves(small_run / "5_calibration.safetensors").calibrator
-    shards = [(name, store.load(name)) for name in store.shards("test")]
+    shards = [(name, store.test.load(name)) for name in store.test.shards]
     assert tokens == [store.vocabulary[i] for _, shard in shards for i in shard.text.ids]
     counted = np.concatenate([simulations.show(name, shard.text).counted() for name, shard in shards])
     assert [flag for window in windows["simulated"] for flag in window] == counted.tolist()
@@ -131,12 +132,12 @@ def make_source(folder: Path) -> Source:
     test = Reliability(none.astype(np.int64), none, none)
     curves = Curves(9.0, calibrator, find_threshold(calibrator, 9.0, 4), np.zeros(4), test)
     absent = np.array([False, False, True, False])
-    return Source(ActivationStore(true), Simulations(simulated, 4), curves, absent, ["d.py"])
+    return Source(ActivationStore(true, SPLITS).test, Simulations(simulated, 4), curves, absent)
 
 
 def test_missing_is_null_and_never_zero(tmp_path: Path) -> None:
     source = make_source(tmp_path)
-    shard = source.store.load("test-00000")
+    shard = source.test.load("test-00000")
     rows = source.predictions("test-00000", shard)
     columns = ("window", "position", "token", "latent", "true", "strength", "simulated", "missing")
     assert [tuple(row[name] for name in columns) for row in rows.to_pylist()] == [
@@ -179,10 +180,10 @@ def test_any_explanation_comes_back(
     tmp_path = tmp_path_factory.mktemp("any")
     said = [Explanation(i, texts[i % len(texts)]) for i in range(128)]
     run = open_finished(with_explanations(small_run, tmp_path / "run", said))
-    store = ActivationStore(run.path("2_activations"))
+    store = ActivationStore(run.path("2_activations"), SPLITS)
     simulations = Simulations(run.path("4_simulations"), store.latents)
     curves = load_curves(run.path("5_calibration.safetensors"))
-    table = tabulate_explanations(run, Source(store, simulations, curves, np.zeros(128, dtype=bool), []))
+    table = tabulate_explanations(run, Source(store.test, simulations, curves, np.zeros(128, dtype=bool)))
     pq.write_table(table, tmp_path / "table.parquet")
     again = pq.read_table(tmp_path / "table.parquet")["explanation"].to_pylist()
     assert again == [None if e.text is None else as_utf8(e.text) for e in said]

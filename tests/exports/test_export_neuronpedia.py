@@ -23,6 +23,7 @@ from rewrite.commands.export import export
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.explanations import load_explanations
 from rewrite.exports.neuronpedia import CREATOR, SHOWN, to_line
+from rewrite.text.corpus import SPLITS
 
 Row = dict[str, Any]
 SOURCE = "1-small-mlp-128"
@@ -177,10 +178,10 @@ def test_names_agree(folder: Path) -> None:
 
 
 def test_activations_are_the_strongest_of_the_train_split(small_run: Path, folder: Path) -> None:
-    store = ActivationStore(small_run / "2_activations")
+    store = ActivationStore(small_run / "2_activations", SPLITS)
     windows = []
-    for name, documents in zip(store.shards("train"), store.names("train"), strict=True):
-        shard = store.load(name)
+    for name, documents in zip(store.train.shards, store.train.documents, strict=True):
+        shard = store.train.load(name)
         dense = shard.activations.toarray()
         for number, (begin, end) in enumerate(zip(shard.text.starts[:-1], shard.text.starts[1:], strict=True)):
             document = documents[shard.documents[number] - shard.documents[0]]

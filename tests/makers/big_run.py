@@ -35,6 +35,7 @@ from rewrite.statistics.curves import Curves, measure, save_curves
 from rewrite.statistics.firings import count_firings, pool, rate_latents
 from rewrite.statistics.losses import COLUMNS
 from rewrite.statistics.places import BINS
+from rewrite.text.corpus import SPLITS
 from rewrite.text.windows import Text
 
 SCALE = 9.0
@@ -107,7 +108,7 @@ def make_big_run(folder: Path, size: Size = Size()) -> Path:
             pq.write_table(_score(size), path)
         with run.writing("5_latents.parquet") as path:
             pq.write_table(_describe_latents(size), path)
-        store = ActivationStore(run.path("2_activations"))
+        store = ActivationStore(run.path("2_activations"), SPLITS)
         with run.writing("5_calibration.safetensors") as path:
             save_curves(path, _calibrate(size, store, Simulations(run.path("4_simulations"), size.latents)))
         with run.writing("5_losses.parquet") as path:
@@ -246,8 +247,8 @@ def _calibrate(size: Size, store: ActivationStore, simulations: Simulations) -> 
 
 def _pairs(store: ActivationStore, simulations: Simulations) -> Iterator[Pair]:
     """Truth and strengths of the test split, a shard at a time."""
-    for name in store.shards("test"):
-        shard = store.load(name)
+    for name in store.test.shards:
+        shard = store.test.load(name)
         counted = simulations.show(name, shard.text).counted()
         yield Pair(shard.activations[counted], simulations.strengths(name, len(counted))[counted])
 
@@ -302,10 +303,10 @@ def _place(size: Size) -> pa.Table:
 def _write_costs(run: Run, size: Size) -> None:
     """The costs are drawn; the firings are counted."""
     rng = np.random.default_rng(7)
-    store = ActivationStore(run.path("2_activations"))
+    store = ActivationStore(run.path("2_activations"), SPLITS)
     simulations = Simulations(run.path("4_simulations"), store.latents)
     fitted = calibrator(size)
-    pairs = document_pairs(store, simulations, "test")
+    pairs = document_pairs(store.test, simulations)
     firings = count_firings(pairs, fitted, find_threshold(fitted, SCALE, size.latents), ~size.absent)
     value = rng.normal(1e-6, 1e-5, size.latents)
     checked = np.isin(np.arange(size.latents), rng.permutation(size.latents)[:50])

@@ -26,6 +26,7 @@ from rewrite.simulators.base import Strengths
 from rewrite.simulators.strengths import Simulations, save_simulator, save_strengths
 from rewrite.statistics.curves import Curves, Reliability, load_curves
 from rewrite.statistics.firings import count_firings
+from rewrite.text.corpus import SPLITS
 from rewrite.text.windows import Text
 
 LATENTS, VOCABULARY = 5, tuple("abcdefghij")
@@ -118,7 +119,7 @@ def write(
                 save_strengths(simulations, f"{split}-{number:05d}", said, text)
     write_json(activations / "documents.json", {"vocabulary": VOCABULARY, "latents": LATENTS, "splits": names})
     save_simulator(simulations, "made", 9.0, None if rewritten is None else np.array(rewritten))
-    store = ActivationStore(activations)
+    store = ActivationStore(activations, SPLITS)
     return store, Simulations(simulations, store.latents)
 
 
@@ -287,7 +288,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def look(folder: Path) -> tuple[Sights, ActivationStore, Simulations, Curves]:
-    store = ActivationStore(folder / "2_activations")
+    store = ActivationStore(folder / "2_activations", SPLITS)
     simulations = Simulations(folder / "4_simulations", store.latents)
     curves = load_curves(folder / "5_calibration.safetensors")
     return find_sights(store, simulations, curves), store, simulations, curves
@@ -296,7 +297,7 @@ def look(folder: Path) -> tuple[Sights, ActivationStore, Simulations, Curves]:
 @pytest.mark.parametrize("run", ["big", "small_run"])
 def test_counts_are_those_of_the_cost_stage(run: str, request: pytest.FixtureRequest) -> None:
     sights, store, simulations, curves = look(request.getfixturevalue(run))
-    pairs = document_pairs(store, simulations, "test")
+    pairs = document_pairs(store.test, simulations)
     everywhere = np.ones(store.latents, dtype=bool)
     firings = count_firings(pairs, curves.calibrator, curves.threshold, everywhere).latents
     for name, values in vars(firings).items():

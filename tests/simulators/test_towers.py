@@ -21,6 +21,7 @@ from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.simulators.towers.head import Head, ask, read
 from rewrite.stages import STAGES
+from rewrite.text.corpus import SPLITS
 
 WIDTH, RANK = 12, 8
 TOWERS = ("simulator=towers", "sample.latents=20", "tune.every=40", "tune.held_out=6", "tune.latents=40")
@@ -107,13 +108,13 @@ def test_a_whole_run_learns_and_is_judged(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_stored_is_on_the_scale_and_only_of_rewritten_latents(finished: Path) -> None:
-    store = ActivationStore(finished / "2_activations")
+    store = ActivationStore(finished / "2_activations", SPLITS)
     simulations = Simulations(finished / "4_simulations", store.latents)
-    shard = store.shards("test")[0]
-    strengths = simulations.strengths(shard, len(store.load(shard).text.ids))
+    shard = store.test.shards[0]
+    strengths = simulations.strengths(shard, len(store.test.load(shard).text.ids))
     assert set(np.unique(strengths.indices)) <= set(np.flatnonzero(simulations.rewritten))
     assert strengths.data.min() >= 0.05 - 1e-6 and strengths.data.max() <= 9
-    counted = simulations.show(shard, store.load(shard).text).counted()
+    counted = simulations.show(shard, store.test.load(shard).text).counted()
     assert (strengths.toarray()[~counted] == 0).all()
 
 
@@ -129,9 +130,9 @@ def test_a_head_is_taken_to_another_run(finished: Path, small_run: Path, tiny_mo
         with pytest.raises(UserError, match=r"towers\.adapter = .*fold-0: learned another layout"):
             go(STAGES, small_config(*few, *SMALL, "simulators.towers.rank=4"), run, "simulate", lambda line: None)
     folds = {int(i): fold for i, fold in read_json(finished / "4_reader" / "folds.json")["folds"].items()}
-    store = ActivationStore(folder / "2_activations")
-    shard = store.shards("test")[0]
-    size = len(store.load(shard).text.ids)
+    store = ActivationStore(folder / "2_activations", SPLITS)
+    shard = store.test.shards[0]
+    size = len(store.test.load(shard).text.ids)
     both = [Simulations(f / "4_simulations", store.latents).strengths(shard, size) for f in (finished, folder)]
     own = [latent for latent, fold in folds.items() if fold == 0]
     assert own and both[1].nnz

@@ -21,6 +21,7 @@ from rewrite.run.files import read_json
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages.evaluate import Scorer
 from rewrite.subject.subject import load_subject
+from rewrite.text.corpus import SPLITS
 
 
 def losses_of(folder: Path) -> pd.DataFrame:
@@ -28,12 +29,11 @@ def losses_of(folder: Path) -> pd.DataFrame:
 
 
 def meter_of(folder: Path, config: Config) -> Meter:
-    store = ActivationStore(folder / "2_activations")
+    store = ActivationStore(folder / "2_activations", SPLITS)
     simulations = Simulations(folder / "4_simulations", store.latents)
-    splicer = splice(
-        store, simulations, fit(config, store, simulations), load_coder(folder / "1_coder", config.hookpoint)
-    )
-    return Meter(config, load_subject(config), splicer, store, simulations, simulations.rewritten)
+    coder, absent = load_coder(folder / "1_coder", config.hookpoint), simulations.absent(store.test.shards)
+    splicer = splice(fit(config, store.calibrate, simulations), simulations, coder, absent)
+    return Meter(config, load_subject(config), splicer, store.test, simulations, simulations.rewritten)
 
 
 def test_the_ends_of_the_line_are_the_arms_that_evaluate_scored(small_run: Path) -> None:
@@ -63,7 +63,12 @@ def test_what_was_measured_alone_is_what_evaluate_says_of_it(small_run: Path) ->
     one = np.arange(128) == table.latent[latent]
     arms = [PlannedArm(Arm("coder")), PlannedArm(Arm("simulated", 0.1, "best"), one)]
     scored = Scorer(config, meter.subject, meter.splicer, arms)
-    frame = scored.score(meter.store, meter.simulations).losses.to_pandas().groupby("arm")[["nats", "tokens"]].sum()
+    frame = (
+        scored.score(meter.test, meter.simulations, np.ones(len(meter.test.vocabulary)))
+        .losses.to_pandas()
+        .groupby("arm")[["nats", "tokens"]]
+        .sum()
+    )
     expected = (frame.nats["simulated"] - frame.nats["coder"]) / frame.tokens["coder"]
     assert table.alone[latent] == pytest.approx(expected, rel=1e-4)
 
@@ -72,7 +77,7 @@ def test_counts_are_those_of_the_test_split(small_run: Path) -> None:
     config = small_config()
     meter = meter_of(small_run, config)
     table, content = pq.read_table(small_run / "5_costs.parquet").to_pandas(), read_json(small_run / "5_costs.json")
-    pairs = list(document_pairs(meter.store, meter.simulations, "test"))
+    pairs = list(document_pairs(meter.test, meter.simulations))
     true = sum((pair.truth.toarray() > 0).sum(0) for pair in pairs)
     np.testing.assert_array_equal(table.true, true)
     assert content["firings"]["true"] == true.sum() and (table.known == content["firings"]["positions"]).all()

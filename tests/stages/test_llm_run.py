@@ -24,6 +24,7 @@ from rewrite.run.runner import go, plan
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages import STAGES
+from rewrite.text.corpus import SPLITS
 
 pytestmark = pytest.mark.slow
 
@@ -65,11 +66,11 @@ def finished(base: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFact
 
 def strengths_of(folder: Path) -> np.ndarray:
     """Every strength of the test split at the simulated positions, positions × rewritten latents."""
-    store = ActivationStore(folder / "2_activations")
+    store = ActivationStore(folder / "2_activations", SPLITS)
     simulations = Simulations(folder / "4_simulations", store.latents)
     parts = []
-    for shard in store.shards("test"):
-        text = simulations.show(shard, store.load(shard).text)
+    for shard in store.test.shards:
+        text = simulations.show(shard, store.test.load(shard).text)
         parts.append(simulations.strengths(shard, len(text.ids)).toarray()[text.counted()][:, simulations.rewritten])
     return np.concatenate(parts)
 
@@ -299,9 +300,9 @@ def test_the_small_protocol_differs_in_sizes_and_places_alone() -> None:
 def test_what_the_model_says_outside_the_digits_is_told(finished: Path) -> None:
     """A model of random weights spreads over its whole vocabulary; the numbers are those of the strengths on disk."""
     stats = read_json(finished / "6_stats.json")
-    mass, store = stats["mass"], ActivationStore(finished / "2_activations")
+    mass, store = stats["mass"], ActivationStore(finished / "2_activations", SPLITS)
     simulations = Simulations(finished / "4_simulations", store.latents)
-    inside = np.concatenate([1 - simulations.outside(name).astype(float) for name in store.shards("test")])  # type: ignore[union-attr]
+    inside = np.concatenate([1 - simulations.outside(name).astype(float) for name in store.test.shards])  # type: ignore[union-attr]
     assert mass["predictions"] == len(inside) == sum(row["predictions"] for row in mass["positions"])
     assert mass["mean"] == pytest.approx(inside.mean())
     assert mass["median"] == pytest.approx(np.median(inside), abs=2e-3) and mass["median"] < 0.1

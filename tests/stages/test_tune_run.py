@@ -24,6 +24,7 @@ from rewrite.run.runner import go, plan
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages import STAGES
+from rewrite.text.corpus import SPLITS
 from rewrite.text.sampling import draw_latents
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -63,18 +64,18 @@ def test_each_latent_is_read_by_a_reader_that_never_met_it(tuned: Path) -> None:
 
 
 def test_what_it_says_without_an_explanation_is_an_arm(tuned: Path) -> None:
-    store = ActivationStore(tuned / "2_activations")
+    store = ActivationStore(tuned / "2_activations", SPLITS)
     simulations = Simulations(tuned / "4_simulations", store.latents)
     folds = {int(i): fold for i, fold in read_json(tuned / "4_reader" / "folds.json")["folds"].items()}
-    said = simulations.unread(store.shards("test")[0])
+    said = simulations.unread(store.test.shards[0])
     assert said is not None and said.strengths.shape[1] == 2
     assert {latent: int(said.reader[latent]) for latent in folds} == folds
     assert np.isfinite(said.strengths).all() and said.strengths.std() > 0
-    text = store.load(store.shards("test")[0]).text
-    counted = simulations.show(store.shards("test")[0], text).counted()
-    strengths = simulations.strengths(store.shards("test")[0], len(counted))
+    text = store.test.load(store.test.shards[0]).text
+    counted = simulations.show(store.test.shards[0], text).counted()
+    strengths = simulations.strengths(store.test.shards[0], len(counted))
     known = simulations.rewritten
-    alone = Unread(simulations, known).strengths(store.shards("test")[0], strengths, counted).toarray()
+    alone = Unread(simulations, known).strengths(store.test.shards[0], strengths, counted).toarray()
     for latent, fold in folds.items():
         np.testing.assert_array_equal(alone[counted, latent], said.strengths[:, fold])
     assert (alone[~counted] == 0).all()
@@ -104,9 +105,9 @@ def test_a_reader_is_taken_to_another_run_and_the_report_says_so(
     run_to(elsewhere, config)
     folds = {int(i): fold for i, fold in read_json(tuned / "4_reader" / "folds.json")["folds"].items()}
     there, here = (Simulations(f / "4_simulations", 128) for f in (tuned, elsewhere))
-    store = ActivationStore(tuned / "2_activations")
-    for shard in store.shards("test"):
-        size = len(store.load(shard).text.ids)
+    store = ActivationStore(tuned / "2_activations", SPLITS)
+    for shard in store.test.shards:
+        size = len(store.test.load(shard).text.ids)
         a, b = there.strengths(shard, size).toarray(), here.strengths(shard, size).toarray()
         own = [latent for latent, fold in folds.items() if fold == 0]
         np.testing.assert_array_equal(a[:, own], b[:, own])

@@ -23,6 +23,7 @@ from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages import STAGES
 from rewrite.statistics.curves import Curves, Reliability, load_curves, measure, pool, save_curves
+from rewrite.text.corpus import SPLITS
 
 LATENTS = 6
 KNOWN = np.arange(LATENTS) != 4
@@ -140,12 +141,12 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_the_calibrator_that_it_scored_with(small_run: Path) -> None:
-    config, store = small_config(), ActivationStore(small_run / "2_activations")
+    config, store = small_config(), ActivationStore(small_run / "2_activations", SPLITS)
     simulations = Simulations(small_run / "4_simulations", store.latents)
-    curves, fitted = load_curves(small_run / "5_calibration.safetensors"), fit(config, store, simulations)
+    curves, fitted = load_curves(small_run / "5_calibration.safetensors"), fit(config, store.calibrate, simulations)
     every = np.tile(np.linspace(0, 9, 91, dtype=np.float32), store.latents), np.repeat(np.arange(store.latents), 91)
     np.testing.assert_array_equal(curves.calibrator.apply(*every), fitted.calibrator.apply(*every))
-    positions = sum(simulations.show(name, store.load(name).text).counted().sum() for name in store.shards("test"))
+    positions = sum(simulations.show(name, store.test.load(name).text).counted().sum() for name in store.test.shards)
     assert (curves.test.count.sum(1) == positions).all() and curves.test.truth.sum() > 0
 
 

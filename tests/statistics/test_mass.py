@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from rewrite.coder.activations import ActivationStore, Shard, save_shard
+from rewrite.coder.activations import ActivationStore, Shard, Split, save_shard
 from rewrite.run.files import write_json
 from rewrite.simulators.base import Strengths
 from rewrite.simulators.strengths import Simulations, save_simulator, save_strengths
@@ -18,7 +18,7 @@ from rewrite.statistics.mass import measure_mass, pack, quantile, unpack
 from rewrite.text.windows import Text
 
 
-def lay(folder: Path, outside: np.ndarray | None) -> tuple[ActivationStore, Simulations]:
+def lay(folder: Path, outside: np.ndarray | None) -> tuple[Split, Simulations]:
     """Two windows of 5 and 4 tokens, of which all but the first are rated for two of three latents."""
     vocabulary = ("a", "b")
     text = Text(np.zeros(9, dtype=np.int32), np.array([0, 5, 9]), vocabulary)
@@ -33,7 +33,7 @@ def lay(folder: Path, outside: np.ndarray | None) -> tuple[ActivationStore, Simu
     (folder / "s").mkdir()
     save_strengths(folder / "s", "test-00000", Strengths(values, {}, {}, outside, outside), text)
     save_simulator(folder / "s", "llm", 9.0, None)
-    return ActivationStore(folder / "a"), Simulations(folder / "s", 3)
+    return ActivationStore(folder / "a", ("test",)).test, Simulations(folder / "s", 3)
 
 
 def test_by_hand(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from rewrite.statistics import paired as stats
 from rewrite.statistics import places
 from rewrite.statistics.places import Bin, Place, Tally, per_million, read_places
 from rewrite.subject.subject import load_subject
+from rewrite.text.corpus import SPLITS
 
 ARMS = ("clean", "coder", "zero", "simulated")
 
@@ -107,23 +108,26 @@ def test_what_is_said_of_bins_adds_up_to_what_is_said_of_arms(small_run: Path) -
 
 def score_altered(small_run: Path, folder: Path, spoiled: np.ndarray | None) -> dict[Bin, Place]:
     """Places of a simulator that is the oracle, but silent where the next token is `spoiled`, or late in the window."""
-    config, store = small_config(), ActivationStore(small_run / "2_activations")
-    truths = [store.load(name).activations for name in store.shards("calibrate")]
+    config, store = small_config(), ActivationStore(small_run / "2_activations", SPLITS)
+    truths = [shard.activations for _, shard in store.calibrate.walk()]
     fitted = tally([Pair(truth, truth) for truth in truths], store.latents, 9.0)
     save_simulator(folder, "altered", 9.0, None)
-    for name in store.shards("test"):
-        shard = store.load(name)
+    for name in store.test.shards:
+        shard = store.test.load(name)
         silent = is_late(shard) if spoiled is None else np.append(spoiled[shard.text.ids[1:]], False)
         altered = csr_array(shard.activations.multiply(~silent[:, None])).astype(np.float32)
         altered.eliminate_zeros()
         save_strengths(folder, name, Strengths(altered), shard.text)
     every = np.ones(store.latents, dtype=bool)
     coder = load_coder(small_run / "1_coder", config.hookpoint)
-    splicer = Splicer(coder, identity(fitted), fitted, store.mean_output(), every)
+    splicer = Splicer(coder, identity(fitted), fitted, store.calibrate.mean_output(), every)
     arms = [PlannedArm(Arm(name)) for name in ("clean", "coder", "zero")]
     arms.append(PlannedArm(Arm("simulated", 1.0, "best"), every))
     scorer = Scorer(config, load_subject(config), splicer, arms)
-    pq.write_table(scorer.score(store, Simulations(folder, store.latents)).places, folder / "5_places.parquet")
+    pq.write_table(
+        scorer.score(store.test, Simulations(folder, store.latents), train_frequencies(store.train)).places,
+        folder / "5_places.parquet",
+    )
     return {place.bin: place for place in read_places(folder / "5_places.parquet")}
 
 
@@ -148,7 +152,7 @@ def test_a_simulation_that_fails_late_in_the_window_is_seen_there(small_run: Pat
 
 
 def test_a_simulation_that_fails_before_rare_tokens_is_seen_there(small_run: Path, tmp_path: Path) -> None:
-    rates = train_frequencies(ActivationStore(small_run / "2_activations"))
+    rates = train_frequencies(ActivationStore(small_run / "2_activations", SPLITS).train)
     found = score_altered(small_run, tmp_path, rates < 1_000)
     shares = {(one.low, one.high): lost(place) for one, place in found.items() if one.by == "frequency"}
     rare = {ends: share for ends, share in shares.items() if ends in ((10, 100), (100, 1_000))}

@@ -19,10 +19,11 @@ from rewrite.coder.activations import ActivationStore
 from rewrite.coder.coder import load_coder
 from rewrite.simulators.base import Strengths
 from rewrite.simulators.strengths import Simulations, save_simulator, save_strengths
-from rewrite.stages.evaluate import Scorer
+from rewrite.stages.evaluate import Scorer, train_frequencies
 from rewrite.statistics.analysis import split_loss
 from rewrite.statistics.losses import Key, Losses, read_losses
 from rewrite.subject.subject import load_subject
+from rewrite.text.corpus import SPLITS
 
 Alter = Callable[[np.random.Generator, csr_array, np.ndarray], csr_array]
 
@@ -50,22 +51,25 @@ def add(rng: np.random.Generator, truth: csr_array, means: np.ndarray) -> csr_ar
 def score(small_run: Path, folder: Path, alter: Alter) -> Losses:
     """Losses of the path's arms where the simulator is the oracle, altered."""
     config = small_config()
-    store = ActivationStore(small_run / "2_activations")
+    store = ActivationStore(small_run / "2_activations", SPLITS)
     coder = load_coder(small_run / "1_coder", config.hookpoint)
-    truths = [store.load(name).activations for name in store.shards("calibrate")]
+    truths = [shard.activations for _, shard in store.calibrate.walk()]
     fitted = tally([Pair(truth, truth) for truth in truths], store.latents, 9.0)
     rng = np.random.default_rng(0)
     save_simulator(folder, "altered", 9.0, None)
-    for name in store.shards("test"):
-        shard = store.load(name)
+    for name in store.test.shards:
+        shard = store.test.load(name)
         save_strengths(folder, name, Strengths(alter(rng, shard.activations, mean_when_active(fitted))), shard.text)
     every = np.ones(store.latents, dtype=bool)
-    splicer = Splicer(coder, identity(fitted), fitted, store.mean_output(), every)
+    splicer = Splicer(coder, identity(fitted), fitted, store.calibrate.mean_output(), every)
     arms = [PlannedArm(Arm(name)) for name in ("clean", "coder", "zero")]
     arms += [PlannedArm(Arm(name), every) for name in ("matched", "hits")]
     arms.append(PlannedArm(Arm("simulated", 1.0, "best"), every))
     scorer = Scorer(config, load_subject(config), splicer, arms)
-    pq.write_table(scorer.score(store, Simulations(folder, store.latents)).losses, folder / "5_losses.parquet")
+    pq.write_table(
+        scorer.score(store.test, Simulations(folder, store.latents), train_frequencies(store.train)).losses,
+        folder / "5_losses.parquet",
+    )
     return read_losses(folder / "5_losses.parquet")
 
 

@@ -221,9 +221,9 @@ def to_thousandths(values: Float[np.ndarray, "excerpt width"], unit: Float[np.nd
 
 def find_sights(store: ActivationStore, simulations: Simulations, curves: Curves) -> Sights:
     """Both passes over the test and the train split."""
-    why = simulations.missing(store.shards("calibrate") + store.shards("test"))
-    rewritten = simulations.rewritten
-    reader = Reader(store, simulations, curves, rewritten & ~np.isin(np.arange(store.latents), list(why)))
+    everywhere = store.calibrate.shards + store.test.shards
+    why, rewritten = simulations.missing(everywhere), simulations.rewritten
+    reader = Reader(store.train, store.test, simulations, curves, rewritten & ~simulations.absent(everywhere))
     found = find_places(reader)
     latents = np.flatnonzero(rewritten)
     why = {
@@ -238,7 +238,7 @@ def find_sights(store: ActivationStore, simulations: Simulations, curves: Curves
         excerpts.set_against(own, excerpts.cut(own, held.piece), held, curves.threshold.rest)
         histograms[0].add(truth.latent[held.known], truth.value[held.known])
         histograms[1].add(predicted.latent[held.fired], predicted.value[held.fired])
-    for _, piece in reader.pieces("train"):
+    for _, piece in reader.pieces(reader.train):
         excerpts.cut(excerpts.of("train", piece), piece)
     used = order_tokens(excerpts.ids[excerpts.inside], len(store.vocabulary))
     return Sights(latents, why, excerpts, found.counts, found.most, *histograms, curves, used, store.vocabulary)

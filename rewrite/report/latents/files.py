@@ -51,13 +51,13 @@ COSTS = {
 
 def write_latent_files(facts: Facts, run: Run, folder: Path) -> None:
     """Find what there is to see of every latent, and write it with what is known of it."""
-    store = ActivationStore(run.path("2_activations"))
+    store = ActivationStore(run.path("2_activations"), ("train", "calibrate", "test"))
     simulations = Simulations(run.path("4_simulations"), store.latents)
     sights = find_sights(store, simulations, load_curves(run.path("5_calibration.safetensors")))
     write_side_files(
         folder,
         columns=list_columns(facts),
-        documents=[name for shard in store.names("test") for name in shard],
+        documents=store.test.names,
         texts=[latent.text or None for latent in facts.latents],
         tokens=sights.tokens,
         latents=_describe(facts, sights),

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from rewrite.arms.controls import Threshold, fires
-from rewrite.coder.activations import ActivationStore
+from rewrite.coder.activations import Split
 from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.curves import Curves
 from rewrite.statistics.firings import Counts, sum_marks
@@ -122,16 +122,16 @@ class Judged:
 class Reader:
     """Reads shards and holds them against each other; `judged` latents have predictions."""
 
-    store: ActivationStore
+    train: Split
+    test: Split
     simulations: Simulations
     curves: Curves
     judged: Bool[np.ndarray, " latent"]
 
-    def pieces(self, split: str) -> Iterator[tuple[str, Piece]]:
+    def pieces(self, split: Split) -> Iterator[tuple[str, Piece]]:
         """The shards of a split with their names; only rewritten latents are looked at."""
         begin, rewritten = 0, self.simulations.rewritten
-        for name in self.store.shards(split):
-            shard = self.store.load(name)
+        for name, shard in split.walk():
             truth = list_entries(shard.activations)
             truth = truth.select((truth.value > 0) & rewritten[truth.latent])
             yield name, Piece(begin, shard.text, shard.documents, truth)
@@ -140,7 +140,7 @@ class Reader:
     def judge(self) -> Iterator[Judged]:
         """The shards of the test split."""
         threshold = self.curves.threshold
-        for name, piece in self.pieces("test"):
+        for name, piece in self.pieces(self.test):
             piece = replace(piece, text=self.simulations.show(name, piece.text))
             counted = piece.text.counted()
             said = list_entries(self.simulations.strengths(name, len(counted)))
@@ -208,7 +208,7 @@ class Found:
 
 def find_places(reader: Reader) -> Found:
     """The first pass over the test and the train split."""
-    latents = reader.store.latents
+    latents = reader.test.latents
     none = np.zeros(latents)
     found = Found(
         {kind: Best(latents) for kind in KINDS}, Counts(none, none, none, none), np.zeros(latents, np.float32)
@@ -222,6 +222,6 @@ def find_places(reader: Reader) -> Found:
         found.best["false"].offer(piece, predicted.select(judged.fired & (judged.actual <= 0)))
         found.best["right"].offer(piece, smaller.select(judged.fired & (judged.actual > 0)))
         found.best["missed"].offer(piece, truth.select(judged.missed))
-    for _, piece in reader.pieces("train"):
+    for _, piece in reader.pieces(reader.train):
         found.best["train"].offer(piece, piece.truth)
     return found
