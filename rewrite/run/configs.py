@@ -129,7 +129,7 @@ def list_keys(model: type[Section] = Config, prefix: str = "") -> dict[str, tupl
     """Every key with its help text and its default, in the order of the file: {key: (help, default)}."""
     keys: dict[str, tuple[str, str]] = {}
     for name, field in model.model_fields.items():
-        default = field.default
+        default = field.get_default(call_default_factory=True)
         if isinstance(default, Section):
             keys.update(list_keys(type(default), f"{prefix}{name}."))
         else:

@@ -1,0 +1,80 @@
+"""The configuration: frozen, documented field by field, and loud about what it does not know.
+
+The docstring under a field is its help text and names its unit. Settings that belong to one backend live in that
+backend's own `Settings` (see `rewrite.run.plugins`); here they are carried as plain tables under `explainers.<name>`,
+`simulators.<name>` and `engines.<name>`. How a config is read is `rewrite.run.configs`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rewrite.config.asking import CallsConfig, ExplainConfig, ScoreConfig, TuneConfig
+from rewrite.config.base import MaybePlace, OnDisk, Place, Scalar, Section, UserError
+from rewrite.config.data import CoderConfig, CollectConfig, CorpusConfig, SampleConfig
+from rewrite.config.judging import AnalyseConfig, Control, CostConfig, EvaluateConfig
+
+__all__ = [
+    "AnalyseConfig",
+    "CallsConfig",
+    "CoderConfig",
+    "CollectConfig",
+    "Config",
+    "Control",
+    "CorpusConfig",
+    "CostConfig",
+    "EvaluateConfig",
+    "ExplainConfig",
+    "MaybePlace",
+    "OnDisk",
+    "Place",
+    "SampleConfig",
+    "Scalar",
+    "ScoreConfig",
+    "Section",
+    "TuneConfig",
+    "UserError",
+]
+
+
+class Config(Section):
+    subject: Place = "../subject"
+    """The language model under study: a folder, a GGUF file or a hub name."""
+    revision: str = "main"
+    """The subject's revision on the hub."""
+    hookpoint: str = "layers.1.mlp"
+    """The module whose output is rewritten: `layers.N.mlp` or `layers.N`."""
+    device: str = "cpu"
+    """Where the subject runs: `cpu`, `cuda`, `cuda:N` or `mps`."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the subject; the coder and the losses are always float32."""
+    batch: int = Field(16, ge=1)
+    """Windows in one forward pass of collect and evaluate [windows]."""
+    explainer: str = "patterns"
+    """Who writes the explanations: a file of `rewrite/explainers/`."""
+    simulator: str = "patterns"
+    """Who reads them: a file of `rewrite/simulators/`."""
+    engine: str = "transformers"
+    """Where language models run: a file of `rewrite/engines/`. Only the `llm` explainer and simulator and the scorers
+    need one."""
+    calibrator: str = "conditional_mean"
+    """How strengths become activations: a function of `rewrite/arms/calibrate.py`."""
+    corpus: CorpusConfig = CorpusConfig()
+    coder: CoderConfig = CoderConfig()
+    collect: CollectConfig = CollectConfig()
+    explain: ExplainConfig = ExplainConfig()
+    tune: TuneConfig = TuneConfig()
+    sample: SampleConfig = SampleConfig()
+    calls: CallsConfig = CallsConfig()
+    score: ScoreConfig = ScoreConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    cost: CostConfig = CostConfig()
+    analyse: AnalyseConfig = AnalyseConfig()
+    explainers: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    """Settings of the explainers, a table each: `explainers.patterns.max_words = 40`."""
+    simulators: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    """Settings of the simulators, a table each: `simulators.oracle.levels = 10`."""
+    engines: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    """Settings of the engines, a table each: `engines.openai.base_url = "http://127.0.0.1:8000/v1"`."""
