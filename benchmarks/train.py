@@ -16,14 +16,15 @@ from benchmarks.setting import config
 from rewrite.coder.training import train_coder
 from rewrite.stages.train import training_windows
 from rewrite.subject.subject import Subject, load_subject
-from rewrite.text.corpus import read_documents, split_documents
+from rewrite.text.corpus import split_documents
+from rewrite.text.sources import read_corpus
 
 
 def bench() -> Iterator[str]:
     """The same coder, batches and optimizer; ours stops at the hookpoint and leaves out what does not count."""
     settings = config("coder.tokens=40_000")
     subject = load_subject(settings)
-    documents = read_documents(settings.corpus)
+    documents = read_corpus(settings.corpus).documents
     chosen = [documents[i] for i in split_documents(documents, settings.corpus)["train"]]
     windows = training_windows(chosen, subject, settings)
     whole = [w.tolist() for w in windows if len(w) == settings.corpus.window]

@@ -11,8 +11,11 @@ from rewrite.config.base import MaybePlace, Place, Section, Share
 
 class CorpusConfig(Section):
     source: Place = "stdlib"
-    """Where the text is: `stdlib` (this Python's standard library), a .txt or .jsonl file, a folder of .txt files, or a
-    dataset: a hub name or a folder that the datasets library reads."""
+    """Where the text is: `stdlib` (this Python's standard library), a file of text or of rows (.jsonl, .json, .csv,
+    .tsv, .parquet), compressed or not, a folder of files, or a dataset: a hub name or a folder that the datasets
+    library reads."""
+    glob: str = ""
+    """The files of a folder that are documents, by a pattern (`*.md`); empty for .txt files."""
     subset: str = ""
     """The hub dataset's configuration name; empty for its default."""
     revision: str = "main"
@@ -20,7 +23,16 @@ class CorpusConfig(Section):
     part: str = "train"
     """The hub dataset's split that documents are read from (ours are drawn from it by hash)."""
     text_field: str = "text"
-    """The field of a JSONL line or of a hub dataset's row that holds the text."""
+    """The field of a row that holds the text; `meta.text` is a field within one."""
+    stream: bool = False
+    """Read a dataset of the hub as it comes, in an order shuffled through a seeded buffer, until there are
+    `max_documents`, instead of downloading it."""
+    special_tokens: Literal["text", "control"] = "text"
+    """What `<|endoftext|>` and the like within a document are: text like any other, or the control tokens that the
+    tokenizer makes of them. What the tokenizer itself puts at a start is not touched."""
+    near_duplicates: Literal["keep", "drop"] = "keep"
+    """What is done with calibrate and test documents that share 50 words in a row with a document of an earlier split:
+    they stay and the report says how much it is, or are left out."""
     separator: str = "\n\n"
     """What separates the documents of a single .txt file."""
     max_documents: int = Field(0, ge=0)

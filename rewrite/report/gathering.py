@@ -36,7 +36,7 @@ def gather(config: Config, run: Run) -> Facts:
         costs=read_json(run.path("5_costs.json")),
         latent_costs=read_rows(run.path("5_costs.parquet")),
         latent_scores=scores,
-        setting=describe_setting(config, stats),
+        setting=describe_setting(config, stats) | describe_corpus(run.manifest.get("corpus", {})),
         scorers=config.score.scorers,
         latents=latents,
         faults=read_faults(run.path("4_simulations")),
@@ -76,6 +76,17 @@ def describe_setting(config: Config, stats: Row) -> dict[str, str]:
             "scored": f"{stats['documents']:,} test documents, {stats['tokens']:,} tokens",
         }
     )
+
+
+def describe_corpus(noted: Row) -> dict[str, str]:
+    """What the test split shares with the others; nothing of a run folder that does not say."""
+    if "shared" not in noted:
+        return {}
+    shared, equal, null = noted["shared"]["test"], noted["equal"]["test"], noted["null"]
+    told = f"{len(shared['documents']):,} of {noted['documents']['test']:,} test documents share {shared['run']} words "
+    told += f"in a row with a train or calibrate document, {shared['share']:.1%} of the test split's words"
+    told += f"; {equal:,} are equal to another test document" if equal else ""
+    return {"seen before": told} | ({"left out": f"{null:,} rows without a text"} if null else {})
 
 
 def describe_sample(config: Config, stats: Row) -> str:

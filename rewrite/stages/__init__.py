@@ -18,7 +18,7 @@ from rewrite.engines.encoding import fingerprint_model
 from rewrite.run import plugins
 from rewrite.run.files import hash_source, hash_value
 from rewrite.run.freshness import Asks, Stage
-from rewrite.text.corpus import fingerprint_corpus
+from rewrite.text.sources import fingerprint_corpus
 
 # --- what lies outside a run folder -----------------------------------------------------------------------------------
 

@@ -23,15 +23,17 @@ from rewrite.config import Config
 from rewrite.run.files import save_arrays, write_json
 from rewrite.run.store import Run
 from rewrite.subject.subject import Subject, load_subject
-from rewrite.text.corpus import SPLITS, Document, hash_documents, read_documents, split_documents
+from rewrite.text.corpus import SPLITS, Document, describe_splits, split_documents
+from rewrite.text.sources import read_corpus
 from rewrite.text.windows import Text, cut_windows, pad_windows, spread_windows, token_pieces, token_strings
 
 
 def run(config: Config, run: Run) -> None:
     """Write `2_activations`."""
-    documents = read_documents(config.corpus)
+    corpus = read_corpus(config.corpus)
+    documents = corpus.documents
     splits = split_documents(documents, config.corpus)
-    run.note("corpus", {"sha256": hash_documents(documents), "documents": {s: len(splits[s]) for s in SPLITS}})
+    run.note("corpus", describe_splits(corpus, splits))
     subject = load_subject(config)
     coder = load_coder(run.path("1_coder"), config.hookpoint).to(torch.device(config.device))
     check_fit(coder, subject)
@@ -63,7 +65,7 @@ class Collector:
 
     def collect(self, split: str, documents: Sequence[Document], folder: Path) -> list[list[str]]:
         """Write the shards of a split; returns the names of the documents of each."""
-        cut = [cut_windows(d.text, self.tokenizer, self.config.corpus.window) for d in documents]
+        cut = [cut_windows(d.text, self.tokenizer, self.config.corpus) for d in documents]
         kept = [
             [windows[i] for i in spread_windows(len(windows), limit)] for windows, limit in self._limits(split, cut)
         ]

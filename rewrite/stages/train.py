@@ -29,7 +29,8 @@ from rewrite.config import Config, UserError
 from rewrite.run.files import write_json
 from rewrite.run.store import Run
 from rewrite.subject.subject import Subject, load_subject
-from rewrite.text.corpus import Document, read_documents, split_documents
+from rewrite.text.corpus import Document, split_documents
+from rewrite.text.sources import read_corpus
 from rewrite.text.windows import Windows, cut_windows, spread_windows
 
 
@@ -38,7 +39,7 @@ def run(config: Config, run: Run) -> None:
     subject = load_subject(config)
     check_settings(config)
     given = load_given(config, subject) if config.coder.path else None
-    documents = read_documents(config.corpus)
+    documents = read_corpus(config.corpus).documents
     splits = split_documents(documents, config.corpus)
     with run.writing("1_coder") as folder:
         place = folder / config.hookpoint
@@ -104,7 +105,7 @@ def held_out_windows(documents: Sequence[Document], subject: Subject, config: Co
 
 def _cut(document: Document, subject: Subject, config: Config) -> list[np.ndarray]:
     assert subject.tokenizer is not None
-    return cut_windows(document.text, subject.tokenizer, config.corpus.window)
+    return cut_windows(document.text, subject.tokenizer, config.corpus)
 
 
 def _not_empty(windows: Windows, config: Config) -> Windows:

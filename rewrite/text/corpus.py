@@ -1,30 +1,24 @@
-"""Texts → documents → token windows, and the three splits that no document shares.
+"""Documents → the three splits that no document shares.
 
-1. `read_documents` reads a source into named texts, sorted by name.
-2. `split_documents` puts each into train, calibrate or test by a hash of its name and the seed: with shares the
-   place of one document never depends on which others there are, so a corpus that grows keeps its splits.
-3. `cut_windows` tokenizes a document, with whatever the tokenizer itself puts at a start, and cuts it into windows.
+1. `rewrite.text.sources` reads a corpus: named texts, sorted by name.
+2. `split_documents` puts each into train, calibrate or test by a hash of its name and the seed: with shares the place
+   of one document does not depend on which others there are, so a corpus that grows keeps its splits. Equal documents
+   (`rewrite.text.duplicates`) go where the first of them goes; those that share a long run of words with an earlier
+   split stay, and are counted, or are left out (`corpus.near_duplicates`).
+3. `rewrite.text.windows` cuts documents into windows of tokens.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rewrite.config import CorpusConfig, UserError
-
-if TYPE_CHECKING:
-    pass
+from rewrite.text.duplicates import RUN, Shared, find_equal, find_shared
 
 SPLITS = ("train", "calibrate", "test")
-
-# Tables and generated text rather than source, and tests, which not every distribution ships.
-NOT_SOURCE = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__"}
 
 
 @dataclass(frozen=True)
@@ -35,82 +29,12 @@ class Document:
     text: str
 
 
-def read_documents(config: CorpusConfig) -> list[Document]:
-    """All documents of the source that hold any text, sorted by name.
+@dataclass(frozen=True)
+class Corpus:
+    """The documents of a source, and how many rows had null for a text."""
 
-    Raises UserError where the source is absent, unreadable or empty.
-    """
-    path = Path(config.source)
-    if config.source == "stdlib":
-        documents = _read_folder(Path(sysconfig.get_paths()["stdlib"]), "*.py", NOT_SOURCE)
-    elif path.is_dir() and next(path.rglob("*.txt"), None):
-        documents = _read_folder(path, "*.txt", set())
-    elif path.suffix == ".jsonl" and path.is_file():
-        documents = _read_jsonl(path, config.text_field)
-    elif path.is_file():
-        parts = _read_text(path).split(config.separator)
-        documents = [Document(f"{path.name}:{i:06d}", part) for i, part in enumerate(parts)]
-    elif not path.is_dir() and (path.is_absolute() or path.suffix in (".jsonl", ".txt")):
-        raise UserError(f"{config.source}: no such file; set corpus.source to a file, a folder or a hub name")
-    else:
-        documents = _read_hub(config)
-    documents = sorted((d for d in documents if d.text.strip()), key=lambda d: d.name)
-    if config.max_documents:
-        documents = sorted(documents, key=lambda d: _draw(d.name, config.seed))[: config.max_documents]
-        documents.sort(key=lambda d: d.name)
-    if not documents:
-        raise UserError(f"{config.source}: no text in this corpus; check corpus.source and corpus.text_field")
-    return documents
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as UTF-8 text: {error}") from None
-
-
-def _read_folder(folder: Path, glob: str, skip: set[str]) -> list[Document]:
-    documents = []
-    for path in sorted(folder.rglob(glob)):
-        name = path.relative_to(folder)
-        if skip.isdisjoint(name.parts[:-1]):
-            documents.append(Document(name.as_posix(), path.read_text(encoding="utf-8", errors="replace")))
-    return documents
-
-
-def _read_jsonl(path: Path, field: str) -> list[Document]:
-    documents = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            text = json.loads(line)[field]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}:{number}: no field {field!r} in this line ({error}); set corpus.text_field"
-            ) from None
-        if not isinstance(text, str):
-            raise UserError(f"{path}:{number}: field {field!r} is not text; set corpus.text_field")
-        documents.append(Document(f"{path.name}:{number:06d}", text))
-    return documents
-
-
-def _read_hub(config: CorpusConfig) -> list[Document]:
-    from datasets import load_dataset
-
-    try:
-        rows: Any = load_dataset(
-            config.source, config.subset or None, split=config.part, revision=config.revision, streaming=True
-        )
-        limit = config.max_documents or None
-        rows = rows.take(limit) if limit else rows
-        return [Document(f"{config.source}:{i:09d}", row[config.text_field]) for i, row in enumerate(rows)]
-    except KeyError:
-        raise UserError(f"{config.source}: rows have no field {config.text_field!r}; set corpus.text_field") from None
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{config.source}: neither a file here nor a dataset of the hub ({reason})") from None
+    documents: list[Document]
+    null: int = 0
 
 
 def hash_documents(documents: Sequence[Document]) -> str:
@@ -123,27 +47,23 @@ def hash_documents(documents: Sequence[Document]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_corpus(config: CorpusConfig) -> str:
-    """Changes when the corpus does: the texts' hash, or a hub dataset's name and revision, without the network."""
-    if config.source == "stdlib" or Path(config.source).exists() or Path(config.source).is_absolute():
-        return hash_documents(read_documents(config))
-    return "@".join([config.source, config.subset, config.part, config.revision])
-
-
-def _draw(name: str, seed: int) -> float:
+def draw(name: str, seed: int) -> float:
     """A number in [0, 1) that depends on the name and the seed alone."""
     raw = hashlib.sha256(f"{seed}:{name}".encode("utf-8", errors="surrogatepass")).digest()
     return int.from_bytes(raw[:8], "big") / 2**64
 
 
 def split_documents(documents: Sequence[Document], config: CorpusConfig) -> dict[str, list[int]]:
-    """Indices of the documents of each split, each in the order of `documents`; a document is in one split at most.
+    """Indices of the documents of each split, each in the order of `documents`; a document is in one split at most, and
+    so are all that are equal to it.
 
     A share takes the documents whose draw falls into its stretch of [0, 1); a number takes the next so many in the
-    order of their draws. Raises UserError where there are too few documents or a split stays empty.
+    order of their draws, and equal ones that are too many for it are in no split. Raises UserError where there are too
+    few documents or a split stays empty.
     """
-    draws = [_draw(document.name, config.seed) for document in documents]
-    order = sorted(range(len(documents)), key=draws.__getitem__)
+    first = find_equal(document.text for document in documents)
+    draws = [draw(documents[i].name, config.seed) for i in first]
+    order = sorted(range(len(documents)), key=lambda i: (draws[i], first[i], i))
     splits: dict[str, list[int]] = {}
     begin, edge = 0, 0.0
     for name, wanted in zip(SPLITS, (config.train, config.calibrate, config.test), strict=True):
@@ -156,9 +76,55 @@ def split_documents(documents: Sequence[Document], config: CorpusConfig) -> dict
             end = sum(draw < edge for draw in draws)
         if end > len(order) or end <= begin:
             raise UserError(
-                f"corpus.{name} = {wanted}: {len(order)} documents leave {len(order) - begin} for this split; "
+                f"corpus.{name} = {wanted}: {len(order)} documents leave {max(len(order) - begin, 0)} for this split; "
                 "ask for fewer or give a larger corpus"
             )
         splits[name] = sorted(order[begin:end])
         begin = end
+        while begin < len(order) and first[order[begin]] == first[order[end - 1]]:
+            begin += 1
+    return _leave_out(documents, splits, config)
+
+
+def _leave_out(
+    documents: Sequence[Document], splits: dict[str, list[int]], config: CorpusConfig
+) -> dict[str, list[int]]:
+    """The splits without what shares a run with an earlier one, where the config drops that."""
+    if config.near_duplicates == "keep":
+        return splits
+    # One split after the other: a document that is left out takes nothing from those after it.
+    for number, name in enumerate(SPLITS[1:], start=2):
+        shared = share(documents, {split: splits[split] for split in SPLITS[:number]})[name]
+        splits[name] = [i for i in splits[name] if i not in shared.documents]
+        if not splits[name]:
+            raise UserError(
+                f"corpus.near_duplicates = drop: every document of the {name} split shares {RUN} words in a row with "
+                "an earlier split; keep them, or give another corpus"
+            )
     return splits
+
+
+def share(documents: Sequence[Document], splits: dict[str, list[int]]) -> dict[str, Shared]:
+    """What each split shares with those before it."""
+    return find_shared([document.text for document in documents], splits)
+
+
+def describe_splits(corpus: Corpus, splits: dict[str, list[int]]) -> dict[str, Any]:
+    """What a run's manifest says of its corpus."""
+    documents = corpus.documents
+    shared = share(documents, splits)
+    first = find_equal(document.text for document in documents)
+    return {
+        "sha256": hash_documents(documents),
+        "documents": {split: len(members) for split, members in splits.items()},
+        "null": corpus.null,
+        "equal": {split: len(members) - len({first[i] for i in members}) for split, members in splits.items()},
+        "shared": {
+            split: {
+                "run": RUN,
+                "share": found.seen / found.words if found.words else 0.0,
+                "documents": {documents[i].name: round(part, 4) for i, part in sorted(found.documents.items())},
+            }
+            for split, found in shared.items()
+        },
+    }

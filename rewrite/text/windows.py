@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int
 
+from rewrite.config import CorpusConfig
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -52,14 +54,17 @@ class Text:
         return mask
 
 
-def cut_windows(text: str, tokenizer: PreTrainedTokenizerBase, window: int) -> list[Int[np.ndarray, " position"]]:
+def cut_windows(
+    text: str, tokenizer: PreTrainedTokenizerBase, config: CorpusConfig
+) -> list[Int[np.ndarray, " position"]]:
     """Token ids of a document in consecutive windows; a last window of fewer than 3 tokens is left out.
 
     Two tokens are the least with which a position is both written and scored: see `rewrite.arms.splice`.
     """
     # Arrays: a list of a long corpus' tokens would take ten times the memory.
-    ids = np.array(tokenizer(text, verbose=False)["input_ids"], dtype=np.int32)
-    windows = [ids[start : start + window] for start in range(0, len(ids), window)]
+    as_text = config.special_tokens == "text"
+    ids = np.array(tokenizer(text, verbose=False, split_special_tokens=as_text)["input_ids"], dtype=np.int32)
+    windows = [ids[start : start + config.window] for start in range(0, len(ids), config.window)]
     return [w for w in windows if len(w) >= 3]
 
 

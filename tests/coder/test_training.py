@@ -22,7 +22,7 @@ from rewrite.config import CoderConfig, Config, CorpusConfig, UserError
 from rewrite.run.store import Run
 from rewrite.stages import train
 from rewrite.subject.subject import Subject, build_subject, write
-from rewrite.text.corpus import read_documents
+from rewrite.text.sources import read_corpus
 from rewrite.text.windows import pad_windows
 
 D, VOCABULARY = 16, 60
@@ -232,7 +232,7 @@ def test_the_stage_leaves_a_coder_that_sparsify_reads(saved: Path, tmp_path: Pat
 
 def test_no_more_text_is_read_than_is_trained_on(saved: Path) -> None:
     subject = build_subject(make_model(), hf.AutoTokenizer.from_pretrained(saved), "layers.1.mlp")
-    documents = read_documents(configure(saved).corpus)
+    documents = read_corpus(configure(saved).corpus).documents
     some = train.training_windows(documents, subject, configure(saved, tokens=100))
     every = train.training_windows(documents, subject, configure(saved, tokens=10**6))
     assert 100 <= sum(len(w) - 1 for w in some) < 150

@@ -29,7 +29,8 @@ from rewrite.simulators.patterns import PatternSimulator
 from rewrite.stages import STAGES
 from rewrite.subject.scoring import next_tokens, window_losses
 from rewrite.subject.subject import load_subject
-from rewrite.text.corpus import SPLITS, read_documents
+from rewrite.text.corpus import SPLITS
+from rewrite.text.sources import read_corpus
 from rewrite.text.windows import pad_windows
 
 QUICK = (
@@ -255,7 +256,7 @@ def costs_of_leaving_out(folder: Path) -> np.ndarray:
     config = testbed.settings(folder)
     subject, coder = load_subject(config), load_coder(folder / "coder", HOOKPOINT)
     assert subject.tokenizer is not None
-    texts = [document.text for document in read_documents(config.corpus)[:80]]
+    texts = [document.text for document in read_corpus(config.corpus).documents[:80]]
     padded = pad_windows([np.array(subject.tokenizer(text)["input_ids"]) for text in texts])
     ids, counted = torch.as_tensor(padded.ids), torch.as_tensor(padded.counted)
     prefix = subject.run_to(ids)
@@ -291,7 +292,7 @@ def test_the_tokenizer_reads_what_was_drawn(folder: Path) -> None:
     config = testbed.settings(folder)
     subject = load_subject(config)
     assert subject.tokenizer is not None
-    for document, words in zip(read_documents(config.corpus), draw_texts(testbed.TEXTS, 0), strict=True):
+    for document, words in zip(read_corpus(config.corpus).documents, draw_texts(testbed.TEXTS, 0), strict=True):
         assert subject.tokenizer(document.text)["input_ids"] == [planted.WORDS.index(word) for word in words]
         assert len(words) <= planted.WINDOW
 

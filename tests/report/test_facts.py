@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from makers.facts_made import make_facts, make_stats
 
-from rewrite.report.gathering import read_calls, read_rows, read_seconds
+from rewrite.report.gathering import describe_corpus, read_calls, read_rows, read_seconds
 
 Row = dict[str, Any]
 
@@ -74,3 +74,17 @@ def test_a_stage_that_went_on_took_all_its_waiting() -> None:
     artefacts = {"4_simulations": {"seconds": 2.0}, "1_coder": {"seconds": 3.0}, "7_report": {"seconds": 1.0}}
     manifest = {"artefacts": artefacts, "calls": {"simulate": {"calls": 9, "cost": 1.0, "seconds": 3600.0}}}
     assert read_seconds(manifest) == {"1_coder": 3.0, "4_simulations": 3600.0}
+
+
+def test_what_the_test_split_shares_with_the_others_is_told() -> None:
+    shared = {"test": {"run": 50, "share": 0.0123, "documents": {"a": 0.5, "b": 0.1}}}
+    noted = {"documents": {"test": 20}, "shared": shared, "equal": {"test": 0}, "null": 0}
+    told = describe_corpus(noted)
+    assert told == {
+        "seen before": "2 of 20 test documents share 50 words in a row with a train or calibrate document, 1.2% of the "
+        "test split's words"
+    }
+    more = describe_corpus(noted | {"equal": {"test": 3}, "null": 1000})
+    assert more["seen before"] == told["seen before"] + "; 3 are equal to another test document"
+    assert more["left out"] == "1,000 rows without a text"
+    assert describe_corpus({"sha256": "of a run folder that does not say"}) == {}

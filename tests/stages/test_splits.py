@@ -26,7 +26,8 @@ from rewrite.run.runner import go
 from rewrite.run.store import Run
 from rewrite.stages import STAGES
 from rewrite.statistics.curves import load_curves
-from rewrite.text.corpus import SPLITS, Document, read_documents, split_documents
+from rewrite.text.corpus import SPLITS, Document, split_documents
+from rewrite.text.sources import read_corpus
 
 pytestmark = pytest.mark.slow
 
@@ -64,9 +65,10 @@ def configure(corpus: Path, model: Path) -> Config:
 @pytest.fixture(scope="module")
 def runs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("splits")
-    found = read_documents(small_config().corpus)
+    found = read_corpus(small_config().corpus).documents
     named = [Document(f"{number:02d}.txt", d.text[:4000]) for number, d in enumerate(found)]
-    own, spare = named[:44], [d.text for d in read_documents(small_config("corpus.max_documents=150").corpus)][-44:]
+    more = read_corpus(small_config("corpus.max_documents=150").corpus).documents
+    own, spare = named[:44], [d.text for d in more[-44:]]
     splits = split_documents(own, configure(write_corpus(folder / "plain", own), tiny_model).corpus)
     changed = {"other_test": splits["test"][SHARD:], "other_calibrate": splits["calibrate"]}
     for name, others in changed.items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewrite.config import CorpusConfig, UserError
-from rewrite.text.corpus import SPLITS, Document, fingerprint_corpus, hash_documents, read_documents, split_documents
+from rewrite.text.corpus import SPLITS, Document, split_documents
 from rewrite.text.windows import cut_windows, pad_windows, spread_windows, token_strings
 
 
@@ -51,65 +51,13 @@ def test_too_few_documents_are_refused() -> None:
         split_documents(documents(10), CorpusConfig(train=8, calibrate=5))
 
 
-def test_stdlib_is_source_without_tests() -> None:
-    found = read_documents(CorpusConfig())
-    assert {"argparse.py", "json/decoder.py"} <= {d.name for d in found}
-    assert not any("/test/" in d.name or d.name.startswith("test/") for d in found)
-    assert hash_documents(found) == fingerprint_corpus(CorpusConfig())
-
-
-def test_files_and_folders(tmp_path: Path) -> None:
-    lines = tmp_path / "a.jsonl"
-    lines.write_text("\n".join(json.dumps({"body": t}) for t in ("one", "", "two")))
-    assert [d.text for d in read_documents(CorpusConfig(source=str(lines), text_field="body"))] == ["one", "two"]
-    lines.write_text(json.dumps({"text": "a\u2028b"}, ensure_ascii=False), encoding="utf-8")
-    assert [d.text for d in read_documents(CorpusConfig(source=str(lines)))] == ["a\u2028b"]
-    text = tmp_path / "b.txt"
-    text.write_text("one\n\ntwo\n\n\n\n")
-    assert [d.text for d in read_documents(CorpusConfig(source=str(text)))] == ["one", "two"]
-    assert {d.name for d in read_documents(CorpusConfig(source=str(tmp_path)))} == {"b.txt"}
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("a.jsonl", '{"text": "x"}\nnot json', r"a\.jsonl:2: no field 'text'"),
-        ("a.jsonl", '{"other": 1}', "set corpus.text_field"),
-        ("a.jsonl", '{"text": 1}', "is not text"),
-        ("a.txt", "  \n\n ", "no text in this corpus"),
-        ("a.txt", b"\xff\xfe\x00", "not readable as UTF-8"),
-    ],
-)
-def test_bad_corpora_are_named(tmp_path: Path, name: str, content: str | bytes, expected: str) -> None:
-    file = tmp_path / name
-    file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match=expected):
-        read_documents(CorpusConfig(source=str(file)))
-
-
-def test_absent_corpora_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file"):
-        read_documents(CorpusConfig(source=str(tmp_path / "nowhere.jsonl")))
-    with pytest.raises(UserError, match="neither a file here nor a dataset of the hub"):
-        read_documents(CorpusConfig(source="nobody/nothing"))
-
-
-def test_a_folder_of_the_datasets_library_is_read_as_a_hub_name_is(tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").write_text('{"body": "one"}\n{"body": "two"}\n{"body": "three"}\n')
-    config = CorpusConfig(source=str(tmp_path), text_field="body")
-    assert [d.text for d in read_documents(config)] == ["one", "two", "three"]
-    assert len(read_documents(config.model_copy(update={"max_documents": 2}))) == 2
-    with pytest.raises(UserError, match="rows have no field 'text'"):
-        read_documents(CorpusConfig(source=str(tmp_path)))
-
-
 def test_token_strings_join_to_the_text(stories: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(stories)
     vocabulary = token_strings(tokenizer)
     text = 'Once upon a time, Lily\'s cat said, "Hi!"\nThe end.'
-    ids = [i for window in cut_windows(text, tokenizer, 8) for i in window]
+    ids = [i for window in cut_windows(text, tokenizer, CorpusConfig(window=8)) for i in window]
     assert ids[0] == tokenizer.bos_token_id
     assert "".join(vocabulary[i] for i in ids).strip() == text
 
@@ -119,7 +67,7 @@ def test_windows_are_consecutive_and_never_too_short(stories: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(stories)
     whole: list[int] = tokenizer("the cat sat on the mat and ate " * 9)["input_ids"]
-    windows = cut_windows("the cat sat on the mat and ate " * 9, tokenizer, 16)
+    windows = cut_windows("the cat sat on the mat and ate " * 9, tokenizer, CorpusConfig(window=16))
     assert [i for window in windows for i in window] == whole[: sum(map(len, windows))]
     assert all(3 <= len(window) <= 16 for window in windows)
 
@@ -137,3 +85,20 @@ def test_padding_is_marked() -> None:
     np.testing.assert_array_equal(padded.ids, [[5, 6, 7], [8, 9, 0]])
     np.testing.assert_array_equal(padded.real, [[True, True, True], [True, True, False]])
     np.testing.assert_array_equal(padded.counted, [[False, True, True], [False, True, False]])
+
+
+@pytest.mark.parametrize(("setting", "ids"), [("text", 0), ("control", 2)])
+def test_special_tokens_within_a_document_are_text_unless_the_config_says_so(
+    stories: Path, setting: Literal["text", "control"], ids: int
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(stories)
+    text = "The cat said </s> and <s> again."
+    (found,) = cut_windows(text, tokenizer, CorpusConfig(window=64, special_tokens=setting))
+    assert found[0] == tokenizer.bos_token_id, "what the tokenizer puts at a start stays"
+    special = np.isin(found[1:], [tokenizer.bos_token_id, tokenizer.eos_token_id])
+    assert special.sum() == ids
+    vocabulary = token_strings(tokenizer)
+    joined = "".join(vocabulary[i] for i in found)
+    assert ("</s>" in joined and "<s>" in joined) == (setting == "text")
