@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rewrite.config import UserError
+from rewrite.config import UserError, name_hookpoint
 
 VERSION = "6.54.12"
 """Whose layout is written. SAELens takes a file that does not say for an older one and forgets its metadata."""
@@ -108,13 +108,11 @@ def _translate_hook(cfg: dict[str, Any], kind: str, file: Path) -> str | None:
         raise UserError(
             f"{file}: a {kind} at {written} is neither an MLP's output nor the residual stream after a layer"
         )
-    # The stream before a block is what the block before it returned.
-    layer = int(found[1]) - (found[2] == "hook_resid_pre")
-    if kind != "sae" and read and not read.startswith(f"blocks.{layer}."):
+    if kind != "sae" and read and not read.startswith(f"blocks.{found[1]}."):
         raise UserError(
             f"{file}: reads {read} and writes {written}; only transcoders of one layer's MLP can be spliced"
         )
-    return f"layers.{layer}.mlp" if found[2] == "hook_mlp_out" else f"layers.{layer}"
+    return name_hookpoint(written)
 
 
 class Layout(NamedTuple):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rewrite.config.asking import CallsConfig, ExplainConfig, ScoreConfig, TuneConfig
-from rewrite.config.base import MaybePlace, OnDisk, Place, Scalar, Section, UserError
+from rewrite.config.base import MaybePlace, OnDisk, Place, Scalar, Section, UserError, name_hookpoint
 from rewrite.config.data import CoderConfig, CollectConfig, CorpusConfig, SampleConfig
 from rewrite.config.judging import AnalyseConfig, Control, CostConfig, EvaluateConfig
 
@@ -36,16 +36,18 @@ __all__ = [
     "Section",
     "TuneConfig",
     "UserError",
+    "name_hookpoint",
 ]
 
 
 class Config(Section):
     subject: Place = "../subject"
-    """The language model under study: a folder, a GGUF file or a hub name."""
+    """The language model under study: a folder, a GGUF file or a hub name; the bundled one by default."""
     revision: str = "main"
     """The subject's revision on the hub."""
     hookpoint: str = "layers.1.mlp"
-    """The module whose output is rewritten: `layers.N.mlp` or `layers.N`."""
+    """The module whose output is rewritten: `layers.N.mlp` or `layers.N`; names of modules (`model.layers.6.mlp`) and
+    of TransformerLens (`blocks.6.hook_mlp_out`) are understood."""
     device: str = "cpu"
     """Where the subject runs: `cpu`, `cuda`, `cuda:N` or `mps`."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -78,3 +80,8 @@ class Config(Section):
     """Settings of the simulators, a table each: `simulators.oracle.levels = 10`."""
     engines: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     """Settings of the engines, a table each: `engines.openai.base_url = "http://127.0.0.1:8000/v1"`."""
+
+    @field_validator("hookpoint")
+    @classmethod
+    def _name_hookpoint(cls, said: str) -> str:
+        return name_hookpoint(said)

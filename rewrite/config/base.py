@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,24 @@ Place = Annotated[str, OnDisk]
 """A file or folder, or the name of something on the hub."""
 MaybePlace = Annotated[str | None, OnDisk]
 Scalar = bool | int | float | str | list[Any] | None
+
+
+HOOKPOINT = re.compile(
+    r"(?:(?:model|base_model|language_model|transformer|gpt_neox|decoder|backbone)\.)*"
+    r"(?:layers|h|blocks)\.(?P<layer>\d+)(?:\.(?P<module>mlp|hook_mlp_out|hook_resid_post|hook_resid_pre))?"
+)
+
+
+def name_hookpoint(said: str) -> str:
+    """The hookpoint as it is named here, `layers.N.mlp` or `layers.N`, from what people write: a module's path in a
+    model (`model.layers.6.mlp`, `transformer.h.6.mlp`) or a hook of TransformerLens (`blocks.6.hook_mlp_out`). What is
+    neither stays, for the subject to refuse."""
+    found = HOOKPOINT.fullmatch(said)
+    # The stream before a block is what the block before it returned; before the first there is none.
+    layer = int(found["layer"]) - (found["module"] == "hook_resid_pre") if found else -1
+    if found is None or layer < 0:
+        return said
+    return f"layers.{layer}.mlp" if found["module"] in ("mlp", "hook_mlp_out") else f"layers.{layer}"
 
 
 class UserError(Exception):

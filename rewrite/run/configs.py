@@ -1,6 +1,7 @@
 """A config is read: a TOML file and `key=value` overrides become one `Config`, or that of a run folder goes on.
 
-Relative paths in a file are relative to that file; those in an override are relative to the working folder.
+Relative paths in a file are relative to that file; those in an override are relative to the working folder. A default
+that names a place names one of those that are bundled, wherever the file lies.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def load_config(file: Path | None = None, overrides: list[str] | None = None) ->
         sources[key] = f"--set {override}"
     for place in _list_places(tree):
         _anchor(tree, place, Path.cwd() if place in named else file.parent)
+    tree.setdefault("subject", str((data_folder() / "configs" / Config.model_fields["subject"].default).resolve()))
     try:
         return Config.model_validate(tree)
     except ValidationError as error:

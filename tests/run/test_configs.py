@@ -16,9 +16,18 @@ def write(folder: Path, text: str) -> Path:
     return file
 
 
-@pytest.mark.parametrize("name", ["default.toml", "stories260k.toml"])
+@pytest.mark.parametrize("name", sorted(file.name for file in (data_folder() / "configs").iterdir()))
 def test_bundled_configs_load(name: str) -> None:
-    assert load_config(data_folder() / "configs" / name).corpus.window == 128
+    assert load_config(data_folder() / "configs" / name).corpus.window >= 32
+
+
+def test_a_default_is_the_bundled_one_wherever_the_file_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write(tmp_path, "batch = 4"))
+    assert config.subject == load_config().subject == str(data_folder() / "subject")
+    assert (Path(config.subject) / "config.json").is_file()
+    places = {key: default for key, (_, default) in list_keys().items() if default.startswith('"')}
+    assert [key for key, default in places.items() if "/" in default or ".." in default] == ["subject"]
 
 
 @pytest.mark.parametrize(
@@ -94,3 +103,24 @@ def test_config_is_frozen() -> None:
 def test_every_key_is_documented() -> None:
     undocumented = [key for key, (text, _) in list_keys().items() if len(text) < 10 and not key.endswith("corpus")]
     assert undocumented == []
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ("layers.6.mlp", "layers.6.mlp"),
+        ("model.layers.6.mlp", "layers.6.mlp"),
+        ("model.language_model.layers.6", "layers.6"),
+        ("transformer.h.6.mlp", "layers.6.mlp"),
+        ("h.0", "layers.0"),
+        ("gpt_neox.layers.11.mlp", "layers.11.mlp"),
+        ("blocks.6.hook_mlp_out", "layers.6.mlp"),
+        ("blocks.6.hook_resid_post", "layers.6"),
+        ("blocks.6.hook_resid_pre", "layers.5"),
+        ("blocks.0.hook_resid_pre", "blocks.0.hook_resid_pre"),
+        ("layers.6.attn", "layers.6.attn"),
+        ("visual.layers.6.mlp", "visual.layers.6.mlp"),
+    ],
+)
+def test_hookpoints_are_understood_as_people_write_them(said: str, named: str) -> None:
+    assert load_config(None, [f"hookpoint={said}"]).hookpoint == named
