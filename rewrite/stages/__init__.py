@@ -183,7 +183,7 @@ STAGES = (
         reads=("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
         writes=("6_stats.json",),
         keys=("analyse",),
-        version=4,
+        version=5,
     ),
     Stage(
         "report",
@@ -197,6 +197,6 @@ STAGES = (
             *("simulators", "tune", "engine", "calibrator", "score", "evaluate.missing"),
         ),
         by_content=("corpus.source", "coder.path"),
-        version=5,
+        version=6,
     ),
 )

@@ -10,8 +10,10 @@
    missing than `analyse.max_missing` allows, or the mass on digits is below `analyse.least_mass`, there is no verdict,
    of this comparison or any other.
 
-The equivalence margin is a share of the gap, set in the config; where the gap's interval reaches 0 the margin is 0 and
-nothing is called equivalent. Everything is sorted and every draw is named, so the same losses give the same bytes."""
+The equivalence margin is a share of the gap, set in the config, and the gap's own uncertainty counts
+(`rewrite.statistics.paired.Region`); where the gap's interval reaches 0 there is nothing to recover: no share is
+stated and nothing is called equivalent. Everything is sorted and every draw is named, so the same losses give the same
+bytes."""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Pat
         with _naming("arm zero against coder"):
             gap = stats.difference(losses.find("zero"), losses.find("coder"), losses.tokens)
         interval = gap.interval(config.alpha)
-        margin = config.margin * gap.value if interval.low > 0 else 0.0
+        region = stats.Region(losses.find("zero") - losses.find("coder"), losses.tokens, config.margin, config.alpha)
         result: dict[str, Any] = {
             "schema": 1,
             "unit": "document",
@@ -67,11 +69,13 @@ def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Pat
             "gap": {"nats": gap.value, "ci": [interval.low, interval.high], "se": gap.se},
             "arms": [_describe(key, nats, losses, config.alpha) for key, nats in losses.single.items()],
             "averages": [_describe_average(key, losses, config.alpha) for key in losses.averaged],
-            "comparisons": _compare_primary(losses, config, margin)
-            + _compare_secondary(losses, config, margin)
-            + _compare_controls(losses, config, margin),
+            "comparisons": _compare_primary(losses, config, region)
+            + _compare_secondary(losses, config, region)
+            + _compare_controls(losses, config, region),
             "split": split_loss(losses, config.alpha),
-            "warnings": warn_of_mass(latents.mass, config) + find_warnings(losses, config),
+            "warnings": warn_of_mass(latents.mass, config)
+            + warn_of_coder(losses, config)
+            + warn_of_skewness(losses, config),
         }
     if latents.missing > config.max_missing or (latents.mass and latents.mass["median"] < config.least_mass):
         for row in result["comparisons"]:
@@ -93,11 +97,15 @@ def _naming(what: str) -> Iterator[None]:
 
 
 def _describe(key: Key, nats: stats.Documents, losses: Losses, alpha: float) -> dict[str, Any]:
-    """An arm's loss, what it adds to the clean model's (paired), and the share of the gap it recovers."""
+    """An arm's loss, what it adds to the clean model's (paired), and the share that it recovers of the gap to `zero`
+    and of that to `mean`."""
     with _naming(f"arm {key}"):
         loss = stats.estimate(nats, losses.tokens)
         increase = stats.difference(nats, losses.find("clean"), losses.tokens)
         share = stats.recovered(nats, losses.find("zero"), losses.find("coder"), losses.tokens, alpha)
+        above = stats.Recovered(None, None)
+        if losses.has("mean"):
+            above = stats.recovered(nats, losses.find("mean"), losses.find("coder"), losses.tokens, alpha)
     added = increase.interval(alpha)
     return {
         "arm": key.arm,
@@ -109,8 +117,14 @@ def _describe(key: Key, nats: stats.Documents, losses: Losses, alpha: float) -> 
         "increase": increase.value,
         "increase_ci": [added.low, added.high],
         "recovered": share.value,
-        "recovered_ci": [share.interval.low, share.interval.high] if share.interval else None,
+        "recovered_ci": _ends(share),
+        "recovered_mean": above.value,
+        "recovered_mean_ci": _ends(above),
     }
+
+
+def _ends(share: stats.Recovered) -> list[float] | None:
+    return [share.interval.low, share.interval.high] if share.interval else None
 
 
 def _describe_average(key: Key, losses: Losses, alpha: float) -> dict[str, Any]:
@@ -131,14 +145,14 @@ class _Pair:
     nats: stats.Documents
 
 
-def _compare_primary(losses: Losses, config: AnalyseConfig, margin: float) -> list[dict[str, Any]]:
+def _compare_primary(losses: Losses, config: AnalyseConfig, region: stats.Region) -> list[dict[str, Any]]:
     curves = [key for key in losses.single if key.arm in SIMULATED and key.order != "random"]
     arms = {key: losses.single[key] for key in curves} | losses.averaged
     pairs = [_Pair(key, "zero", arms[key]) for key in sorted(arms, key=lambda key: key.place) if key.arm in SIMULATED]
-    return _compare(pairs, "primary", losses, config, margin)
+    return _compare(pairs, "primary", losses, config, region)
 
 
-def _compare_secondary(losses: Losses, config: AnalyseConfig, margin: float) -> list[dict[str, Any]]:
+def _compare_secondary(losses: Losses, config: AnalyseConfig, region: stats.Region) -> list[dict[str, Any]]:
     pairs = []
     for arm in SIMULATED:
         keys = [key for key in losses.single if key.arm == arm and key.order == "best"]
@@ -146,12 +160,12 @@ def _compare_secondary(losses: Losses, config: AnalyseConfig, margin: float) -> 
             # The baselines replace every latent: beside them a part of the latents would win by what it leaves true.
             names = BASELINES if key.fraction == 1 else ("coder",)
             pairs += [_Pair(key, name, losses.single[key]) for name in names if losses.has(name)]
-    return _compare(pairs, "secondary", losses, config, margin)
+    return _compare(pairs, "secondary", losses, config, region)
 
 
-def _compare_controls(losses: Losses, config: AnalyseConfig, margin: float) -> list[dict[str, Any]]:
+def _compare_controls(losses: Losses, config: AnalyseConfig, region: stats.Region) -> list[dict[str, Any]]:
     keys = [Key(arm, 1.0, "", None) for arm in DRAWN if losses.has(arm) and losses.has("mean")]
-    return _compare([_Pair(key, "mean", losses.averaged[key]) for key in keys], "controls", losses, config, margin)
+    return _compare([_Pair(key, "mean", losses.averaged[key]) for key in keys], "controls", losses, config, region)
 
 
 def split_loss(losses: Losses, alpha: float) -> list[dict[str, Any]]:
@@ -185,27 +199,48 @@ def warn_of_mass(mass: dict[str, Any] | None, config: AnalyseConfig) -> list[str
     ]
 
 
-def find_warnings(losses: Losses, config: AnalyseConfig) -> list[str]:
-    """Where the tests that matter most, those of the headline's arm and of the gap, are not to be trusted, and the
-    bootstrap-t interval that is."""
+def warn_of_coder(losses: Losses, config: AnalyseConfig) -> list[str]:
+    """A sentence where the coder itself costs more than its latents are worth."""
+    lost = stats.difference(losses.find("coder"), losses.find("clean"), losses.tokens)
+    gap = stats.difference(losses.find("zero"), losses.find("coder"), losses.tokens)
+    if lost.interval(config.alpha).low <= max(gap.value, 0.0):
+        return []
+    return [
+        f"The coder with its true latents costs {lost.value:.2g} nats above the clean model, and its latents are worth "
+        f"{gap.value:.2g}: whatever is recovered is a share of the smaller part of what the layer does."
+    ]
+
+
+def warn_of_skewness(losses: Losses, config: AnalyseConfig) -> list[str]:
+    """One sentence where the tests that matter most, those of the headline's arm and of the gap, are not to be trusted,
+    and the bootstrap-t intervals that are."""
     curve = [key for key in losses.single if (key.arm, key.order) == ("simulated", "best")]
     headline = max(curve, key=lambda key: key.place)
     name = name_arm(vars(headline))
     pairs = [(name, losses.single[headline], arm) for arm in ("zero", "coder")]
     pairs.append(("zero", losses.find("zero"), "coder"))
-    warnings = []
+    found, ends = [], []
     for name, nats, reference in pairs:
         differences = nats - losses.find(reference)
-        sentence = resampling.caution(differences, losses.tokens)
-        if sentence:
+        skewed = resampling.find_skew(differences, losses.tokens)
+        if skewed:
+            found.append(skewed)
             drawn = resampling.bootstrap_t(differences, losses.tokens, config.alpha, config.resamples, config.seed)
-            ends = f" The bootstrap-t interval is [{drawn.low:.4f}, {drawn.high:.4f}] nats per token." if drawn else ""
-            warnings.append(f"{name} against {reference}: {sentence}{ends}")
-    return warnings
+            shown = f"[{drawn.low:.4f}, {drawn.high:.4f}]" if drawn else "without end"
+            ends.append(f"{name} against {reference} {shown} (skewness {skewed.skewness:+.1f})")
+    if not found:
+        return []
+    needed = max(skewed.needed for skewed in found)
+    return [
+        f"The differences of these {len(losses.documents)} documents are skewed, so the t test may be wrong more often "
+        f"than it says: score {needed:,} documents, or read the bootstrap-t intervals, in nats per token: "
+        + "; ".join(ends)
+        + "."
+    ]
 
 
 def _compare(
-    pairs: list[_Pair], family: str, losses: Losses, config: AnalyseConfig, margin: float
+    pairs: list[_Pair], family: str, losses: Losses, config: AnalyseConfig, region: stats.Region
 ) -> list[dict[str, Any]]:
     """One family of comparisons, adjusted by Holm among themselves."""
     if not pairs:
@@ -218,9 +253,9 @@ def _compare(
     adjusted = stats.holm([estimate.p_value() for estimate in estimates])
     flipped = resampling.sign_flip(differences, losses.tokens, config.resamples, config.seed)
     rows = []
-    for pair, estimate, p_holm, p_flip in zip(pairs, estimates, adjusted, flipped.tolist(), strict=True):
+    for number, (pair, estimate, p_holm) in enumerate(zip(pairs, estimates, adjusted, strict=True)):
         interval = estimate.interval(config.alpha)
-        p_equivalence = estimate.p_equivalence(margin)
+        p_equivalence = region.p_equivalence(differences[number])
         rows.append(
             {
                 "arm": pair.key.arm,
@@ -232,8 +267,8 @@ def _compare(
                 "ci": [interval.low, interval.high],
                 "p": estimate.p_value(),
                 "p_holm": p_holm,
-                "p_sign_flip": p_flip,
-                "margin": margin,
+                "p_sign_flip": float(flipped[number]),
+                "margin": region.margin,
                 "p_equivalence": p_equivalence,
                 "mde": estimate.detectable(config.alpha),
                 "verdict": decide(estimate.value, p_holm, p_equivalence, config.alpha),

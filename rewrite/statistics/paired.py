@@ -4,9 +4,10 @@
    documents, not tokens, carry the error (`estimate`). Two arms are compared on the same documents (`difference`).
 2. The primary test is Student's t on the jackknife's standard error, which is robust to clusters of any size
    (`Estimate.p_value`). Beside it stand a sign-flip test and two bootstrap intervals (`rewrite.statistics.resampling`).
-3. "Not significant" never means "equal": two one-sided tests against a margin say that (`Estimate.p_equivalence`), and
-   `Estimate.detectable` says how large a difference would have been found, `Estimate.documents_needed` how many
-   documents it takes to find one (`rewrite.statistics.power`).
+3. "Not significant" never means "equal": two one-sided tests against a margin say that (`Estimate.p_equivalence`; where
+   the margin is a share of a gap that is estimated too, `Region.p_equivalence`), and `Estimate.detectable` says how
+   large a difference would have been found, `Estimate.documents_needed` how many documents it takes to find one
+   (`rewrite.statistics.power`).
 4. The share of the gap that an arm recovers is a ratio of two differences and has Fieller's interval (`recovered`).
 5. Holm's step-down over the family of comparisons (`holm`); the word and the sentence that follow stand in
    `rewrite.statistics.verdict`. Over thousands of latents, Benjamini and Hochberg's step-up (`benjamini_hochberg`).
@@ -163,8 +164,44 @@ def check_documents(nats: Documents, tokens: Tokens) -> None:
 
 
 @dataclass(frozen=True)
+class Region:
+    """Where two arms are as good as equal: differences smaller than a share of the gap, on the same documents."""
+
+    gap: Documents
+    """The gap's sums of nats, zero less coder."""
+    tokens: Tokens
+    share: float
+    alpha: float
+
+    @property
+    def margin(self) -> float:
+        """The half-width as measured [nats per token]; 0 where the gap's interval reaches 0: no gap, no share of it."""
+        found = estimate(self.gap, self.tokens)
+        return self.share * found.value if found.interval(self.alpha).low > 0 else 0.0
+
+    def p_equivalence(self, differences: Documents) -> float:
+        """p of "the difference is at least this share of the gap, up or down", the larger of two one-sided t tests.
+
+        Each is a test that a mean is 0, of `differences` + share · gap and of `differences` - share · gap, document by
+        document: what Fieller's interval is to a ratio (`recovered`), Schuirmann's tests are here. A margin held fixed
+        at its measured size would claim equality too often where the gap itself is uncertain. Arms that are identical
+        are equivalent (0); without a gap nothing is (1).
+        """
+        if not self.margin:
+            return 1.0
+        if not differences.any():
+            return 0.0
+        above = estimate(differences + self.share * self.gap, self.tokens)
+        below = estimate(differences - self.share * self.gap, self.tokens)
+        if above.identical or below.identical:
+            return 1.0
+        p_above, p_below = stats.t.sf(above.value / above.se, above.df), stats.t.cdf(below.value / below.se, below.df)
+        return float(max(p_above, p_below))
+
+
+@dataclass(frozen=True)
 class Recovered:
-    """A share of the gap. `value` is None without a gap above 0, `interval` where the gap's own interval reaches 0."""
+    """A share of the gap; None where the gap's own interval reaches 0: there is nothing that could be shared out."""
 
     value: float | None
     interval: Interval | None
@@ -180,11 +217,9 @@ def recovered(arm: Documents, zero: Documents, coder: Documents, tokens: Tokens,
     as `estimate` does.
     """
     up, down = difference(zero, arm, tokens), difference(zero, coder, tokens)
-    if down.value <= 0:
+    if down.interval(alpha).low <= 0:
         return Recovered(None, None)
     value = up.value / down.value
-    if down.interval(alpha).low <= 0:
-        return Recovered(value, None)
     square = float(stats.t.isf(alpha / 2, down.df)) ** 2
     products = (zero - arm - up.value * tokens) * (zero - coder - down.value * tokens)
     covariance = float((weigh(tokens) * products).sum())

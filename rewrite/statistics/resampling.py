@@ -3,7 +3,7 @@
 1. `sign_flip`: the p of a paired difference under all patterns of signs, studentised.
 2. `bootstrap_t`: documents are drawn again with replacement, and the quantiles of (value* - value) / se* stand in place
    of Student's.
-3. `caution`: one sentence where the documents are too few for how skewed their differences are.
+3. `find_skew`: one sentence where the documents are too few for how skewed their differences are.
 
 A mean per token, Σ nats / Σ tokens, is a ratio of two sums over documents: leaving out document i moves Σy / Σx by
 -e_i / (Σx - x_i), with e = y - (Σy / Σx) x. That is the `se` of `paired.estimate`.
@@ -11,6 +11,7 @@ A mean per token, Σ nats / Σ tokens, is a ratio of two sums over documents: le
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import ceil, inf, sqrt
 
 import numpy as np
@@ -25,7 +26,7 @@ TIE = 1e-10
 DRAWS_AT_ONCE = 4_000_000
 
 # Skewness over √documents beyond which t tests are not to be trusted: at it a one-sided test at 5%, of which TOST has
-# two, errs in 6.1% (`caution`).
+# two, errs in 6.1% (`find_skew`).
 SKEW_LIMIT = 0.1
 
 
@@ -117,8 +118,25 @@ def _studentise_draws(
         return np.where(se > 0, away / se, np.where(away == 0, 0.0, np.copysign(inf, away)))
 
 
-def caution(differences: Documents, tokens: Tokens) -> str:
-    """One sentence where the t test of these paired differences is known to miss its level; empty where it is sound.
+@dataclass(frozen=True)
+class Skewed:
+    """Differences too skewed for their number."""
+
+    documents: int
+    skewness: float
+    needed: int
+    """Documents at which a t test of such differences would hold its level."""
+
+    def __str__(self) -> str:
+        return (
+            f"The differences of these {self.documents} documents are skewed (skewness {self.skewness:+.1f}), so the t "
+            "test may be wrong more often than it says: read the bootstrap-t interval, or score "
+            f"{self.needed:,} documents."
+        )
+
+
+def find_skew(differences: Documents, tokens: Tokens) -> Skewed | None:
+    """Whether the t test of these paired differences is known to miss its level; None where it is sound.
 
     A one-sided t test errs by skewness / √documents · (2z² + 1) φ(z) / 6, which is .11 of the ratio at 5%: Johnson, J.
     Am. Stat. Assoc. 73 (1978) 536; Hall, The Bootstrap and Edgeworth Expansion (1992) section 2.6. (Two-sided tests err
@@ -130,15 +148,17 @@ def caution(differences: Documents, tokens: Tokens) -> str:
     """
     found = estimate(differences, tokens)
     if found.identical:
-        return ""
+        return None
     count = len(differences)
     influence = (differences - found.value * tokens) / (tokens.sum() - tokens)
     influence = influence - influence.mean()
     skewness = float(np.mean(influence**3) / np.mean(influence**2) ** 1.5)
     if abs(skewness) <= max(SKEW_LIMIT * sqrt(count), 2 * sqrt(6 / count)):
-        return ""
-    needed = ceil((skewness / SKEW_LIMIT) ** 2)
-    return (
-        f"The differences of these {count} documents are skewed (skewness {skewness:+.1f}), so the t test may be wrong "
-        f"more often than it says: read the bootstrap-t interval, or score {needed:,} documents."
-    )
+        return None
+    return Skewed(count, skewness, ceil((skewness / SKEW_LIMIT) ** 2))
+
+
+def caution(differences: Documents, tokens: Tokens) -> str:
+    """`find_skew` as a sentence; empty where the t test is sound."""
+    found = find_skew(differences, tokens)
+    return str(found) if found else ""

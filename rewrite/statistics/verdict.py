@@ -51,14 +51,16 @@ def verdict_sentence(result: dict[str, Any]) -> str:
         subject = f"Simulating {100 * row['fraction']:.3g}% of {result['rewritten']:,} latents"
     size = f"{result['documents']:,} documents, {result['tokens']:,} tokens"
     if interval is None:
+        worth = "lose against having none" if gap["ci"][1] < 0 else "are not told from having none"
         return (
-            f"{subject} changes the loss by {row['delta']:+.2g} nats against zero ablation: {_describe_word(row)}, "
-            f"{size}; zero ablation's gap to the coder, {_range(gap['nats'], gap['ci'])} nats, is not told from 0, "
-            "so no share of it is stated."
+            f"Nothing to recover: the coder's true latents {worth}, a gap of {_range(gap['nats'], gap['ci'])} nats to "
+            f"zero ablation, so no share of it is stated. {subject} changes the loss by {row['delta']:+.2g} nats "
+            f"against zero ablation: {_describe_word(row)}, {size}."
         )
-    low, high = (f"{100 * end:.0f}" for end in interval)
-    recovers = f"recovers {100 * share:.0f}% [{low}, {high}] of the {gap['nats']:.2g}-nat gap"
-    return f"{subject} {recovers}: {_describe_word(row)}, {size}."
+    recovers = f"recovers {_share(share, interval)} of the {gap['nats']:.2g}-nat gap"
+    above = same[0].get("recovered_mean_ci")
+    beside = f" ({_share(same[0]['recovered_mean'], above)} of that to the mean)" if above else ""
+    return f"{subject} {recovers}{beside}: {_describe_word(row)}, {size}."
 
 
 def _describe_word(row: dict[str, Any]) -> str:
@@ -68,6 +70,10 @@ def _describe_word(row: dict[str, Any]) -> str:
         found = f"a difference of {row['mde']:.2g} nats would be found four times in five"
         return f"inconclusive against zero ablation, {format_p(row['p_holm'])}, {found}"
     return f"{row['verdict']} than zero ablation, {format_p(row['p_holm'])}"
+
+
+def _share(value: float, ends: Sequence[float]) -> str:
+    return f"{100 * value:.0f}% [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]"
 
 
 def _range(value: float, ends: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -122,8 +123,10 @@ def test_the_verdict_is_the_headlines(result: Row) -> None:
     row = find_arm(result, "simulated", 1.0, "best")
     share, gap = f"{100 * row['recovered']:.0f}%", f"{result['gap']['nats']:.2g}-nat gap"
     low, high = (f"{100 * end:.0f}" for end in row["recovered_ci"])
+    above = [f"{100 * value:.0f}" for value in (row["recovered_mean"], *row["recovered_mean_ci"])]
     assert verdict["sentence"] == (
-        f"Simulating all 1,024 latents recovers {share} [{low}, {high}] of the {gap}: "
+        f"Simulating all 1,024 latents recovers {share} [{low}, {high}] of the {gap} "
+        f"({above[0]}% [{above[1]}, {above[2]}] of that to the mean): "
         f"better than zero ablation, {format_p(verdict['p_holm'])}, 30 documents, {result['tokens']:,} tokens."
     )
 
@@ -301,4 +304,8 @@ def test_skewed_documents_are_warned_of(tmp_path: Path) -> None:
         for row in rows
     ]
     found = analyse_rows(tmp_path, rows)["warnings"]
-    assert [line.split(":")[0] for line in found] == ["simulated, 100% against zero", "zero against coder"]
+    assert len(found) == 1, "one caution for all that is skewed"
+    assert re.findall(r"([a-z0-9, %]+ against \w+) \[", found[0]) == [
+        " simulated, 100% against zero",
+        " zero against coder",
+    ]

@@ -352,3 +352,32 @@ def test_benjamini_hochberg_keeps_the_share_of_false_calls() -> None:
         called = stats.benjamini_hochberg(2 * scipy_stats.norm.sf(np.abs(z))) < 0.1
         false.append(called[40:].sum() / max(1, called.sum()))
     assert 0.07 < np.mean(false) < 0.09
+
+
+def test_the_region_is_a_ratio_and_its_gap_may_be_uncertain() -> None:
+    """At the edge of the region, where a difference is its share of the true gap, equality is claimed in 5% at most;
+    with a margin held at the measured gap it would be in a third."""
+    rng = np.random.default_rng(0)
+    share, tokens, claimed, held = 0.05, np.full(30, 100), 0, 0
+    for _ in range(1500):
+        gap = 1 + 1.4 * rng.normal(size=30)
+        difference = share * 1.0 + 0.002 * rng.normal(size=30)
+        region = stats.Region(100 * gap, tokens, share, 0.05)
+        claimed += region.p_equivalence(100 * difference) < 0.05
+        held += stats.estimate(100 * difference, tokens).p_equivalence(region.margin) < 0.05
+    assert claimed / 1500 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 1500)
+    assert held / 1500 > 0.3
+
+
+def test_with_a_sure_gap_the_region_is_the_margin() -> None:
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(50, 200, 40)
+    difference = tokens * (0.01 + 0.02 * rng.normal(size=40))
+    region = stats.Region(0.5 * tokens + 1e-4 * rng.normal(size=40), tokens, 0.05, 0.05)
+    assert region.margin == pytest.approx(0.025)
+    wanted = stats.estimate(difference, tokens).p_equivalence(0.025)
+    assert region.p_equivalence(difference) == pytest.approx(wanted, rel=1e-3)
+    assert region.p_equivalence(np.zeros(40)) == 0.0
+    assert region.p_equivalence(0.05 * region.gap) == 1.0, "a difference that is the edge itself"
+    none = stats.Region(tokens * rng.normal(size=40), tokens, 0.05, 0.05)
+    assert (none.margin, none.p_equivalence(np.zeros(40))) == (0.0, 1.0)
