@@ -1,0 +1,94 @@
+"""Faults of the science are planted in the code, one at a time, and the tests that should catch them are run.
+
+python -m benchmarks.mutants [part of a name]
+
+1. `mutants.toml` lists the faults: where, what is written there instead, and which tests must then fail.
+2. Each is planted in a copy of what git tracks, where its tests run until the first failure.
+3. A fault that lives, one that no longer fits the code, or tests that cannot be run are said, and end in an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LIST = Path(__file__).with_suffix(".toml")
+FAILED, RAN = 1, 0
+"""What pytest ends with where a test fails, and where all pass."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault, and the tests that must catch it."""
+
+    name: str
+    edits: tuple[tuple[str, str, str], ...]
+    tests: tuple[str, ...]
+
+    def plant(self, folder: Path) -> None:
+        """Write it into a copy of the checkout. Raises ValueError where the code is not what it was made for."""
+        for file, old, new in self.edits:
+            text = (folder / file).read_text(encoding="utf-8")
+            if text.count(old) != 1:
+                raise ValueError(f"{self.name}: {file} has {text.count(old)} times {old!r}, not once")
+            (folder / file).write_text(text.replace(old, new), encoding="utf-8")
+
+
+def read_mutants() -> list[Mutant]:
+    """All faults of the list."""
+    rows = tomllib.loads(LIST.read_text(encoding="utf-8"))["mutant"]
+    return [Mutant(row["name"], tuple(tuple(edit) for edit in row["edits"]), tuple(row["tests"])) for row in rows]
+
+
+def copy_checkout(folder: Path) -> None:
+    """What git tracks, as it stands in the working tree; what stands beside the checkout is seen from the copy too."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
+    for name in listed.decode().split("\0")[:-1]:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    beside = ROOT.parent / "shared"
+    if beside.is_dir() and not (folder.parent / "shared").exists():
+        (folder.parent / "shared").symlink_to(beside)
+
+
+def kill(mutant: Mutant, folder: Path) -> tuple[int, str]:
+    """How its tests end, and the first that fails."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests]
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", ran.stdout, re.MULTILINE)
+    return ran.returncode, found[1].rpartition("::")[2] if found else ran.stdout[-300:].replace("\n", " ")
+
+
+def main(wanted: str = "") -> int:
+    """Plant all faults whose name has `wanted`; the number of those that lived."""
+    chosen = [mutant for mutant in read_mutants() if wanted in mutant.name]
+    alive = 0
+    for mutant in chosen:
+        begin = time.perf_counter()
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "checkout"
+            copy_checkout(folder)
+            mutant.plant(folder)
+            ended, test = kill(mutant, folder)
+        alive += ended != FAILED
+        word = {FAILED: "dies", RAN: "LIVES"}.get(ended, f"COULD NOT BE TRIED ({ended})")
+        print(
+            f"{mutant.name:<72} {word:<6} {test if ended else '':<80} {time.perf_counter() - begin:4.0f} s", flush=True
+        )
+    print(f"{len(chosen) - alive} of {len(chosen)} die")
+    return alive
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main(*sys.argv[1:2]) else 0)
