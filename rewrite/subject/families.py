@@ -15,9 +15,7 @@ from transformers import PreTrainedModel
 
 from rewrite.config import UserError
 
-ATTENTION = ("self_attn", "attn", "attention")
-
-
+ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 NORMS_OF_THE_WRITE = ("post_feedforward_layernorm", "post_mlp_layernorm")
 
 

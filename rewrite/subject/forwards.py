@@ -14,7 +14,9 @@ Forward = Callable[..., Any]
 
 @dataclass
 class Record:
-    """What a watched module last read and returned; `output` keeps the module's own structure, tensor or tuple."""
+    """What a watched module last read and returned; `output` keeps the module's own structure, tensor or tuple.
+
+    Kept and given back as copies: Falcon's blocks add to what their modules return in place."""
 
     input: Any = None
     output: Any = None
@@ -24,15 +26,16 @@ class Record:
         compute = module.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            self.input = args[0] if args else next(iter(kwargs.values()))
-            self.output = compute(*args, **kwargs)
-            return self.output
+            self.input = copy_of(args[0] if args else next(iter(kwargs.values())))
+            returned = compute(*args, **kwargs)
+            self.output = copy_of(returned)
+            return returned
 
         return forward
 
     def replay(self, *_: Any, **__: Any) -> Any:
         """A forward that returns the recorded output."""
-        return self.output
+        return copy_of(self.output)
 
 
 @contextmanager
@@ -48,6 +51,13 @@ def with_forwards(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
             vars(module).pop("forward", None)
             if previous is not None:
                 vars(module)["forward"] = previous
+
+
+def copy_of(output: Any) -> Any:
+    """The same, its vectors copied."""
+    if isinstance(output, tuple):
+        return (copy_of(output[0]), *output[1:])
+    return output.clone() if isinstance(output, Tensor) else output
 
 
 def vectors_of(output: Any) -> Tensor:

@@ -182,7 +182,8 @@ def write(subject: Subject, vectors: Float[Tensor, "batch position d"] | Rewrite
         else:
             output = compute(*args, **kwargs)
             written, tail = vectors(record.input, vectors_of(output)), tail_of(output)
-        written = written.to(subject.device, subject.model.dtype)
+        # A copy: what the model does with it in place is not the caller's.
+        written = written.to(subject.device, subject.model.dtype, copy=True)
         return written if tail is None else (written, *tail)
 
     with with_forwards({subject.module: forward}):
@@ -192,16 +193,17 @@ def write(subject: Subject, vectors: Float[Tensor, "batch position d"] | Rewrite
 def build_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, hookpoint: str) -> Subject:
     """A subject from a model that is already in memory; the model itself is put into evaluation mode.
 
-    Raises UserError, in one line, for a model without MLPs and for a hookpoint that it does not have.
+    Raises UserError, in one line, for a hookpoint that it does not have, and for a model that does with what stands
+    there something that is not understood here: writing it back must change nothing.
     """
     model.train(False).requires_grad_(False)
     name = model.config.name_or_path or model.config.model_type
     path, blocks = find_blocks(model, name)
-    if not any(has_mlp(block) for block in blocks):
+    if hookpoint.endswith(".mlp") and not any(has_mlp(block) for block in blocks):
         parts = ", ".join(child for child, _ in blocks[0].named_children())
         raise UserError(
-            f"{name}: a {model.config.model_type} model has no MLP to rewrite (its blocks hold {parts}); "
-            "set subject to a transformer whose blocks have one"
+            f"{name}: a {model.config.model_type} model has no MLP that could be rewritten by itself (its blocks hold "
+            f"{parts}); set hookpoint to a whole layer, as in layers.0"
         )
     for block in blocks:
         join_norm(block)
@@ -210,7 +212,21 @@ def build_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
     record = Record()
     with subject.cut(), with_forwards({subject.module: record.watch(subject.module)}), torch.no_grad():
         model.base_model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
-    return replace(subject, width=vectors_of(record.output).shape[-1], tail=tail_of(record.output))
+    subject = replace(subject, width=vectors_of(record.output).shape[-1], tail=tail_of(record.output))
+    _check_identity(subject, name)
+    return subject
+
+
+def _check_identity(subject: Subject, name: str) -> None:
+    """Raise UserError where writing back what the module returned gives other logits than the model's own."""
+    ids = torch.arange(3, device=subject.device)[None]
+    prefix = subject.run_to(ids)
+    own, back = subject.logits(ids), subject.run_from(prefix, prefix.output)
+    if not torch.allclose(own, back, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise UserError(
+            f"{name}: a {subject.model.config.model_type} model does more with what {subject.hookpoint} returns than "
+            "can be replaced here (written back, it changes the logits); set hookpoint to another, as in layers.0"
+        )
 
 
 def load_subject(config: Config) -> Subject:
