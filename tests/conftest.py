@@ -22,7 +22,7 @@ from rewrite.stages import STAGES  # noqa: E402
 
 WHOLE = {"browser", "llama", "small_run", "analysed", "outcomes", "run_folder", "stories"}
 """Fixtures that start a browser or a server, or make a whole run."""
-LONG = ("test_llm_kill", "test_kill", "test_llm_run", "test_identities", "test_status", "test_page_browser")
+LONG = ("test_llm_kill", "test_kill", "test_llm_run", "test_splits", "test_identities", "test_status", "test_tune_run")
 """Files that take longest: they begin, or one of the two processes would end alone with them."""
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if WHOLE.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,10 @@ class CorpusConfig(Section):
 
 class CoderConfig(Section):
     path: MaybePlace = None
-    """A coder somebody else trained: a folder in sparsify's or SAELens' layout, used instead of training one."""
+    """A coder somebody else trained, in sparsify's or SAELens' layout, used instead of training one: a folder, or on
+    the hub OWNER/NAME, with /FOLDER where it has several."""
+    revision: str = "main"
+    """That coder's revision on the hub."""
     kind: Literal["transcoder", "skip_transcoder", "sae"] = "transcoder"
     """What is trained: a transcoder (input to output), the same with a linear skip, or an autoencoder of the output."""
     latents: int = Field(1024, ge=1)

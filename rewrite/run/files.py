@@ -32,6 +32,12 @@ def hash_source(source: str | None, revision: str = "") -> str:
     return hash_path(Path(source)) if Path(source).exists() else f"{source}@{revision}"
 
 
+def on_hub(source: str) -> bool:
+    """Whether a source names something on the hub rather than a place on disk."""
+    path = Path(source)
+    return not (path.exists() or path.is_absolute() or source.startswith(".")) and len(path.parts) >= 2
+
+
 def hash_value(value: object) -> str:
     """SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -16,7 +16,7 @@ from rewrite.config import Config, UserError
 from rewrite.engines.calls import check_prices, check_tunes, fingerprint_asked
 from rewrite.engines.encoding import fingerprint_model
 from rewrite.run import plugins
-from rewrite.run.files import hash_source, hash_value
+from rewrite.run.files import hash_source, hash_value, on_hub
 from rewrite.run.freshness import Asks, Stage
 from rewrite.text.sources import fingerprint_corpus
 
@@ -32,7 +32,7 @@ def corpus(config: Config) -> str:
 
 
 def given_coder(config: Config) -> str:
-    return hash_source(config.coder.path)
+    return hash_source(config.coder.path, config.coder.revision)
 
 
 def given_explanations(config: Config) -> str:
@@ -87,7 +87,7 @@ def ask_learner(model: str, config: Config) -> list[object]:
 def check_given(config: Config) -> None:
     """Raise UserError where a coder or explanations are named that are not there."""
     for key, path in (("coder.path", config.coder.path), ("explain.file", config.explain.file)):
-        if path and not Path(path).exists():
+        if path and not Path(path).exists() and not (key == "coder.path" and on_hub(path)):
             raise UserError(f"{key} = {path}: not there; name a file or folder that is")
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Int
 
 from rewrite.coder.coder import Coder, check_fit, find_coder, load_coder
+from rewrite.coder.hub import fetch_coder
 from rewrite.coder.metrics import hold_out_metrics
 from rewrite.coder.training import train_coder
 from rewrite.config import Config, UserError
@@ -47,10 +48,10 @@ def run(config: Config, run: Run) -> None:
         if given is None:
             windows = training_windows([documents[i] for i in splits["train"]], subject, config)
             train_coder(config.coder, subject, windows, config.corpus.window, folder).save(place)
-        elif given.fits_sparsify:
-            given.save(place)
+        elif given.coder.fits_sparsify:
+            given.coder.save(place)
         else:
-            copy_files(config, place)
+            copy_files(given, place)
         coder = load_coder(folder, config.hookpoint).to(subject.device)
         windows = held_out_windows([documents[i] for i in splits["calibrate"]], subject, config)
         write_json(folder / "metrics.json", asdict(hold_out_metrics(subject, coder, windows, config.batch)))
@@ -65,17 +66,25 @@ def check_settings(config: Config) -> None:
         raise UserError(f"coder.kind = {coder.kind}: stands at an MLP; set coder.kind=sae for {config.hookpoint}")
 
 
-def load_given(config: Config, subject: Subject) -> Coder:
+@dataclass(frozen=True)
+class Given:
+    """A coder that somebody else trained, and the folder of its files."""
+
+    coder: Coder
+    folder: Path
+
+
+def load_given(config: Config, subject: Subject) -> Given:
     """The coder that `coder.path` names. Raises UserError where it does not fit the subject."""
-    coder = load_coder(Path(config.coder.path or ""), config.hookpoint)
+    folder = fetch_coder(config.coder.path or "", config.hookpoint, config.coder.revision)
+    coder = load_coder(folder, config.hookpoint)
     check_fit(coder, subject)
-    return coder
+    return Given(coder, find_coder(folder, config.hookpoint))
 
 
-def copy_files(config: Config, place: Path) -> None:
+def copy_files(given: Given, place: Path) -> None:
     """Copy a given coder's files as they are: those that sparsify's layout has no words for."""
-    source = find_coder(Path(config.coder.path or ""), config.hookpoint)
-    for file in source.iterdir():
+    for file in given.folder.iterdir():
         if file.name == "cfg.json" or file.suffix == ".safetensors":
             shutil.copyfile(file, place / file.name)
 
