@@ -65,8 +65,18 @@ class Tally:
     def metrics(self) -> Metrics:
         """The means. Raises UserError where nothing was taken in that has a mean."""
         variance = self.squares - float(self.sum @ self.sum) / max(self.positions, 1)
-        if self.tokens == 0 or variance <= 0:
+        if not np.isfinite([variance, self.error]).all():
+            raise UserError(
+                "hookpoint: what the module returns, or the coder makes of it, holds NaN or infinite values; set dtype "
+                "to float32 or bfloat16, or take another layer"
+            )
+        if self.tokens == 0:
             raise UserError("corpus.calibrate: its documents hold too few tokens to measure a coder on; ask for more")
+        if variance <= 1e-12 * self.squares:
+            raise UserError(
+                f"hookpoint: the module returns the same at all {self.positions:,} positions of the calibrate split: "
+                "there is nothing to explain; take another layer"
+            )
         clean, coder, zero = (self.losses[arm] / self.tokens for arm in ("clean", "coder", "zero"))
         return Metrics(
             fvu=self.error / variance,

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rewrite.coder.activations import Shard, save_shard
 from rewrite.coder.coder import Coder, check_fit, load_coder
-from rewrite.config import Config
+from rewrite.config import Config, UserError
 from rewrite.run.files import save_arrays, write_json
 from rewrite.run.store import Run
 from rewrite.subject.subject import Subject, load_subject
@@ -98,6 +98,11 @@ class Collector:
             prefix = self.subject.run_to(torch.as_tensor(padded.ids, device=self.config.device))
             real = torch.as_tensor(padded.real, device=self.config.device)
             output = prefix.output[real].float()
+            if not torch.isfinite(output).all():
+                raise UserError(
+                    f"hookpoint = {self.config.hookpoint}: its output holds NaN or infinite values on this text; set dtype "
+                    "to float32 or bfloat16, or take another layer"
+                )
             parts.append(self.coder.encode(self.coder.read(prefix.input[real], output)))
             if add_to_mean:
                 counted = torch.as_tensor(padded.counted[padded.real], device=self.config.device)

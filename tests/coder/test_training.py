@@ -187,6 +187,30 @@ def test_too_little_text_to_measure_on_is_refused() -> None:
         Tally(subject.width, 4).metrics()
 
 
+def test_outputs_that_do_not_vary_or_are_no_numbers_are_refused() -> None:
+    """A share of no variance, or of NaN, would be a number that means nothing."""
+    tally = Tally(3, 4)
+    tally.add(torch.full((5, 3), 2.0), torch.zeros(5, 3))
+    tally.tokens = 5
+    with pytest.raises(UserError, match="the module returns the same at all 5 positions of the calibrate split"):
+        tally.metrics()
+    for value in (float("nan"), float("inf")):
+        tally = Tally(3, 4)
+        tally.add(torch.rand(5, 3), torch.full((5, 3), value))
+        tally.tokens = 5
+        with pytest.raises(UserError, match="holds NaN or infinite values; set dtype"):
+            tally.metrics()
+
+
+def test_a_layer_whose_outputs_are_no_numbers_is_refused() -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.base_model.layers[1].mlp.down_proj.weight[0, 0] = float("inf")
+    subject = build_subject(model, None, "layers.1.mlp")
+    with pytest.raises(UserError, match="holds NaN or infinite values"):
+        hold_out_metrics(subject, identity_coder(), WINDOWS, 8)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with a tokenizer of one-letter words, and documents in them."""

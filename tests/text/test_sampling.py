@@ -37,7 +37,9 @@ def test_every_latent_is_as_likely_as_any_other() -> None:
 
 def test_by_default_every_position_but_the_first_of_a_window_is_asked() -> None:
     text = text_of(LENGTHS)
-    assert (ask(text, DOCUMENTS, "test", 4, SampleConfig()) == text.counted()).all()
+    asked = ask(text, DOCUMENTS, "test", 4, SampleConfig())
+    assert (asked == text.counted()).all()
+    assert np.flatnonzero(~asked).tolist() == text.starts[:-1].tolist()
 
 
 def test_the_last_position_has_a_next_token_to_score() -> None:
