@@ -100,8 +100,8 @@ class Collector:
             output = prefix.output[real].float()
             if not torch.isfinite(output).all():
                 raise UserError(
-                    f"hookpoint = {self.config.hookpoint}: its output holds NaN or infinite values on this text; set dtype "
-                    "to float32 or bfloat16, or take another layer"
+                    f"hookpoint = {self.config.hookpoint}: its output holds NaN or infinite values on this text; set "
+                    "dtype to float32 or bfloat16, or take another layer"
                 )
             parts.append(self.coder.encode(self.coder.read(prefix.input[real], output)))
             if add_to_mean:

@@ -126,5 +126,5 @@ def pupils(
 def _open_states(settings: Settings) -> States:
     """The model that reads, as the transformers engine shows it."""
     check_device("simulators.towers.device", settings.device)
-    engine = transformers.Settings(device=settings.device, batch=16)
+    engine = transformers.Settings(device=settings.device, dtype=settings.dtype, batch=16)
     return transformers.read_states(settings.model, engine, settings.layers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ class Settings(Section):
     """Layers whose hidden states are read, side by side: 0 is the embedding, n what the n-th block writes."""
     device: str = "cpu"
     """Where the model and the head run: cpu, cuda, cuda:1, mps."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model; the head is float32."""
     hidden: int = Field(192, ge=4, multiple_of=4)
     """Width of the head's blocks of attention."""
     rank: int = Field(128, ge=1)
