@@ -1,7 +1,7 @@
 """Controls: activations and strengths made to show which part of a simulation fails.
 
-Arms of one fixed vector (`mean`, `zero`, ...) are made in `rewrite.arms.splice`, also those that `evaluate.controls`
-names.
+Arms of one fixed vector (`mean`, `zero`, ...) are cases of `Splicer.vectors` in `rewrite.arms.splice`, also those that
+`evaluate.controls` names.
 
 1. When does a simulation fire? Where its simulator says at least 1 of 9 (half rounds up) and the calibrator lifts that
    above rest, its value at strength 0 (`fires`). So an expectation of 0.1 at every token fires nowhere, and what a

@@ -1,4 +1,5 @@
-"""`4_simulations` on disk: the strengths of the calibrate and test splits, in the shards of `2_activations`.
+"""`4_simulations` on disk: the strengths of the calibrate and test splits, in the shards of `2_activations`. What makes
+activations of strengths is `rewrite.arms.calibrate`.
 
 simulator.json                  {"name": ..., "scale": x, "latents": [...] or null for all}: which are rewritten
 <split>-<shard>.safetensors     the strengths' CSR arrays, and `asked`, a flag for each position; a simulator that reads

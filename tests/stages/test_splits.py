@@ -117,6 +117,8 @@ def test_the_coder_learns_from_the_train_split(runs: Runs) -> None:
     for other in (runs.other_test, runs.other_calibrate):
         check_same(runs.plain, other, "1_coder/layers*/*")
     check_same(runs.plain, runs.other_test, "1_coder/metrics.json")
+    own, changed = (contents(run, "1_coder/metrics.json") for run in (runs.plain, runs.other_calibrate))
+    assert own != changed, "a coder is measured on documents that it did not learn from"
 
 
 def test_a_split_is_collected_by_itself(runs: Runs) -> None:
