@@ -66,7 +66,7 @@ def _read(config: CorpusConfig) -> Corpus:
         raise UserError(f"{path}: a folder without .txt files; say which files are text, as in corpus.glob = '*.md'")
     if not path.is_dir() and (path.is_absolute() or _kind(path) in LOOKED_AT):
         raise UserError(f"{config.source}: no such file; set corpus.source to a file, a folder or a hub name")
-    return _read_dataset(config)
+    return _keep(_open_dataset(config), config, config.source, config.source, 9)
 
 
 def fingerprint_corpus(config: CorpusConfig) -> str:
@@ -117,14 +117,7 @@ def _read_file(path: Path, config: CorpusConfig) -> Corpus:
     if _kind(path) not in ROWS:
         parts = _read_text(path).split(config.separator)
         return Corpus([Document(f"{path.name}:{i:06d}", part) for i, part in enumerate(parts)])
-    documents, null = [], 0
-    for number, row in _read_rows(path):
-        text = _find(row, config.text_field, f"{path}:{number}")
-        if text is None:
-            null += 1
-        else:
-            documents.append(Document(f"{path.name}:{number:06d}", text))
-    return Corpus(documents, null)
+    return _keep(_read_rows(path), config, str(path), path.name, 6)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -178,20 +171,21 @@ def _find(row: Any, field: str, place: str) -> str | None:
     return found
 
 
-def _read_dataset(config: CorpusConfig) -> Corpus:
-    """Rows of the hub, or of a folder that the datasets library reads, by number in the order of the dataset."""
+def _keep(rows: Iterator[tuple[int, Any]], config: CorpusConfig, place: str, name: str, digits: int) -> Corpus:
+    """The texts of rows, which bear their numbers for names."""
     documents, null = [], 0
-    for number, row in _open_dataset(config):
-        text = _find(row, config.text_field, f"{config.source}:{number}")
+    for number, row in rows:
+        text = _find(row, config.text_field, f"{place}:{number}")
         if text is None:
             null += 1
         else:
-            documents.append(Document(f"{config.source}:{number:09d}", text))
+            documents.append(Document(f"{name}:{number:0{digits}d}", text))
     return Corpus(documents, null)
 
 
 def _open_dataset(config: CorpusConfig) -> Iterator[tuple[int, Row]]:
-    """Rows with their numbers; no more than `corpus.max_documents` are held."""
+    """Rows of the hub, or of a folder that the datasets library reads, with their numbers in the order of the dataset;
+    no more than `corpus.max_documents` are held."""
     from datasets import load_dataset
 
     try:
