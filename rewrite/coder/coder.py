@@ -37,6 +37,7 @@ from rewrite.config import UserError
 Kind = Literal["transcoder", "skip_transcoder", "sae"]
 Activation = Literal["topk", "groupmax", "relu", "jumprelu"]
 
+UNREAD = (".pt", ".pth", ".bin", ".pkl", ".ckpt", ".npz")
 CONFIG, SPARSIFY_WEIGHTS, SAELENS_WEIGHTS = "cfg.json", "sae.safetensors", "sae_weights.safetensors"
 # Pre-activations held at once while encoding; bounds memory at 64 MiB.
 CHUNK = 2**24
@@ -180,6 +181,9 @@ def find_coder(folder: Path, hookpoint: str = "") -> Path:
             return place
     there = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
     hint = f"it has coders for {', '.join(there)}" if there else f"it has no {CONFIG}"
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in UNREAD)
+    if not there and others:
+        hint = f"{others[0]} is not opened (a pickle may run code): convert it to sparsify's or SAELens' layout"
     raise UserError(f"{folder}: no coder for {hookpoint or 'loading'} here; {hint}")
 
 

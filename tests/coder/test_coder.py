@@ -208,6 +208,14 @@ def test_saelens_before_version_6(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["ae.pt", "params.npz", "pytorch_model.bin"])
+def test_a_pickle_is_never_opened(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"{name} is not opened \(a pickle may run code\): convert it"):
+        load_coder(tmp_path, "layers.3")
+
+
 @pytest.mark.parametrize(
     ("architecture", "hooks", "hookpoint"),
     [
