@@ -3,8 +3,9 @@
 python -m benchmarks.mutants [part of a name]
 
 1. `mutants.toml` lists the faults: where, what is written there instead, and which tests must then fail.
-2. Each is planted in a copy of what git tracks, where its tests run until the first failure.
-3. A fault that lives, one that no longer fits the code, or tests that cannot be run are said, and end in an error.
+2. All the tests that are named pass where nothing is planted, or no failure would mean anything.
+3. Each fault is planted in a copy of what git tracks, where its tests run until the first failure.
+4. A fault that lives, one that no longer fits the code, or tests that cannot be run are said, and end in an error.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,26 +63,36 @@ def copy_checkout(folder: Path) -> None:
         (folder.parent / "shared").symlink_to(beside)
 
 
-def kill(mutant: Mutant, folder: Path) -> tuple[int, str]:
-    """How its tests end, and the first that fails."""
+def try_tests(tests: Sequence[str], folder: Path) -> tuple[int, str]:
+    """How tests end in a copy of the checkout, and the first that fails."""
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", ran.stdout, re.MULTILINE)
     return ran.returncode, found[1].rpartition("::")[2] if found else ran.stdout[-300:].replace("\n", " ")
 
 
+def plant_and_try(mutant: Mutant) -> tuple[int, str]:
+    """How a fault's tests end, and the first that fails."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "checkout"
+        copy_checkout(folder)
+        mutant.plant(folder)
+        return try_tests(mutant.tests, folder)
+
+
 def main(wanted: str = "") -> int:
     """Plant all faults whose name has `wanted`; the number of those that lived."""
     chosen = [mutant for mutant in read_mutants() if wanted in mutant.name]
+    every = tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
+    ended, test = plant_and_try(Mutant("none", (), every))
+    if ended != RAN:
+        print(f"without any fault {test or 'a test'} fails: nothing can be told")
+        return len(chosen)
     alive = 0
     for mutant in chosen:
         begin = time.perf_counter()
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "checkout"
-            copy_checkout(folder)
-            mutant.plant(folder)
-            ended, test = kill(mutant, folder)
+        ended, test = plant_and_try(mutant)
         alive += ended != FAILED
         word = {FAILED: "dies", RAN: "LIVES"}.get(ended, f"COULD NOT BE TRIED ({ended})")
         print(

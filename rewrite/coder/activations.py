@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,12 @@ class Split:
     pieces: Pieces
     latents: int
 
-    @property
+    @cached_property
     def shards(self) -> list[str]:
         """The names of its shards, in order."""
         return [f"{self.name}-{number:05d}" for number in range(len(self.documents))]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The names of its documents, in order."""
         return [name for shard in self.documents for name in shard]

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rewrite.coder.saelens import translate_saelens
-from rewrite.config import UserError
+from rewrite.config import UserError, name_hookpoint
 
 Kind = Literal["transcoder", "skip_transcoder", "sae"]
 Activation = Literal["topk", "groupmax", "relu", "jumprelu"]
@@ -176,10 +176,13 @@ def find_coder(folder: Path, hookpoint: str = "") -> Path:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; set coder.path to one with a coder's {CONFIG} and weights")
-    for place in (folder, folder / hookpoint):
-        if (place / CONFIG).is_file():
-            return place
+    if (folder / CONFIG).is_file():
+        return folder
     there = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    for name in there:
+        # sparsify names a folder by the module's path in its model: `h.6.mlp` in GPT-2.
+        if name_hookpoint(name) == name_hookpoint(hookpoint):
+            return folder / name
     hint = f"it has coders for {', '.join(there)}" if there else f"it has no {CONFIG}"
     others = sorted(path.name for path in folder.iterdir() if path.suffix in UNREAD)
     if not there and others:

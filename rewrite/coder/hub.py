@@ -9,6 +9,8 @@ from rewrite.coder.coder import CONFIG, SAELENS_WEIGHTS, SPARSIFY_WEIGHTS
 from rewrite.config import UserError
 from rewrite.run.files import on_hub
 
+STEMS = ("layers", "h", "blocks", "model.layers", "transformer.h", "gpt_neox.layers")
+
 
 def fetch_coder(source: str, hookpoint: str, revision: str) -> Path:
     """The folder of a coder, which is fetched where the source is on the hub and not yet here: that which is named, and
@@ -21,7 +23,9 @@ def fetch_coder(source: str, hookpoint: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
     owner, name, *inside = Path(source).parts
-    places = ["/".join(inside), "/".join([*inside, hookpoint])]
+    # sparsify names a coder's folder by what the model calls its blocks.
+    spelled = [hookpoint.replace("layers.", f"{stem}.", 1) for stem in STEMS]
+    places = ["/".join([*inside, *own]) for own in ([], *([name] for name in spelled))]
     files = [f"{place}/{file}".lstrip("/") for place in places for file in (CONFIG, SPARSIFY_WEIGHTS, SAELENS_WEIGHTS)]
     try:
         here = snapshot_download(f"{owner}/{name}", revision=revision, allow_patterns=files)

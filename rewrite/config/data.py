@@ -26,14 +26,14 @@ class CorpusConfig(Section):
     """The field of a row that holds the text; `meta.text` is a field within one."""
     stream: bool = False
     """Read a dataset of the hub as it comes, in an order shuffled through a seeded buffer, until there are
-    `max_documents`, instead of downloading it."""
+    `max_documents`; without it the whole dataset is downloaded."""
     special_tokens: Literal["text", "control"] = "text"
     """What `<|endoftext|>` and the like within a document are: text like any other, or the control tokens that the
     tokenizer makes of them. What the tokenizer itself puts at a start is not touched."""
     near_duplicates: Literal["keep", "drop"] = "keep"
     """What is done with calibrate and test documents that share 50 words in a row with a document of an earlier split:
     they stay and the report says how much it is, or are left out."""
-    separator: str = "\n\n"
+    separator: str = Field("\n\n", min_length=1)
     """What separates the documents of a single .txt file."""
     max_documents: int = Field(0, ge=0)
     """Read at most this many documents [documents]; 0 reads all."""

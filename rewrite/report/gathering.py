@@ -82,11 +82,12 @@ def describe_corpus(noted: Row) -> dict[str, str]:
     """What the test split shares with the others; nothing of a run folder that does not say."""
     if "shared" not in noted:
         return {}
-    shared, equal, null = noted["shared"]["test"], noted["equal"]["test"], noted["null"]
+    shared = noted["shared"]["test"]
+    counts = {"copies of other documents": noted["copies"], "rows without a text": noted["null"]}
     told = f"{len(shared['documents']):,} of {noted['documents']['test']:,} test documents share {shared['run']} words "
     told += f"in a row with a train or calibrate document, {shared['share']:.1%} of the test split's words"
-    told += f"; {equal:,} are equal to another test document" if equal else ""
-    return {"seen before": told} | ({"left out": f"{null:,} rows without a text"} if null else {})
+    left_out = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return {"seen before": told} | ({"left out": left_out} if left_out else {})
 
 
 def describe_sample(config: Config, stats: Row) -> str:

@@ -74,7 +74,7 @@ def analyse(losses: Losses, config: AnalyseConfig, latents: Latents, source: Pat
             + _compare_controls(losses, config, region),
             "split": split_loss(losses, config.alpha),
             "warnings": warn_of_mass(latents.mass, config)
-            + warn_of_coder(losses, config)
+            + (warn_of_coder(losses, config) if latents.rewritten == latents.every else [])
             + warn_of_skewness(losses, config),
         }
     if latents.missing > config.max_missing or (latents.mass and latents.mass["median"] < config.least_mass):

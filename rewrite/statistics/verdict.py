@@ -52,8 +52,9 @@ def verdict_sentence(result: dict[str, Any]) -> str:
     size = f"{result['documents']:,} documents, {result['tokens']:,} tokens"
     if interval is None:
         worth = "lose against having none" if gap["ci"][1] < 0 else "are not told from having none"
+        of = "the coder's latents" if result["rewritten"] == result["latents"] else f"{result['rewritten']:,} latents"
         return (
-            f"Nothing to recover: the coder's true latents {worth}, a gap of {_range(gap['nats'], gap['ci'])} nats to "
+            f"Nothing to recover: the true values of {of} {worth}, a gap of {_range(gap['nats'], gap['ci'])} nats to "
             f"zero ablation, so no share of it is stated. {subject} changes the loss by {row['delta']:+.2g} nats "
             f"against zero ablation: {_describe_word(row)}, {size}."
         )

@@ -59,29 +59,27 @@ def load_network(said: str, source: str, revision: str, dtype: str) -> Any:
     """The model itself, all of its weights there. Raises UserError for one that is not to be had."""
     import torch
     import transformers
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging
 
     # The library's warnings and bars speak to programmers; what matters in them is checked here.
     library: Any = logging
     library.set_verbosity_error()
     library.disable_progress_bar()
-    loader: Any = AutoModelForCausalLM
+    loaders: list[Any] = [AutoModelForCausalLM, AutoModelForImageTextToText]
     place, file = place_of(source)
     how: dict[str, Any] = file or {"use_safetensors": True}
     if file and hasattr(transformers, "GgufConfig"):  # Older releases always unpack.
         how["quantization_config"] = transformers.GgufConfig(dequantize=True, **file)
-    try:
-        model, report = loader.from_pretrained(
-            place,
-            revision=revision,
-            dtype=getattr(torch, dtype),
-            trust_remote_code=False,
-            output_loading_info=True,
-            **how,
-        )
-    except Exception as error:
-        raise cannot_load(said, error) from None
+    how |= {"revision": revision, "dtype": getattr(torch, dtype), "trust_remote_code": False}
+    for loader in loaders:
+        try:
+            model, report = loader.from_pretrained(place, output_loading_info=True, **how)
+            break
+        except Exception as error:
+            # A language model that looks at pictures too is found under another name.
+            if loader is loaders[-1] or "Unrecognized configuration class" not in str(error):
+                raise cannot_load(said, error) from None
     if report["missing_keys"]:
         raise UserError(f"{said}: the weights lack {min(report['missing_keys'])}; get the whole model again")
     return model

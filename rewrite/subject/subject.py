@@ -205,6 +205,9 @@ def build_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
             f"{name}: a {model.config.model_type} model has no MLP that could be rewritten by itself (its blocks hold "
             f"{parts}); set hookpoint to a whole layer, as in layers.0"
         )
+    probe = torch.arange(3, device=model.device)[None]
+    with torch.no_grad():
+        own: Tensor = model(input_ids=probe, use_cache=False).logits.float()
     for block in blocks:
         join_norm(block)
     layer, suffix = parse_hookpoint(hookpoint, path, blocks, name)
@@ -213,15 +216,19 @@ def build_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
     with subject.cut(), with_forwards({subject.module: record.watch(subject.module)}), torch.no_grad():
         model.base_model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
     subject = replace(subject, width=vectors_of(record.output).shape[-1], tail=tail_of(record.output))
-    _check_identity(subject, name)
+    _check_identity(subject, probe, own, name)
     return subject
 
 
-def _check_identity(subject: Subject, name: str) -> None:
+def _check_identity(
+    subject: Subject,
+    ids: Int[Tensor, "batch position"],
+    own: Float[Tensor, "batch position vocabulary"],
+    name: str,
+) -> None:
     """Raise UserError where writing back what the module returned gives other logits than the model's own."""
-    ids = torch.arange(3, device=subject.device)[None]
     prefix = subject.run_to(ids)
-    own, back = subject.logits(ids), subject.run_from(prefix, prefix.output)
+    back = subject.run_from(prefix, prefix.output)
     if not torch.allclose(own, back, rtol=1e-3, atol=1e-3, equal_nan=True):
         raise UserError(
             f"{name}: a {subject.model.config.model_type} model does more with what {subject.hookpoint} returns than "

@@ -2,9 +2,10 @@
 
 1. `rewrite.text.sources` reads a corpus: named texts, sorted by name.
 2. `split_documents` puts each into train, calibrate or test by a hash of its name and the seed: with shares the place
-   of one document does not depend on which others there are, so a corpus that grows keeps its splits. Equal documents
-   (`rewrite.text.duplicates`) go where the first of them goes; those that share a long run of words with an earlier
-   split stay, and are counted, or are left out (`corpus.near_duplicates`).
+   of one document does not depend on which others there are, so a corpus that grows keeps its splits. Of documents that
+   are equal (`rewrite.text.duplicates`) the first by name is kept: copies would be counted as if they were evidence.
+   Those that share a long run of words with an earlier split stay, and are counted, or are left out
+   (`corpus.near_duplicates`).
 3. `rewrite.text.windows` cuts documents into windows of tokens.
 """
 
@@ -55,15 +56,15 @@ def draw(name: str, seed: int) -> float:
 
 def split_documents(documents: Sequence[Document], config: CorpusConfig) -> dict[str, list[int]]:
     """Indices of the documents of each split, each in the order of `documents`; a document is in one split at most, and
-    so are all that are equal to it.
+    one that is equal to an earlier one is in none.
 
     A share takes the documents whose draw falls into its stretch of [0, 1); a number takes the next so many in the
-    order of their draws, and equal ones that are too many for it are in no split. Raises UserError where there are too
-    few documents or a split stays empty.
+    order of their draws. Raises UserError where there are too few documents or a split stays empty.
     """
     first = find_equal(document.text for document in documents)
-    draws = [draw(documents[i].name, config.seed) for i in first]
-    order = sorted(range(len(documents)), key=lambda i: (draws[i], first[i], i))
+    own = [i for i, same in enumerate(first) if same == i]
+    draws = {i: draw(documents[i].name, config.seed) for i in own}
+    order = sorted(own, key=draws.__getitem__)
     splits: dict[str, list[int]] = {}
     begin, edge = 0, 0.0
     for name, wanted in zip(SPLITS, (config.train, config.calibrate, config.test), strict=True):
@@ -73,35 +74,31 @@ def split_documents(documents: Sequence[Document], config: CorpusConfig) -> dict
             end = begin + wanted
         else:
             edge = (edge if begin else 0.0) + wanted
-            end = sum(draw < edge for draw in draws)
+            end = sum(draw < edge for draw in draws.values())
         if end > len(order) or end <= begin:
+            copies = f" that differ ({len(first) - len(own)} copies are left out)" if len(own) < len(first) else ""
             raise UserError(
-                f"corpus.{name} = {wanted}: {len(order)} documents leave {max(len(order) - begin, 0)} for this split; "
+                f"corpus.{name} = {wanted}: {len(order)} documents{copies} leave {len(order) - begin} for this split; "
                 "ask for fewer or give a larger corpus"
             )
         splits[name] = sorted(order[begin:end])
         begin = end
-        while begin < len(order) and first[order[begin]] == first[order[end - 1]]:
-            begin += 1
-    return _leave_out(documents, splits, config)
+    return _leave_out(documents, splits) if config.near_duplicates == "drop" else splits
 
 
-def _leave_out(
-    documents: Sequence[Document], splits: dict[str, list[int]], config: CorpusConfig
-) -> dict[str, list[int]]:
-    """The splits without what shares a run with an earlier one, where the config drops that."""
-    if config.near_duplicates == "keep":
-        return splits
-    # One split after the other: a document that is left out takes nothing from those after it.
-    for number, name in enumerate(SPLITS[1:], start=2):
-        shared = share(documents, {split: splits[split] for split in SPLITS[:number]})[name]
-        splits[name] = [i for i in splits[name] if i not in shared.documents]
-        if not splits[name]:
+def _leave_out(documents: Sequence[Document], splits: dict[str, list[int]]) -> dict[str, list[int]]:
+    """The splits without what shares a run with a document of an earlier one, be that left out itself or not."""
+    shared = share(documents, splits)
+    kept = {
+        name: [i for i in own if name not in shared or i not in shared[name].documents] for name, own in splits.items()
+    }
+    for name, own in kept.items():
+        if not own:
             raise UserError(
                 f"corpus.near_duplicates = drop: every document of the {name} split shares {RUN} words in a row with "
                 "an earlier split; keep them, or give another corpus"
             )
-    return splits
+    return splits | kept
 
 
 def share(documents: Sequence[Document], splits: dict[str, list[int]]) -> dict[str, Shared]:
@@ -118,7 +115,7 @@ def describe_splits(corpus: Corpus, splits: dict[str, list[int]]) -> dict[str, A
         "sha256": hash_documents(documents),
         "documents": {split: len(members) for split, members in splits.items()},
         "null": corpus.null,
-        "equal": {split: len(members) - len({first[i] for i in members}) for split, members in splits.items()},
+        "copies": sum(same != i for i, same in enumerate(first)),
         "shared": {
             split: {
                 "run": RUN,

@@ -1,10 +1,11 @@
-"""Documents that say the same: equal ones, and those that share a long run of words.
+"""Documents that say the same: copies, and those that share a long run of words.
 
-1. Two documents are equal where they are after `normalise`: case, white space and a comment at the begin (a licence) do
-   not count. Equal documents are never in two splits (`rewrite.text.corpus.split_documents`).
+1. Two documents are equal where they are after `normalise`: case, white space and a licence at the begin do not count.
+   Of those that are equal one is kept (`rewrite.text.corpus.split_documents`).
 2. A run of `RUN` words that stands in a calibrate document and in a train document, or in a test document and in one of
    the others, was seen before. `find_shared` says which documents have one and what share of their words lies in such
-   runs. It is exact but for collisions of 64-bit hashes. A character of a script without spaces is a word.
+   runs. It is exact but for collisions of 64-bit hashes. A character of a script without spaces is a word. What is held
+   are the hashes of calibrate and test documents; train documents pass by one at a time.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, UInt64
+from jaxtyping import Bool, Int, UInt64
 
 RUN = 50
 """Words in a run that counts as seen before [words]."""
 COMMENT = re.compile(r"\A(?:\s*(?:#|//|/\*|\*|<!--|--|%|;)[^\n]*(?:\n|\Z))+")
 """Lines at the begin that are comments in some language."""
+LICENCE = re.compile("copyright|licen[cs]e|spdx", re.IGNORECASE)
 UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 
 def normalise(text: str) -> str:
-    """The text without what makes no difference: case, white space, a comment at its begin."""
-    without = COMMENT.sub("", text) or text
-    return " ".join(without.casefold().split())
+    """The text without what makes no difference: case, white space, a licence at its begin."""
+    head = COMMENT.match(text)
+    without = text[head.end() :] if head and LICENCE.search(head[0]) else text
+    return " ".join((without if without.strip() else text).casefold().split())
 
 
 def find_equal(texts: Iterable[str]) -> list[int]:
@@ -74,13 +77,29 @@ def cover(seen: Bool[np.ndarray, " run"]) -> int:
     return int((np.cumsum(edges) > 0).sum())
 
 
-def _stands_in(runs: UInt64[np.ndarray, " run"], known: UInt64[np.ndarray, " known"]) -> Bool[np.ndarray, " run"]:
-    """Which runs are among the known, which are sorted: by bisection, for the known are many."""
-    if not len(known):
-        return np.zeros(len(runs), dtype=bool)
-    place = np.minimum(np.searchsorted(known, runs), len(known) - 1)
-    found: np.ndarray = known[place] == runs
-    return found
+class Seen:
+    """The runs of a split's documents, and which of them stand elsewhere."""
+
+    def __init__(self, hashed: Iterable[UInt64[np.ndarray, " run"]]) -> None:
+        self.runs = np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *hashed]))
+        self.seen = np.zeros(len(self.runs), dtype=bool)
+
+    def _places(self, runs: UInt64[np.ndarray, " run"]) -> Int[np.ndarray, " run"]:
+        """Where runs stand among these, -1 where they do not: by bisection, for these may be many."""
+        if not len(self.runs):
+            return np.full(len(runs), -1)
+        place = np.minimum(np.searchsorted(self.runs, runs), len(self.runs) - 1)
+        return np.where(self.runs[place] == runs, place, -1)
+
+    def mark(self, runs: UInt64[np.ndarray, " run"]) -> None:
+        """Take in the runs of a document elsewhere."""
+        place = self._places(runs)
+        self.seen[place[place >= 0]] = True
+
+    def __call__(self, runs: UInt64[np.ndarray, " run"]) -> Bool[np.ndarray, " run"]:
+        """Which of a document's own runs stand elsewhere."""
+        found: np.ndarray = self.seen[self._places(runs)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -97,14 +116,18 @@ class Shared:
 
 def find_shared(texts: Sequence[str], splits: Mapping[str, Sequence[int]]) -> dict[str, Shared]:
     """What each split but the first shares with those before it; a split is the numbers of its texts."""
-    runs, before = Runs(), np.empty(0, dtype=np.uint64)
-    found: dict[str, Shared] = {}
-    for number, (split, members) in enumerate(splits.items()):
-        hashed = {i: runs.hash(texts[i]) for i in members}
-        if number:
-            seen = {i: cover(_stands_in(own, before)) for i, own in hashed.items()}
-            size = {i: len(own) + RUN - 1 if len(own) else len(WORD.findall(texts[i])) for i, own in hashed.items()}
-            shares = {i: seen[i] / size[i] for i in members if seen[i]}
-            found[split] = Shared(sum(size.values()), sum(seen.values()), shares)
-        before = np.unique(np.concatenate([before, *hashed.values()]))
+    runs, names = Runs(), list(splits)
+    hashed = {name: {i: runs.hash(texts[i]) for i in splits[name]} for name in names[1:]}
+    seen = {name: Seen(hashed[name].values()) for name in names[1:]}
+    for number, name in enumerate(names[:-1]):
+        for i in splits[name]:
+            own = hashed[name][i] if number else runs.hash(texts[i])
+            for later in names[number + 1 :]:
+                seen[later].mark(own)
+    found = {}
+    for name in names[1:]:
+        covered = {i: cover(seen[name](own)) for i, own in hashed[name].items()}
+        size = {i: len(own) + RUN - 1 if len(own) else len(WORD.findall(texts[i])) for i, own in hashed[name].items()}
+        shares = {i: covered[i] / size[i] for i in splits[name] if covered[i]}
+        found[name] = Shared(sum(size.values()), sum(covered.values()), shares)
     return found

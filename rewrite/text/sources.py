@@ -19,8 +19,9 @@ import io
 import json
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +32,7 @@ from rewrite.text.corpus import Corpus, Document, draw, hash_documents
 
 # Tables and generated text rather than source, and tests, which not every distribution ships.
 NOT_SOURCE = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__"}
-PACKED = (".gz", ".bz2", ".lz4", ".zst")
+PACKED = {".gz": "gzip", ".bz2": "bz2", ".lz4": "lz4", ".zst": "zstd"}
 ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 LOOKED_AT = (*ROWS, ".arrow", ".txt")
 BUFFER = 10_000
@@ -58,15 +59,17 @@ def _read(config: CorpusConfig) -> Corpus:
     path = Path(config.source)
     if config.source == "stdlib":
         return Corpus(_read_stdlib())
-    if path.is_dir() and (config.glob or next(path.rglob("*.txt"), None)):
-        return Corpus(_read_folder(path, config.glob or "*.txt"))
+    if path.is_dir() and (config.glob or any(_kind(file) == ".txt" for file in path.rglob("*"))):
+        return Corpus(_read_folder(path, config.glob))
     if path.is_file():
         return _read_file(path, config)
     if path.is_dir() and not any(_kind(file) in LOOKED_AT for file in path.rglob("*")):
         raise UserError(f"{path}: a folder without .txt files; say which files are text, as in corpus.glob = '*.md'")
     if not path.is_dir() and (path.is_absolute() or _kind(path) in LOOKED_AT):
         raise UserError(f"{config.source}: no such file; set corpus.source to a file, a folder or a hub name")
-    return _keep(_open_dataset(config), config, config.source, config.source, 9)
+    if config.stream and not config.max_documents:
+        raise UserError("corpus.stream = true: would read the whole dataset; set corpus.max_documents")
+    return _keep(_open_dataset(config), config, config.source, config.source, 9, config.max_documents)
 
 
 def fingerprint_corpus(config: CorpusConfig) -> str:
@@ -90,27 +93,27 @@ def _read_stdlib() -> list[Document]:
 
 def _read_folder(folder: Path, glob: str) -> list[Document]:
     try:
-        files = sorted(path for path in folder.rglob(glob) if path.is_file())
+        files = sorted(path for path in folder.rglob(glob or "*") if path.is_file())
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"corpus.glob = {glob}: no pattern ({error}); write it as in '*.md'") from None
     if not files:
         raise UserError(f"{folder}: no file matches corpus.glob = {glob}; write it as in '*.md'")
+    files = files if glob else [path for path in files if _kind(path) == ".txt"]
     return [Document(path.relative_to(folder).as_posix(), _read_text(path)) for path in files]
 
 
 def _read_text(path: Path) -> str:
     """A file's text, unpacked, without the byte-order mark that it may begin with."""
     try:
-        with pa.input_stream(str(path), compression="detect") as stream:
-            text: str = stream.read().decode("utf-8-sig")
-            return text
+        with pa.input_stream(str(path), compression=PACKED.get(path.suffix.lower())) as stream:
+            return io.TextIOWrapper(stream, encoding="utf-8-sig").read()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as UTF-8 text: {str(error).splitlines()[0]}") from None
 
 
 def _kind(path: Path) -> str:
     """A file's last suffix but that of its compression."""
-    return Path(path.stem if path.suffix in PACKED else path.name).suffix
+    return Path(path.stem if path.suffix.lower() in PACKED else path.name).suffix.lower()
 
 
 def _read_file(path: Path, config: CorpusConfig) -> Corpus:
@@ -146,7 +149,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _parse(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: not JSON ({error}); mend it or leave it out") from None
 
 
@@ -171,21 +174,26 @@ def _find(row: Any, field: str, place: str) -> str | None:
     return found
 
 
-def _keep(rows: Iterator[tuple[int, Any]], config: CorpusConfig, place: str, name: str, digits: int) -> Corpus:
-    """The texts of rows, which bear their numbers for names."""
+def _keep(
+    rows: Iterator[tuple[int, Any]], config: CorpusConfig, place: str, name: str, digits: int, most: int = 0
+) -> Corpus:
+    """The texts of rows, which bear their numbers for names; no more than `most` of those that hold any, where that is
+    not 0."""
     documents, null = [], 0
     for number, row in rows:
         text = _find(row, config.text_field, f"{place}:{number}")
         if text is None:
             null += 1
-        else:
+        elif text.strip():
             documents.append(Document(f"{name}:{number:0{digits}d}", text))
+        if most and len(documents) == most:
+            break
     return Corpus(documents, null)
 
 
 def _open_dataset(config: CorpusConfig) -> Iterator[tuple[int, Row]]:
-    """Rows of the hub, or of a folder that the datasets library reads, with their numbers in the order of the dataset;
-    no more than `corpus.max_documents` are held."""
+    """Rows of the hub, or of a folder that the datasets library reads, with their numbers in the order of the dataset:
+    all of them, those that `corpus.max_documents` draws, or a stream."""
     from datasets import load_dataset
 
     try:
@@ -193,16 +201,12 @@ def _open_dataset(config: CorpusConfig) -> Iterator[tuple[int, Row]]:
             config.source, config.subset or None, split=config.part, revision=config.revision, streaming=config.stream
         )
         if config.stream:
-            # Numbered before it is shuffled, so that a document's name says where it stands in the dataset.
-            numbered = rows.map(lambda row, number: {"#": number, **row}, with_indices=True)
-            numbered = numbered.shuffle(seed=config.seed, buffer_size=BUFFER)
-            for row in numbered.take(config.max_documents) if config.max_documents else numbered:
-                yield row.pop("#"), row
+            yield from shuffle(enumerate(rows), config.seed)
             return
-        numbers = range(len(rows))
+        numbers = list(range(len(rows)))
         if config.max_documents:
-            chosen = sorted(numbers, key=lambda i: draw(f"{config.source}:{i:09d}", config.seed))
-            numbers = sorted(chosen[: config.max_documents])  # type: ignore[assignment]
+            drawn = sorted(numbers, key=lambda i: draw(f"{config.source}:{i:09d}", config.seed))
+            numbers = sorted(drawn[: config.max_documents])
         for number in numbers:
             yield number, rows[number]
     except UserError:
@@ -210,3 +214,20 @@ def _open_dataset(config: CorpusConfig) -> Iterator[tuple[int, Row]]:
     except Exception as error:  # whatever the hub, the network or a damaged file makes the library raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{config.source}: neither a file here nor a dataset of the hub ({reason})") from None
+
+
+def shuffle(rows: Iterable[tuple[int, Row]], seed: int) -> Iterator[tuple[int, Row]]:
+    """A stream in another order: each row that comes takes the place of one drawn from the last `BUFFER`.
+
+    The datasets library's own shuffle takes the files of a dataset in another order too, beneath any count of rows."""
+    generator = Random(seed)
+    held: list[tuple[int, Row]] = []
+    for row in rows:
+        if len(held) < BUFFER:
+            held.append(row)
+        else:
+            place = generator.randrange(BUFFER)
+            yield held[place]
+            held[place] = row
+    generator.shuffle(held)
+    yield from held

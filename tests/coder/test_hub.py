@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from rewrite.coder import hub
-from rewrite.coder.coder import load_coder
+from rewrite.coder.coder import find_coder, load_coder
 from rewrite.coder.hub import fetch_coder
 from rewrite.config import UserError
 from rewrite.run.files import on_hub
@@ -60,7 +60,8 @@ def test_a_name_is_found_and_a_folder_within_it(cached: Path, monkeypatch: pytes
     assert fetch_coder("somebody/coders/wide", "layers.3", "main") == cached / "wide"
     assert asked["repository"] == "somebody/coders" and asked["revision"] == "main"
     files = asked["allow_patterns"]
-    assert isinstance(files, list) and "wide/layers.3/sae.safetensors" in files and "wide/cfg.json" in files
+    assert isinstance(files, list)
+    assert {"wide/layers.3/sae.safetensors", "wide/cfg.json", "wide/h.3/sae_weights.safetensors"} <= set(files)
     assert not any(file.endswith((".pt", ".bin", "*")) for file in files), "neither a pickle nor all there is"
     with pytest.raises(UserError, match=r"coder\.path = somebody/coders/absent: somebody/coders has no coder there"):
         fetch_coder("somebody/coders/absent", "layers.3", "main")
@@ -69,6 +70,15 @@ def test_a_name_is_found_and_a_folder_within_it(cached: Path, monkeypatch: pytes
     ) as error:
         fetch_coder("somebody/nothing", "layers.3", "main")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["h.3", "model.layers.3", "layers.3", "blocks.3.hook_resid_post"])
+def test_a_coders_folder_may_be_named_as_its_model_names_the_layer(tmp_path: Path, name: str) -> None:
+    lay(tmp_path / name)
+    lay(tmp_path / "layers.4")
+    assert find_coder(tmp_path, "layers.3") == tmp_path / name
+    with pytest.raises(UserError, match=r"no coder for layers\.5 here; it has coders for"):
+        find_coder(tmp_path, "layers.5")
 
 
 def test_what_is_on_disk_is_not_asked_for(tmp_path: Path) -> None:

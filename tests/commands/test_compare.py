@@ -56,7 +56,8 @@ def test_a_pair_is_the_paired_test_of_the_statistics(tmp_path: Path) -> None:
     gap = per_token(BASE, "zero") - per_token(BASE, "coder")
     assert row["p"] == pytest.approx(estimate.p_value(), rel=1e-9)
     assert row["margin"] == pytest.approx(0.05 * gap, rel=1e-9)
-    assert row["p_equivalence"] == pytest.approx(estimate.p_equivalence(0.05 * gap), rel=1e-9)
+    region = stats.Region((arms["zero"] - arms["coder"]) * tokens, tokens, 0.05, 0.05)
+    assert row["p_equivalence"] == pytest.approx(region.p_equivalence(mine - theirs), rel=1e-9)
     assert row["mde"] == pytest.approx(estimate.detectable(0.05), rel=1e-9)
 
 

@@ -47,6 +47,12 @@ def gemma3_with_pictures() -> Any:
     return hf.Gemma3ForConditionalGeneration(config)
 
 
+def gemma4_moe() -> Any:
+    experts = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}
+    config = hf.Gemma4TextConfig(**GEMMA, **experts, hidden_size_per_layer_input=0, pad_token_id=0)
+    return hf.Gemma4ForCausalLM(config)
+
+
 def llava() -> Any:
     config = hf.LlavaConfig(text_config=hf.LlamaConfig(**LLAMA), vision_config=hf.CLIPVisionConfig(**PICTURE))
     return hf.LlavaForConditionalGeneration(config)
@@ -61,6 +67,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "gemma2": lambda: hf.Gemma2ForCausalLM(hf.Gemma2Config(**GEMMA)),
     "gemma3": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**GEMMA)),
     "gemma3_with_pictures": gemma3_with_pictures,
+    "gemma4_moe": gemma4_moe,
     "glm4": lambda: hf.Glm4ForCausalLM(hf.Glm4Config(**LLAMA, head_dim=8, pad_token_id=0)),
     "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**GPT)),
     "gpt_bigcode": lambda: hf.GPTBigCodeForCausalLM(hf.GPTBigCodeConfig(**GPT)),

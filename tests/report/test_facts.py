@@ -78,13 +78,13 @@ def test_a_stage_that_went_on_took_all_its_waiting() -> None:
 
 def test_what_the_test_split_shares_with_the_others_is_told() -> None:
     shared = {"test": {"run": 50, "share": 0.0123, "documents": {"a": 0.5, "b": 0.1}}}
-    noted = {"documents": {"test": 20}, "shared": shared, "equal": {"test": 0}, "null": 0}
+    noted = {"documents": {"test": 20}, "shared": shared, "copies": 0, "null": 0}
     told = describe_corpus(noted)
     assert told == {
         "seen before": "2 of 20 test documents share 50 words in a row with a train or calibrate document, 1.2% of the "
         "test split's words"
     }
-    more = describe_corpus(noted | {"equal": {"test": 3}, "null": 1000})
-    assert more["seen before"] == told["seen before"] + "; 3 are equal to another test document"
-    assert more["left out"] == "1,000 rows without a text"
+    more = describe_corpus(noted | {"copies": 3, "null": 1000})
+    assert more["left out"] == "3 copies of other documents, 1,000 rows without a text"
+    assert more["seen before"] == told["seen before"]
     assert describe_corpus({"sha256": "of a run folder that does not say"}) == {}

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
 from makers.families import FAMILIES
 
 from rewrite.config import UserError
+from rewrite.subject.loading import load_network
 from rewrite.subject.subject import build_subject, write
 
 DOCS = Path(__file__).parents[2] / "docs" / "families.md"
@@ -27,13 +30,24 @@ when it is loaded: where writing back changes its logits it is refused by name.
 """
 
 
-def try_family(name: str, hookpoint: str) -> str:
-    """`served`, or why not; a model that is served must be so to the last bit."""
+def load(name: str, folder: Path) -> Any:
+    """The model as a user's is loaded, its norms' gains random too, so that a forgotten norm shows."""
     torch.manual_seed(1)
     model = FAMILIES[name]().eval()
     for part, parameter in model.named_parameters():
         if "norm" in part or ".ln" in part:
             parameter.data += 0.5 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    return load_network(name, str(folder), "main", "float32")
+
+
+def try_family(name: str, hookpoint: str) -> str:
+    """`served`, or why not; a model that is served must be so to the last bit."""
+    try:
+        with TemporaryDirectory() as folder:
+            model = load(name, Path(folder))
+    except UserError as error:
+        return str(error).partition(": ")[2]
     with torch.no_grad():
         plain = model(input_ids=IDS, use_cache=False).logits.float()
     try:

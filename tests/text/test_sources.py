@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rewrite.config import CorpusConfig, UserError
+from rewrite.text import sources
 from rewrite.text.corpus import hash_documents
-from rewrite.text.sources import fingerprint_corpus, read_corpus
+from rewrite.text.sources import fingerprint_corpus, read_corpus, shuffle
 
 ROWS: list[dict[str, Any]] = [
     {"text": "one", "meta": {"text": "eins"}},
@@ -75,6 +76,9 @@ def write(path: Path, content: bytes) -> Path:
         ("a.csv", lambda: b"\xef\xbb\xbf" + table(",")),
         ("a.tsv", lambda: table("\t")),
         ("a.txt", lambda: "\n\n".join(TEXTS).encode()),
+        ("a.txt", lambda: "\n\n".join(TEXTS).replace("\n", "\r\n").encode()),
+        ("A.CSV", lambda: table(",")),
+        ("a.JSONL.GZ", lambda: gzip.compress(LINES)),
         ("a.txt.gz", lambda: gzip.compress(b"\xef\xbb\xbf" + "\n\n".join(TEXTS).encode())),
     ],
 )
@@ -107,6 +111,7 @@ def test_lines_have_their_numbers_for_names(tmp_path: Path) -> None:
         ("a.jsonl", b'{"other": 1, "body": 2}', "there are other, body; set corpus.text_field"),
         ("a.jsonl", b'{"text": 1}', "is not text"),
         ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1: not JSON"),
+        ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", r"a\.jsonl:1: not JSON"),
         ("a.json", b'{"text": "x"}', "not a list of rows"),
         ("a.json", b'[{"text": "x"}', r"a\.json: not JSON"),
         ("a.csv", b"number,body\n1,x\n", r"a\.csv:0: no field 'text' in this row; there are number, body"),
@@ -142,7 +147,8 @@ def test_a_folder_of_text_is_its_txt_files_or_those_that_are_named(tmp_path: Pat
     with pytest.raises(UserError, match="no pattern"):
         texts(tmp_path, glob="/abs/*.md")
     write(tmp_path / "d.txt", b"\xef\xbb\xbftext")
-    assert texts(tmp_path) == ["text"]
+    write(tmp_path / "packed.txt.gz", gzip.compress(b"one\n\ntext"))
+    assert texts(tmp_path) == ["text", "one\n\ntext"]
     write(tmp_path / "e.txt", b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"e\.txt: not readable as UTF-8"):
         texts(tmp_path)
@@ -158,9 +164,11 @@ def test_absent_corpora_are_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A folder that the datasets library reads as it reads a hub name."""
+    """A folder of several files that the datasets library reads as it reads a hub name."""
     rows = [{"body": f"text {i}" if i % 10 else None, "n": i} for i in range(200)]
-    write(tmp_path / "train.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    for file in range(4):
+        lines = map(json.dumps, rows[50 * file : 50 * file + 50])
+        write(tmp_path / f"train-{file:05d}-of-00004.jsonl", "\n".join(lines).encode())
     return tmp_path
 
 
@@ -170,6 +178,8 @@ def test_a_dataset_is_read_by_its_rows(dataset: Path) -> None:
     assert corpus.documents[0].name.endswith(":000000001") and corpus.documents[0].text == "text 1"
     with pytest.raises(UserError, match="no field 'text' in this row; there are body, n; set"):
         texts(dataset)
+    with pytest.raises(UserError, match=r"corpus\.stream = true: would read the whole dataset"):
+        texts(dataset, stream=True)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -180,6 +190,15 @@ def test_a_few_rows_are_drawn_from_all_by_the_seed(dataset: Path, stream: bool) 
 
     first, again, other = draw(0), draw(0), draw(1)
     assert first == again and first.keys() != other.keys()
-    assert 35 <= len(first) <= 50, "those without text are among the drawn"
-    assert {name.rpartition(":")[2].lstrip("0") for name in first} == {text.split()[1] for text in first.values()}
+    assert len(first) == 50 if stream else 35 <= len(first) <= 50, "where rows are drawn, some have no text"
+    for name, text in first.items():
+        assert text == f"text {int(name.rpartition(':')[2])}", "a document's name says where it stands in the dataset"
     assert max(int(name.rpartition(":")[2]) for name in first) > 100, "not the first rows"
+
+
+def test_a_stream_is_shuffled_through_its_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "BUFFER", 10)
+    rows = [(i, {"text": str(i)}) for i in range(100)]
+    found = list(shuffle(iter(rows), 0))
+    assert sorted(number for number, _ in found) == list(range(100)) and found != rows
+    assert all(number < place + 10 for place, (number, _) in enumerate(found)), "no row comes before it was read"

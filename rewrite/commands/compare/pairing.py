@@ -127,8 +127,18 @@ class Difference:
     why: str = ""
     student: stats.Interval | None = None
     """Bootstrap-t interval of a difference of losses, for skewed documents."""
+    differences: stats.Documents | None = None
+    """Of losses: each document's."""
     caution: str = ""
     """Where the test of it is known to miss its level."""
+    region: stats.Region | None = None
+    """Of losses: what is equivalent, a share of a gap that is estimated too."""
+
+    def p_equivalence(self, estimate: stats.Estimate) -> float:
+        """p of "the difference lies outside the margin"."""
+        if self.region is None or self.differences is None or not self.margin:
+            return estimate.p_equivalence(self.margin)
+        return self.region.p_equivalence(self.differences)
 
 
 def compare_pairs(sides: Sequence[Side], alpha: float) -> list[Row]:
@@ -149,7 +159,7 @@ def compare_pairs(sides: Sequence[Side], alpha: float) -> list[Row]:
 
 
 def _judge(pair: Difference, estimate: stats.Estimate, p_holm: float, alpha: float) -> Row:
-    interval, p_equivalence = estimate.interval(alpha), estimate.p_equivalence(pair.margin)
+    interval, p_equivalence = estimate.interval(alpha), pair.p_equivalence(estimate)
     # Less loss is better, and more recovered.
     worse = estimate.value if pair.measure == "loss" else -estimate.value
     values = (
@@ -172,22 +182,25 @@ def compare_two(one: Side, other: Side, alpha: float) -> Difference:
     try:
         untold = [side.name for side in (one, other) if side.gap.interval(alpha).low <= 0]
         if not differing:
-            return _difference_of_losses(one, other, alpha, 0.0 if untold else one.margin * one.gap.value)
+            return _difference_of_losses(one, other, alpha, told=not untold)
         if untold:
             why = f"{differing} not the same, and the gap of {' and '.join(untold)} is not told from 0"
             return Difference("recovered", None, one.margin, why)
         estimate, caution = difference_of_shares(one, other), _caution_of_shares(one, other)
-        return Difference("recovered", estimate, one.margin, f"{differing} not the same", None, caution)
+        return Difference("recovered", estimate, one.margin, f"{differing} not the same", caution=caution)
     except UserError as error:
         raise UserError(f"{one.name} against {other.name}: {error}") from None
 
 
-def _difference_of_losses(one: Side, other: Side, alpha: float, margin: float) -> Difference:
+def _difference_of_losses(one: Side, other: Side, alpha: float, told: bool) -> Difference:
+    """`told` says that both gaps are told from 0; without a gap nothing is equivalent."""
     mine, yours, tokens = one.losses["simulated"], other.losses["simulated"], one.tokens
     resamples, seed = one.run.setting("analyse.resamples", 10_000), one.run.setting("analyse.seed", 0)
     student = resampling.bootstrap_t(mine - yours, tokens, alpha, resamples, seed)
     estimate, caution = stats.difference(mine, yours, tokens), resampling.caution(mine - yours, tokens)
-    return Difference("loss", estimate, margin, "", student, caution)
+    region = stats.Region(one.losses["zero"] - one.losses["coder"], tokens, one.margin, alpha)
+    margin = region.margin if told else 0.0
+    return Difference("loss", estimate, margin, "", student, mine - yours, caution, region)
 
 
 def find_difference(one: Side, other: Side) -> str:
