@@ -270,7 +270,7 @@ def test_the_small_protocol_differs_in_sizes_and_places_alone() -> None:
     import tomllib
 
     large, small = (tomllib.loads((CONFIGS / f"{name}.toml").read_text()) for name in ("paper", "paper-small"))
-    elsewhere = {"subject", "hookpoint", "device", "engine", "model", "source", "engines", "calls"}
+    elsewhere = {"subject", "hookpoint", "device", "engine", "model", "source", "stream", "engines", "calls"}
     sizes = {
         "max_documents",
         "train",
