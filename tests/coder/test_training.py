@@ -159,10 +159,15 @@ def loss_of(subject: Subject, window: np.ndarray) -> float:
     return -sum(float(logits[t, window[t + 1]]) for t in range(1, len(window) - 1))
 
 
+def fvu(y: torch.Tensor, guess: torch.Tensor) -> float:
+    return float((y - guess).square().sum() / (y - y.mean(0)).square().sum())
+
+
 def test_metrics_by_their_definitions_one_window_at_a_time(tmp_path: Path) -> None:
     subject = build_subject(make_model(), None, "layers.1.mlp")
     coder = training.train_coder(TINY.model_copy(update={"kind": "skip_transcoder"}), subject, WINDOWS, 12, tmp_path)
     metrics = hold_out_metrics(subject, coder, WINDOWS, 8)
+    firsts, guessed = [], []
     truth, guess, losses = [], [], {"clean": 0.0, "coder": 0.0, "zero": 0.0}
     for window in WINDOWS:
         prefix = subject.run_to(torch.tensor(window)[None])
@@ -171,10 +176,14 @@ def test_metrics_by_their_definitions_one_window_at_a_time(tmp_path: Path) -> No
             with write(subject, torch.cat([own[:1], y[1:]])[None]):
                 losses[arm] += loss_of(subject, window)
         losses["clean"] += loss_of(subject, window)
+        firsts.append(own[0])
+        guessed.append(coder.reconstruct(coder.encode(x), x)[0])
         truth.append(own[1:])
         guess.append(coder.reconstruct(coder.encode(x), x)[1:])
     y, y_hat = torch.cat(truth), torch.cat(guess)
-    assert metrics.fvu == pytest.approx(float((y - y_hat).square().sum() / (y - y.mean(0)).square().sum()), rel=1e-4)
+    assert metrics.fvu == pytest.approx(fvu(y, y_hat), rel=1e-4)
+    y, y_hat = torch.cat([y, torch.stack(firsts)]), torch.cat([y_hat, torch.stack(guessed)])
+    assert metrics.fvu_with_first == pytest.approx(fvu(y, y_hat), rel=1e-4)
     for arm, loss in losses.items():
         assert getattr(metrics, f"loss_{arm}") == pytest.approx(loss / metrics.tokens, rel=1e-5)
     zero, clean = metrics.loss_zero, metrics.loss_clean
