@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 
 import numpy as np
@@ -173,7 +174,7 @@ class Region:
     share: float
     alpha: float
 
-    @property
+    @cached_property
     def margin(self) -> float:
         """The half-width as measured [nats per token]; 0 where the gap's interval reaches 0: no gap, no share of it."""
         found = estimate(self.gap, self.tokens)

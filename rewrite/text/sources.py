@@ -209,8 +209,6 @@ def _open_dataset(config: CorpusConfig) -> Iterator[tuple[int, Row]]:
             numbers = sorted(drawn[: config.max_documents])
         for number in numbers:
             yield number, rows[number]
-    except UserError:
-        raise
     except Exception as error:  # whatever the hub, the network or a damaged file makes the library raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{config.source}: neither a file here nor a dataset of the hub ({reason})") from None
