@@ -7,6 +7,7 @@
     score      how good each explanation is, on text that it was not made from              4_scores.parquet
     evaluate   calibrated predictions are written at the layer; losses under every arm      5_losses.parquet
     cost       what each latent's error costs, how often it fires falsely or not at all     5_costs.parquet
+    diagnose   through which later parts of the model the loss comes, where it is asked for     5_diagnosis.json
     analyse    paired tests by document: how much of the gap is recovered, how sure         6_stats.json
     report     the verdict, why it is not more, every latent, on one page                   7_report
 

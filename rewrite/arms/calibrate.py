@@ -10,6 +10,7 @@
    `conditional_mean`  E[activation | strength]: level means, shrunk toward the curve that all latents share in units of
                        their maxima (a pseudo-count of `PRIOR` positions), made monotone by isotonic regression
                        (Barlow et al. 1972; scipy's pool-adjacent-violators).
+3. `Calibrator.apply` turns strengths into activations; the arms apply it in `rewrite.arms.splice` (`Splicer`).
 """
 
 from __future__ import annotations

@@ -6,23 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-from tqdm import tqdm
+from jaxtyping import Float, Int
 
 from rewrite.arms.attribution import Errors, alone_losses, attribute, integrate
-from rewrite.arms.batches import Batch, losses_of, walk_batches, walk_shards
-from rewrite.arms.splice import Arm, Splicer
-from rewrite.coder.activations import Split
-from rewrite.config import Config, UserError
-from rewrite.simulators.strengths import Simulations
-from rewrite.subject.subject import Subject
+from rewrite.arms.batches import losses_of
+from rewrite.arms.drawn import Drawn
 
 Row = dict[str, Any]
 
@@ -73,54 +65,27 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Meter:
-    """Measures costs of the `simulated` latents on the documents that the config draws."""
+    """Measures costs on the documents that the config draws."""
 
-    config: Config
-    subject: Subject
-    splicer: Splicer
-    test: Split
-    simulations: Simulations
-    simulated: Bool[np.ndarray, " latent"]
-
-    def documents(self) -> Int[np.ndarray, " document"]:
-        """The test documents that costs are taken on: those with a scored token, or as many of them as are wanted."""
-        scored = []
-        for _, shard in walk_shards(self.test, self.simulations):
-            followed = shard.text.counted()
-            followed[shard.text.starts[1:] - 1] = False
-            scored.append(np.unique(np.repeat(shard.documents, np.diff(shard.text.starts))[followed]))
-        found = np.unique(np.concatenate(scored))
-        if not len(found):
-            raise UserError("no test document has a position that is simulated and scored; see sample in the config")
-        wanted = self.config.cost.documents or len(found)
-        return np.sort(np.random.default_rng([self.config.cost.seed, 0]).permutation(found)[:wanted])
-
-    def batches(self, documents: np.ndarray, what: str) -> Iterator[Batch]:
-        """The windows of some documents, with a bar."""
-        walked = walk_batches(self.config, self.subject, self.splicer, self.test, self.simulations, documents)
-        with tqdm(desc=what, unit=" windows", disable=None) as progress:
-            for batch in walked:
-                yield batch
-                progress.update(len(batch.documents))
-
-    def ends(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the `coder` and the `simulated` arm write."""
-        marked = torch.as_tensor(self.simulated, device=self.splicer.resting.device)
-        with torch.no_grad():
-            begin = self.splicer.vectors(Arm("coder"), batch.written)
-            return begin, self.splicer.vectors(Arm("simulated", 1.0, "best"), batch.written, marked)
+    drawn: Drawn
+    steps: int
+    """Points on the line at which gradients are taken."""
+    documents: int
+    """Documents to draw; 0 takes all."""
+    seed: int
 
     def attribute(self) -> Ledger:
         """Integrated gradients on every batch, and the losses at both ends."""
-        documents, decoder = self.documents(), self.splicer.coder.W_dec
+        drawn = self.drawn
+        documents, decoder = drawn.documents(self.documents, self.seed), drawn.splicer.coder.W_dec
         latents, count = len(decoder), len(documents)
         weight = decoder.double().square().sum(1).cpu().numpy()
-        nothing = np.where(self.simulated, 0.0, np.nan)[None].repeat(count, axis=0)
+        nothing = np.where(drawn.simulated, 0.0, np.nan)[None].repeat(count, axis=0)
         ledger = Ledger(documents, nothing, np.zeros(count, dtype=np.int64), weight, np.zeros(latents))
-        for batch in self.batches(documents, "cost"):
-            begin, end = self.ends(batch)
-            errors = Errors.of(batch.written, self.splicer, self.simulated)
-            mean = integrate(self.subject, batch, begin, end, self.config.cost.steps)
+        for batch in drawn.batches(documents, "cost"):
+            begin, end = drawn.write(batch, "coder"), drawn.write(batch, "simulated")
+            errors = Errors.of(batch.written, drawn.splicer, drawn.simulated)
+            mean = integrate(drawn.subject, batch, begin, end, self.steps)
             own, owners = np.unique(batch.owners, return_inverse=True)
             ledger.nats[ledger.place(own)] += attribute(mean, errors, decoder, owners.astype(np.int64), len(own))
             ledger.squares += errors.squares()
@@ -128,7 +93,7 @@ class Meter:
             places = ledger.place(batch.documents)
             np.add.at(ledger.tokens, places, batch.tokens)
             for loss, vectors in zip(ledger.losses, (begin, end), strict=True):
-                np.add.at(loss, places, losses_of(self.subject, batch, vectors))
+                np.add.at(loss, places, losses_of(drawn.subject, batch, vectors))
         return ledger
 
     def measure_alone(
@@ -139,13 +104,14 @@ class Meter:
         nats[:, latents] = 0
         if not len(latents):
             return nats
-        decoder = self.splicer.coder.W_dec
-        for batch in self.batches(ledger.documents, f"cost of {len(latents)} alone"):
-            begin, _ = self.ends(batch)
-            errors, places = Errors.of(batch.written, self.splicer, self.simulated), ledger.place(batch.documents)
-            coder = losses_of(self.subject, batch, begin)
+        drawn = self.drawn
+        decoder = drawn.splicer.coder.W_dec
+        for batch in drawn.batches(ledger.documents, f"cost of {len(latents)} alone"):
+            begin = drawn.write(batch, "coder")
+            errors, places = Errors.of(batch.written, drawn.splicer, drawn.simulated), ledger.place(batch.documents)
+            coder = losses_of(drawn.subject, batch, begin)
             for latent in latents:
-                loss = alone_losses(self.subject, batch, begin, errors, decoder, int(latent))
+                loss = alone_losses(drawn.subject, batch, begin, errors, decoder, int(latent))
                 if loss is not None:
                     np.add.at(nats[:, latent], places, loss - coder)
         return nats

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from rewrite.config.asking import CallsConfig, ExplainConfig, ScoreConfig, TuneConfig
 from rewrite.config.base import MaybePlace, OnDisk, Place, Scalar, Section, UserError, name_hookpoint
 from rewrite.config.data import CoderConfig, CollectConfig, CorpusConfig, SampleConfig
-from rewrite.config.judging import AnalyseConfig, Control, CostConfig, EvaluateConfig
+from rewrite.config.judging import AnalyseConfig, Control, CostConfig, DiagnoseConfig, EvaluateConfig
 
 __all__ = [
     "AnalyseConfig",
@@ -25,6 +25,7 @@ __all__ = [
     "Control",
     "CorpusConfig",
     "CostConfig",
+    "DiagnoseConfig",
     "EvaluateConfig",
     "ExplainConfig",
     "MaybePlace",
@@ -73,6 +74,7 @@ class Config(Section):
     score: ScoreConfig = ScoreConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cost: CostConfig = CostConfig()
+    diagnose: DiagnoseConfig = DiagnoseConfig()
     analyse: AnalyseConfig = AnalyseConfig()
     explainers: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     """Settings of the explainers, a table each: `explainers.patterns.max_words = 40`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rewrite.config.base import Section
 
@@ -56,6 +56,27 @@ class CostConfig(Section):
     half drawn from the others [latents]."""
     seed: int = 0
     """Names the draws of documents and of latents to check."""
+
+
+class DiagnoseConfig(Section):
+    """Where the damage goes: what a rewrite costs along its way through the later parts of the subject."""
+
+    documents: int = Field(0, ge=0)
+    """Test documents that are taken apart, drawn from those that are simulated; costs are taken on the same first ones
+    where `cost.seed` agrees [documents]; 0 leaves the stage out."""
+    heads: int = Field(8, ge=0)
+    """Of those documents, on how many each later head is measured by itself, two runs a head [documents]; 0 is none."""
+    routes: int = Field(8, ge=0)
+    """On how many of them the routes of information are followed, a window of each [documents]; 0 is none."""
+    seed: int = 0
+    """Names the draw of the documents, and of the random texts that heads are tried on."""
+
+    @field_validator("documents", "heads", "routes")
+    @classmethod
+    def _enough(cls, number: int) -> int:
+        if 0 < number < 8:
+            raise ValueError("fewer than 8 documents allow no interval; set 8 or more, or 0")
+        return number
 
 
 class AnalyseConfig(Section):

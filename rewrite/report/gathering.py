@@ -46,6 +46,7 @@ def gather(config: Config, run: Run) -> Facts:
         seconds=read_seconds(run.manifest),
         calls=read_calls(run.manifest),
         learned=read_learned(run) if learns(config) else [],
+        diagnosis=read_json(run.path("5_diagnosis.json")) if config.diagnose.documents else {},
     )
 
 

@@ -1,6 +1,6 @@
 """The stages in order: what each reads, what it writes, and what its result depends on.
 
-    train → collect → explain → (tune →) simulate → score → evaluate → cost → analyse → report
+    train → collect → explain → (tune →) simulate → score → evaluate → cost (→ diagnose) → analyse → report
 
 `rewrite.run.runner` runs them. A stage is the file of its name here: `run(config, run)` reads artefacts of the run
 folder and writes its own; one that may ask a language model also has `plan(config, run, awaited)`, which only counts;
@@ -179,6 +179,15 @@ STAGES = (
         outside=(subject,),
     ),
     Stage(
+        "diagnose",
+        reads=("1_coder", "2_activations", "4_simulations", "5_costs.parquet"),
+        writes=("5_heads.parquet", "5_diagnosis.json"),
+        keys=(*SUBJECT, "calibrator", "evaluate.missing", "diagnose", "analyse.alpha"),
+        outside=(subject,),
+        only=lambda config: config.diagnose.documents > 0,
+        unless="set diagnose.documents to take apart what a rewrite costs",
+    ),
+    Stage(
         "analyse",
         reads=("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
         writes=("6_stats.json",),
@@ -189,14 +198,15 @@ STAGES = (
         "report",
         reads=(
             *("1_coder", "2_activations", "3_explanations.jsonl", "4_reader", "4_simulations", "4_scores.parquet"),
-            *("5_latents.parquet", "5_calibration.safetensors", "5_costs.parquet", "5_costs.json", "6_stats.json"),
+            *("5_latents.parquet", "5_calibration.safetensors", "5_costs.parquet", "5_costs.json"),
+            *("5_diagnosis.json", "6_stats.json"),
         ),
         writes=("7_report",),
         keys=(
             *("subject", "hookpoint", "corpus", "sample", "coder", "explain", "explainer", "explainers", "simulator"),
-            *("simulators", "tune", "engine", "calibrator", "score", "evaluate.missing"),
+            *("simulators", "tune", "engine", "calibrator", "score", "evaluate.missing", "diagnose"),
         ),
         by_content=("corpus.source", "coder.path"),
-        version=6,
+        version=7,
     ),
 )

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float
 
-from rewrite.arms.batches import Fitted, document_pairs, fit, splice
+from rewrite.arms.batches import Fitted, document_pairs
 from rewrite.arms.controls import find_threshold
+from rewrite.arms.drawn import open_drawn
 from rewrite.arms.latent_costs import Meter
 from rewrite.coder.activations import ActivationStore, Split
 from rewrite.coder.coder import load_coder
@@ -34,7 +35,6 @@ from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.costs import PREDICTORS, Costs, check_costs, draw_check, predict, summarise
 from rewrite.statistics.firings import Firings, count_firings, pool, rate_latents
-from rewrite.subject.subject import load_subject
 
 Row = dict[str, Any]
 
@@ -43,21 +43,18 @@ def run(config: Config, run: Run) -> None:
     """Write `5_costs.parquet` and `5_costs.json`."""
     store = ActivationStore(run.path("2_activations"), ("calibrate", "test"))
     simulations = Simulations(run.path("4_simulations"), store.latents)
-    fitted = fit(config, store.calibrate, simulations)
-    absent = simulations.absent(store.calibrate.shards + store.test.shards)
     rewritten = simulations.rewritten
-    left_out = absent if config.evaluate.missing == "leave_out" else np.zeros_like(absent)
     coder = load_coder(run.path("1_coder"), config.hookpoint).to(torch.device(config.device))
-    splicer = splice(fitted, simulations, coder, absent)
-    meter = Meter(config, load_subject(config), splicer, store.test, simulations, rewritten & ~left_out)
+    drawn = open_drawn(config, store, simulations, coder)
+    meter = Meter(drawn, config.cost.steps, config.cost.documents, config.cost.seed)
     ledger = meter.attribute()
     value = ledger.nats.sum(0) / ledger.tokens.sum()
-    check = draw_check(value, meter.simulated, config.cost.check, config.cost.seed)
+    check = draw_check(value, drawn.simulated, config.cost.check, config.cost.seed)
     measured = meter.measure_alone(np.concatenate([check["most"], check["drawn"]]), ledger)
     alpha = config.analyse.alpha
     costs, alone = summarise(ledger.nats, ledger.tokens, alpha), summarise(measured, ledger.tokens, alpha)
-    firings = count_test_firings(store.test, simulations, fitted, rewritten & ~absent)
-    scores = read_scores(run.path("4_scores.parquet")) | {"density": fitted.tally.density, "size": ledger.sizes()}
+    firings = count_test_firings(store.test, simulations, drawn.fitted, rewritten & ~drawn.absent)
+    scores = read_scores(run.path("4_scores.parquet")) | {"density": drawn.fitted.tally.density, "size": ledger.sizes()}
     with run.writing("5_costs.parquet") as path:
         columns = _cost_columns(costs, alone) | scores | _firing_columns(firings)
         pq.write_table(tabulate(columns, rewritten), path)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from makers.diagnosis_made import make_diagnosis
 from scipy.sparse import csr_array
 
 from rewrite.arms.batches import document_pairs
@@ -325,3 +326,5 @@ def _write_costs(run: Run, size: Size) -> None:
     content["firings"] = pool(firings, ALPHA)
     with run.writing("5_costs.json") as path:
         write_json(path, content)
+    with run.writing("5_diagnosis.json") as path:
+        write_json(path, make_diagnosis(ALPHA))

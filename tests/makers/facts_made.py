@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from makers.diagnosis_made import make_diagnosis
 
 from rewrite.config import AnalyseConfig, Config
 from rewrite.report.facts import Facts, Kind, Latent
@@ -151,5 +152,6 @@ def make_facts(stats: Row, **changed: Any) -> Facts:
         seconds={"1_coder": 12.25, "5_losses.parquet": 3.5},
         calls={},
         learned=[],
+        diagnosis=make_diagnosis(),
     )
     return replace(facts, **changed)

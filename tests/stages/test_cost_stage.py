@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from makers.small import small_config
 
-from rewrite.arms.batches import document_pairs, fit, splice
-from rewrite.arms.latent_costs import Meter
+from rewrite.arms.batches import document_pairs
+from rewrite.arms.drawn import Drawn, open_drawn
+from rewrite.arms.latent_costs import Ledger, Meter
 from rewrite.arms.plan import PlannedArm
 from rewrite.arms.splice import Arm
 from rewrite.coder.activations import ActivationStore
@@ -20,7 +21,6 @@ from rewrite.config import Config
 from rewrite.run.files import read_json
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages.evaluate import Scorer
-from rewrite.subject.subject import load_subject
 from rewrite.text.corpus import SPLITS
 
 
@@ -28,12 +28,15 @@ def losses_of(folder: Path) -> pd.DataFrame:
     return pq.read_table(folder / "5_losses.parquet").to_pandas()
 
 
-def meter_of(folder: Path, config: Config) -> Meter:
+def drawn_of(folder: Path, config: Config) -> Drawn:
     store = ActivationStore(folder / "2_activations", SPLITS)
     simulations = Simulations(folder / "4_simulations", store.latents)
-    coder, absent = load_coder(folder / "1_coder", config.hookpoint), simulations.absent(store.test.shards)
-    splicer = splice(fit(config, store.calibrate, simulations), simulations, coder, absent)
-    return Meter(config, load_subject(config), splicer, store.test, simulations, simulations.rewritten)
+    return open_drawn(config, store, simulations, load_coder(folder / "1_coder", config.hookpoint))
+
+
+def attribute(folder: Path, config: Config) -> Ledger:
+    cost = config.cost
+    return Meter(drawn_of(folder, config), cost.steps, cost.documents, cost.seed).attribute()
 
 
 def test_the_ends_of_the_line_are_the_arms_that_evaluate_scored(small_run: Path) -> None:
@@ -56,15 +59,15 @@ def test_costs_add_up_within_the_error_that_is_stated(small_run: Path) -> None:
 
 def test_what_was_measured_alone_is_what_evaluate_says_of_it(small_run: Path) -> None:
     config = small_config("cost.documents=0")
-    meter = meter_of(small_run, config)
+    drawn = drawn_of(small_run, config)
     table = pq.read_table(small_run / "5_costs.parquet").to_pandas()
     assert table.alone.notna().sum() == 50
     latent = int(table.alone.abs().idxmax())
     one = np.arange(128) == table.latent[latent]
     arms = [PlannedArm(Arm("coder")), PlannedArm(Arm("simulated", 0.1, "best"), one)]
-    scored = Scorer(config, meter.subject, meter.splicer, arms)
+    scored = Scorer(config, drawn.subject, drawn.splicer, arms)
     frame = (
-        scored.score(meter.test, meter.simulations, np.ones(len(meter.test.vocabulary)))
+        scored.score(drawn.test, drawn.simulations, np.ones(len(drawn.test.vocabulary)))
         .losses.to_pandas()
         .groupby("arm")[["nats", "tokens"]]
         .sum()
@@ -75,9 +78,9 @@ def test_what_was_measured_alone_is_what_evaluate_says_of_it(small_run: Path) ->
 
 def test_counts_are_those_of_the_test_split(small_run: Path) -> None:
     config = small_config()
-    meter = meter_of(small_run, config)
+    drawn = drawn_of(small_run, config)
     table, content = pq.read_table(small_run / "5_costs.parquet").to_pandas(), read_json(small_run / "5_costs.json")
-    pairs = list(document_pairs(meter.test, meter.simulations))
+    pairs = list(document_pairs(drawn.test, drawn.simulations))
     true = sum((pair.truth.toarray() > 0).sum(0) for pair in pairs)
     np.testing.assert_array_equal(table.true, true)
     assert content["firings"]["true"] == true.sum() and (table.known == content["firings"]["positions"]).all()
@@ -85,12 +88,11 @@ def test_counts_are_those_of_the_test_split(small_run: Path) -> None:
 
 
 def test_few_documents_are_drawn_by_their_seed(small_run: Path) -> None:
-    def drawn(*settings: str) -> list[int]:
-        return list(meter_of(small_run, small_config(*settings)).documents())
-
-    assert drawn("cost.documents=0") == sorted(losses_of(small_run).document.unique())
-    first = drawn("cost.documents=5")
-    assert len(first) == 5 and first == drawn("cost.documents=5") != drawn("cost.documents=5", "cost.seed=1")
+    every = drawn_of(small_run, small_config())
+    assert list(every.documents(0, 0)) == sorted(losses_of(small_run).document.unique())
+    first = list(every.documents(5, 0))
+    assert len(first) == 5 and first == list(every.documents(5, 0)) != list(every.documents(5, 1))
+    assert set(first) < set(every.documents(8, 0)), "more documents hold the fewer"
 
 
 def test_predictors_are_the_scores_that_were_taken(small_run: Path) -> None:
@@ -101,8 +103,8 @@ def test_predictors_are_the_scores_that_were_taken(small_run: Path) -> None:
 
 
 def test_a_batch_of_one_gives_the_same_costs(small_run: Path) -> None:
-    alone = meter_of(small_run, small_config("cost.documents=4", "batch=1", "cost.steps=2")).attribute()
-    batched = meter_of(small_run, small_config("cost.documents=4", "batch=5", "cost.steps=2")).attribute()
+    alone = attribute(small_run, small_config("cost.documents=4", "batch=1", "cost.steps=2"))
+    batched = attribute(small_run, small_config("cost.documents=4", "batch=5", "cost.steps=2"))
     np.testing.assert_allclose(alone.nats, batched.nats, atol=1e-4)
     np.testing.assert_array_equal(alone.tokens, batched.tokens)
     np.testing.assert_allclose(alone.losses, batched.losses, rtol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rewrite.report.facts import Facts
-from rewrite.report.figures import arms, costs, learned, places
+from rewrite.report.figures import arms, costs, damage, learned, places
 from rewrite.report.figures.pictures import Drawn, Picture, save_picture
 
 
@@ -21,5 +21,7 @@ def draw_pictures(facts: Facts, folder: Path) -> dict[str, Picture]:
         drawn.append(places.draw_calibration(stats))
     if facts.learned:
         drawn.append(learned.draw_learned(facts.learned))
+    if facts.diagnosis:
+        drawn.append(damage.draw_damage(facts.diagnosis))
     drawn.append(costs.draw_costs(facts.latent_costs, facts.costs["alpha"]))
     return {figure.name: save_picture(figure, folder) for figure in drawn}

@@ -1,0 +1,82 @@
+"""Some of the test documents, and what the arms write on them: for what is too dear to measure on all.
+
+Documents are drawn so that a larger number of them holds a smaller one, whoever draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from rewrite.arms.batches import Batch, Fitted, fit, splice, walk_batches, walk_shards
+from rewrite.arms.splice import Arm, Splicer
+from rewrite.coder.activations import ActivationStore, Split
+from rewrite.coder.coder import Coder
+from rewrite.config import Config, UserError
+from rewrite.simulators.strengths import Simulations
+from rewrite.subject.clamping import Clamp, build_clamp
+from rewrite.subject.subject import Subject, load_subject
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The test split of a run, to be drawn from; build one with `open_drawn`."""
+
+    config: Config
+    subject: Subject
+    splicer: Splicer
+    fitted: Fitted
+    test: Split
+    simulations: Simulations
+    simulated: Bool[np.ndarray, " latent"]
+    """The latents that `simulated` simulates."""
+    absent: Bool[np.ndarray, " latent"]
+    """Those without a prediction."""
+
+    def documents(self, wanted: int, seed: int) -> Int[np.ndarray, " document"]:
+        """So many of the test documents that have a scored token; 0 takes all. Raises UserError where none has."""
+        scored = []
+        for _, shard in walk_shards(self.test, self.simulations):
+            followed = shard.text.counted()
+            followed[shard.text.starts[1:] - 1] = False
+            scored.append(np.unique(np.repeat(shard.documents, np.diff(shard.text.starts))[followed]))
+        found = np.unique(np.concatenate(scored))
+        if not len(found):
+            raise UserError("no test document has a position that is simulated and scored; see sample in the config")
+        return np.sort(np.random.default_rng([seed, 0]).permutation(found)[: wanted or len(found)])
+
+    def batches(self, documents: Int[np.ndarray, " document"], what: str) -> Iterator[Batch]:
+        """The windows of some documents, with a bar."""
+        walked = walk_batches(self.config, self.subject, self.splicer, self.test, self.simulations, documents)
+        with tqdm(desc=what, unit=" windows", disable=None) as progress:
+            for batch in walked:
+                yield batch
+                progress.update(len(batch.documents))
+
+    def build_clamp(self) -> Clamp:
+        """Runs of the subject with its later parts held."""
+        return build_clamp(self.subject)
+
+    def write(self, batch: Batch, arm: str) -> Float[Tensor, "counted d"]:
+        """What an arm writes, `simulated` all that is simulated at once."""
+        marked = torch.as_tensor(self.simulated, device=self.splicer.resting.device)
+        with torch.no_grad():
+            if arm == "simulated":
+                return self.splicer.vectors(Arm(arm, 1.0, "best"), batch.written, marked)
+            return self.splicer.vectors(Arm(arm), batch.written)
+
+
+def open_drawn(config: Config, store: ActivationStore, simulations: Simulations, coder: Coder) -> Drawn:
+    """Fit on the calibrate split what the arms write on the test split."""
+    fitted = fit(config, store.calibrate, simulations)
+    absent = simulations.absent(store.calibrate.shards + store.test.shards)
+    left_out = absent if config.evaluate.missing == "leave_out" else np.zeros_like(absent)
+    simulated = simulations.rewritten & ~left_out
+    splicer = splice(fitted, simulations, coder, absent)
+    return Drawn(config, load_subject(config), splicer, fitted, store.test, simulations, simulated, absent)

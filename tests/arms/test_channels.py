@@ -1,0 +1,70 @@
+"""Who reads what by chance: the moments of the baseline, and that on random weights nothing stands out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from makers.families import FAMILIES
+from makers.llamas import llama_sizes
+from scipy import stats
+
+from rewrite.arms.channels import WAYS, compose, copying, read_channels, share_read, standardise
+from rewrite.subject.clamping import build_clamp
+from rewrite.subject.subject import build_subject
+from rewrite.subject.weights import head_weights, unembedding
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_a_random_direction_is_read_by_chance(skewed: bool) -> None:
+    """The mean and the variance of the share are those stated, for a matrix of any shape of spectrum."""
+    rng = torch.Generator().manual_seed(0)
+    matrix = torch.randn(8, 64, generator=rng, dtype=torch.float64)
+    if skewed:
+        matrix *= torch.logspace(0, -2, 8, dtype=torch.float64)[:, None]
+    rows = torch.randn(20_000, 64, generator=rng, dtype=torch.float64)
+    z = standardise(matrix, share_read(matrix, rows)).numpy()
+    assert abs(z.mean()) < 4 / np.sqrt(len(z)) and z.std() == pytest.approx(1, abs=0.03)
+
+
+def test_on_random_weights_nothing_stands_out() -> None:
+    """z of a random coder under the heads of a random model of many widths a head is standard normal (Kolmogorov and
+    Smirnov): a share is then a mean of many squares."""
+    torch.manual_seed(0)
+    sizes = llama_sizes(99, 512, layers=3, heads=4, num_key_value_heads=4)
+    clamp = build_clamp(build_subject(hf.LlamaForCausalLM(hf.LlamaConfig(**sizes)).eval(), None, "layers.0.mlp"))
+    found = read_channels(clamp, torch.randn(400, 512), np.ones(400))
+    assert found is not None and found.latents.shape == (8, len(WAYS), 400)
+    for z in found.latents.reshape(-1, 400)[::5]:
+        assert stats.kstest(z, "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "neox", "gemma2"])
+def test_scores_are_those_of_the_matrices_written_out(family: str) -> None:
+    torch.manual_seed(0)
+    model = FAMILIES[family]().eval()
+    subject = build_subject(model, None, "layers.0.mlp")
+    before, after = (head_weights(subject, layer, 4) for layer in (1, 2))
+    assert before is not None and after is not None
+    width = 32
+    for number, own in enumerate(copying(after, subject)):
+        embedding = model.get_input_embeddings().weight.detach()
+        whole = unembedding(subject) @ after.output[number] @ after.value[number] @ embedding.T
+        roots = torch.linalg.eigvals(whole.double())
+        assert own == pytest.approx(float(roots.real.sum() / roots.abs().sum()), abs=2e-3)
+    scores = compose(before, after)
+    for a in range(4):
+        writes = before.output[a] @ before.value[a]
+        for b in range(4):
+            for way, matrices in enumerate((after.query, after.key, after.value)):
+                expected = (
+                    torch.linalg.norm(matrices[b] @ writes) / torch.linalg.norm(matrices[b]) / torch.linalg.norm(writes)
+                )
+                assert scores[a, b, way] == pytest.approx(float(expected) * width**0.5, rel=1e-4)
+
+
+def test_a_family_whose_weights_are_not_known_has_no_channels() -> None:
+    torch.manual_seed(0)
+    clamp = build_clamp(build_subject(FAMILIES["gpt_bigcode"]().eval(), None, "layers.0.mlp"))
+    assert clamp.heads and read_channels(clamp, torch.randn(5, 32), np.ones(5)) is None

@@ -1,0 +1,72 @@
+"""The content of a 5_diagnosis.json, made in milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rewrite.statistics.mediation import describe_alike, describe_closed, describe_heads, describe_scores, describe_way
+
+Row = dict[str, Any]
+NAMES = [(1, "direct"), *((layer, kind) for layer in (2, 3) for kind in ("values", "pattern", "mlp"))]
+HEADS = [(2, 0), (2, 1), (3, 0), (3, 1)]
+DOCUMENTS = 12
+ARMS = ("clean", "coder", "simulated", "zero")
+
+
+def make_diagnosis(alpha: float = 0.05) -> Row:
+    """Two later blocks of two heads; head 3.1 is an induction head and carries most."""
+    rng = np.random.default_rng(0)
+    tokens = np.arange(50, 50 + DOCUMENTS)
+    coder = (2 + 0.1 * rng.normal(size=DOCUMENTS)) * tokens
+    losses, steps = {"coder": coder}, {}
+    for arm, size in (("simulated", 0.01), ("zero", 0.05)):
+        own = size * np.arange(1, 8)[:, None] * (1 + 0.2 * rng.normal(size=(7, DOCUMENTS))) * tokens
+        losses[arm] = coder + own.sum(0)
+        steps |= {(arm, "forward"): own, (arm, "backward"): own[::-1]}
+    carried = 0.001 * rng.normal(size=(2, len(HEADS), DOCUMENTS)) * tokens
+    carried[:, 3] += 0.01 * tokens
+    bounds = describe_heads(carried, tokens, alpha)
+    looks = 0.1 + 0.02 * rng.random((len(ARMS), len(HEADS), DOCUMENTS))
+    scores = describe_scores(looks * tokens, tokens, alpha)
+    heads = [
+        {
+            "layer": layer,
+            "head": head,
+            "copying": 0.5,
+            "alone": bounds[0][number],
+            "needed": bounds[1][number],
+            "previous": {arm: each[number] for arm, each in zip(ARMS, scores, strict=True)},
+            "induction": {arm: each[number] for arm, each in zip(ARMS, scores, strict=True)},
+            "reads": {"query": 1.25, "key": -0.5, "value": None},
+        }
+        for number, (layer, head) in enumerate(HEADS)
+    ]
+    every = [(layer, head) for layer in range(4) for head in range(2)]
+    repeated = [{"layer": a, "head": b, "previous": 0.1, "induction": 0.5 * ((a, b) == (3, 1))} for a, b in every]
+    alike = np.sort(rng.random((len(ARMS), 2, DOCUMENTS)), 0)[::-1]
+    closed = [coder + size * tokens * (1 + 0.1 * rng.random(DOCUMENTS)) for size in (0.04, 0.02)]
+    return {
+        "schema": 1,
+        "documents": DOCUMENTS,
+        "head_documents": DOCUMENTS,
+        "tokens": int(tokens.sum()),
+        "alpha": alpha,
+        "way": describe_way(losses, steps, NAMES, tokens, alpha),
+        "heads": heads[::-1],
+        "repeated": {"losses": {"clean": [5.0, 3.5], "coder": [5.1, 3.7], "zero": [5.2, 5.1]}, "heads": repeated},
+        "routes": {
+            "documents": DOCUMENTS,
+            "windows": DOCUMENTS,
+            "alike": describe_alike(alike, np.ones(DOCUMENTS, dtype=np.int64), ARMS, (0.01, 0.04), alpha),
+            "parts": [{"layer": 0, "part": "mlp"} | dict.fromkeys(ARMS, 0.25)],
+        },
+        "closed": {
+            "layer": 3,
+            "head": 1,
+            "way": "value",
+            "ranks": [{"rank": 1} | describe_closed(tokens, coder, closed[:1], closed[1:], alpha)[0]],
+        },
+        "reading": [{"way": "query", "how": "most", "n": 40, "rho": 0.25, "ci": [0.0, 0.5]}],
+    }

@@ -1,0 +1,101 @@
+"""The diagnose stage on a finished run of the bundled subject: it agrees with what the other stages wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from makers.small import small_config
+
+from rewrite.config import UserError
+from rewrite.report import damage
+from rewrite.run.files import read_json
+from rewrite.run.freshness import wanted
+from rewrite.stages import STAGES
+
+
+def losses_of(folder: Path, name: str) -> pd.DataFrame:
+    rows = pq.read_table(folder / "5_losses.parquet").to_pandas()
+    fraction = rows.fraction == 1.0 if name == "simulated" else rows.fraction.isna()
+    return rows[(rows.arm == name) & fraction].set_index("document")
+
+
+def test_what_is_taken_apart_is_what_evaluate_measured(small_run: Path) -> None:
+    found = read_json(small_run / "5_diagnosis.json")
+    coder = losses_of(small_run, "coder")
+    assert found["documents"] == len(coder) and found["tokens"] == coder.tokens.sum()
+    for way in found["way"]:
+        arm = losses_of(small_run, way["arm"])
+        assert way["nats"] == pytest.approx((arm.nats - coder.nats).sum() / coder.tokens.sum(), rel=1e-6)
+        assert way["error"] < 1e-9
+        assert sum(row["forward"] for row in way["steps"]) == pytest.approx(way["nats"], abs=1e-9)
+        assert sum(row["backward"] for row in way["steps"]) == pytest.approx(way["nats"], abs=1e-9)
+        assert [row["layer"] for row in way["steps"]] == [1, 2, 2, 2]
+    assert [way["arm"] for way in found["way"]] == ["simulated", "zero"]
+
+
+def test_heads_have_all_that_is_known_of_them(small_run: Path) -> None:
+    found = read_json(small_run / "5_diagnosis.json")
+    assert {(row["layer"], row["head"]) for row in found["heads"]} == {
+        (row["layer"], row["head"]) for row in found["repeated"]["induction"]
+    }
+    for row in found["heads"]:
+        assert -1 <= row["copying"] <= 1 and set(row["reads"]) == {"query", "key", "value"}
+        for score in ("previous", "induction"):
+            assert set(row[score]) == {"clean", "coder", "simulated", "zero"}
+            assert 0 <= row[score]["clean"]["value"] <= 1 and 0 <= row[score]["zero"]["p_holm"] <= 1
+        assert 0 <= row["alone"]["p_holm"] <= 1 and row["needed"]["ci"][0] <= row["needed"]["nats"]
+    reading = pq.read_table(small_run / "5_heads.parquet").to_pandas()
+    assert len(reading) == len(found["heads"]) * 128 and np.isfinite(reading[["query", "key", "value"]]).all(axis=None)
+
+
+def test_the_report_says_it_in_a_sentence(small_run: Path) -> None:
+    found = read_json(small_run / "5_diagnosis.json")
+    told = damage.sentence(found)
+    report = (small_run / "7_report" / "report.md").read_text()
+    page = (small_run / "7_report" / "index.html").read_text()
+    assert told in report and "Where the damage goes" in page
+    assert (small_run / "7_report" / "way.csv").is_file() and (small_run / "7_report" / "damage.png").is_file()
+
+
+def test_the_damage_in_words() -> None:
+    kinds = [
+        {"kind": kind, "share": share, "share_ci": [share - 0.05, share + 0.05]}
+        for kind, share in (("direct", 0.6), ("values", 0.2), ("pattern", 0.05), ("mlp", 0.15))
+    ]
+    head = {"layer": 3, "head": 2, "needed": {"nats": 0.01, "p_holm": 0.001}}
+    said = {
+        "documents": 20,
+        "head_documents": 8,
+        "alpha": 0.05,
+        "way": [{"arm": "simulated", "nats": 0.1, "kinds": kinds}],
+        "heads": [head, head | {"head": 1, "needed": {"nats": 0.02, "p_holm": 0.2}}],
+        "repeated": {"heads": [{"layer": 3, "head": 2, "induction": 0.4, "previous": 0.0}]},
+    }
+    assert damage.sentence(said) == (
+        "On 20 test documents the simulation loses 0.1000 nats more than the coder: 60% [55, 65] reach the output "
+        "directly, 15% [10, 20] come by later MLPs, 20% [15, 25] by what later attention moves, 5% [0, 10] by where "
+        "it looks. Head 3.2, an induction head, carries most: held as it was, 0.0100 nats are not lost."
+    )
+    unsure = said | {"heads": [head | {"needed": {"nats": 0.02, "p_holm": 0.2}}]}
+    assert damage.sentence(unsure).endswith(" No single head is told from the others' noise.")
+
+
+def test_no_damage_is_said_plainly() -> None:
+    row = {"kind": "direct", "share": None}
+    none = {"documents": 9, "way": [{"arm": "simulated", "nats": 0.0, "kinds": [row]}], "heads": []}
+    assert damage.sentence(none) == (
+        "On 9 test documents the simulation is not told from the coder: there is no damage to follow."
+    )
+
+
+def test_the_stage_is_there_where_it_is_asked_for() -> None:
+    def names(config: object) -> list[str]:
+        return [stage.name for stage in wanted(STAGES, config)]  # type: ignore[arg-type]
+
+    assert "diagnose" in names(small_config()) and "diagnose" not in names(small_config("diagnose.documents=0"))
+    with pytest.raises(UserError, match=r"diagnose\.documents.*8 or more, or 0"):
+        small_config("diagnose.documents=5")

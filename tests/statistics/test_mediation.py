@@ -1,0 +1,74 @@
+"""Steps add up, in nats and in shares, however they are grouped; heads and scores are tested by document."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rewrite.statistics.mediation import describe_heads, describe_scores, describe_way
+
+NAMES = [(2, "direct"), (3, "values"), (3, "pattern"), (3, "mlp"), (4, "values"), (4, "pattern"), (4, "mlp")]
+TOKENS = np.array([40, 55, 60, 30, 80, 45, 50, 65, 70, 35, 20, 90])
+
+
+def made(scale: float = 0.02) -> tuple[dict, dict]:
+    rng = np.random.default_rng(0)
+    documents = len(TOKENS)
+    forward = (scale * np.arange(1, 8)[:, None] + 0.01 * rng.normal(size=(7, documents))) * TOKENS
+    backward = rng.permuted(forward, axis=0)
+    coder = (2 + 0.3 * rng.normal(size=documents)) * TOKENS
+    losses = {"coder": coder, "simulated": coder + forward.sum(0)}
+    return losses, {("simulated", "forward"): forward, ("simulated", "backward"): backward}
+
+
+def test_steps_add_up_in_every_grouping() -> None:
+    losses, steps = made()
+    (row,) = describe_way(losses, steps, NAMES, TOKENS, 0.05)
+    whole = (losses["simulated"] - losses["coder"]).sum() / TOKENS.sum()
+    assert row["nats"] == pytest.approx(whole) and row["error"] < 1e-12
+    for group in ("steps", "kinds", "layers"):
+        assert sum(one["nats"] for one in row[group]) == pytest.approx(whole)
+        assert sum(one["share"] for one in row[group]) == pytest.approx(1)
+        for one in row[group]:
+            assert one["nats"] == pytest.approx((one["forward"] + one["backward"]) / 2)
+            assert one["ci"][0] < one["nats"] < one["ci"][1] and one["share_ci"][0] < one["share"] < one["share_ci"][1]
+    assert [one["kind"] for one in row["kinds"]] == ["direct", "values", "pattern", "mlp"]
+    assert [one["layer"] for one in row["layers"]] == [2, 3, 4]
+
+
+def test_what_does_not_add_up_is_said() -> None:
+    losses, steps = made()
+    losses["simulated"] = losses["simulated"] + 0.1 * TOKENS
+    (row,) = describe_way(losses, steps, NAMES, TOKENS, 0.05)
+    assert row["error"] == pytest.approx(0.1)
+
+
+def test_no_damage_has_no_shares() -> None:
+    losses, steps = made(0.0)
+    (row,) = describe_way(losses, steps, NAMES, TOKENS, 0.05)
+    assert row["ci"][0] < 0 < row["ci"][1]
+    assert all(one["share"] is None and one["share_ci"] is None for one in row["steps"])
+
+
+def test_heads_are_told_from_noise_by_document() -> None:
+    rng = np.random.default_rng(1)
+    nats = 0.001 * rng.normal(size=(2, 10, len(TOKENS))) * TOKENS
+    nats[:, 3] += 0.01 * TOKENS
+    nats[..., -2:] = np.nan
+    alone, needed = describe_heads(nats, TOKENS, 0.05)
+    for rows in (alone, needed):
+        assert [number for number, row in enumerate(rows) if row["p_holm"] < 0.05] == [3]
+        assert rows[3]["nats"] == pytest.approx(0.01, abs=0.001)
+        assert rows[3]["nats"] == pytest.approx(nats[0, 3, :-2].sum() / TOKENS[:-2].sum(), abs=0.001)
+
+
+def test_changes_of_scores_are_paired() -> None:
+    rng = np.random.default_rng(2)
+    clean = (0.3 + 0.1 * rng.random((4, len(TOKENS)))) * TOKENS
+    paid = np.stack([clean, clean, clean - 0.05 * TOKENS * (1 + 0.1 * rng.normal(size=clean.shape))])
+    paid[1, 0] = clean[0]
+    first, same, less = describe_scores(paid, TOKENS, 0.05)
+    assert first[0] == {"value": pytest.approx(clean[0].sum() / TOKENS.sum())}
+    assert same[0]["change"] == 0 and same[0]["p_holm"] == 1
+    assert all(row["change"] == pytest.approx(-0.05, abs=0.01) and row["p_holm"] < 1e-6 for row in less)
+    assert describe_scores(paid[..., :5], TOKENS[:5], 0.05) == [], "too few documents for any interval"
