@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
 
 Row = dict[str, Any]
 
@@ -75,6 +79,26 @@ def kind_of(diagnosis: Row, row: Row) -> str:
                 return "an induction head"
             return "a previous-token head" if own["previous"] >= 0.5 else ""
     return ""
+
+
+READERS, FROM = 3, 3.0
+"""Heads named on a latent's page, and from how many standard deviations above chance on."""
+
+
+def find_readers(path: Path) -> dict[int, str]:
+    """By latent the heads that read it most, in words, from `5_heads.parquet`; those that none reads are left out."""
+    table = pq.read_table(path)
+    ways = ("query", "key", "value")
+    z = np.stack([table.column(way).to_numpy() for way in ways], 1)
+    layers, heads, latents = (table.column(name).to_numpy() for name in ("layer", "head", "latent"))
+    where, which = np.nonzero(z >= FROM)
+    order = np.argsort(-z[where, which], kind="stable")
+    told: dict[int, list[str]] = {}
+    for row, way in zip(where[order], which[order], strict=True):
+        said = told.setdefault(int(latents[row]), [])
+        if len(said) < READERS:
+            said.append(f"{layers[row]}.{heads[row]} by its {ways[way]} ({z[row, way]:.1f} sd)")
+    return {latent: ", ".join(said) for latent, said in told.items()}
 
 
 def list_heads(diagnosis: Row) -> list[Row]:

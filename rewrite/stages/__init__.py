@@ -199,7 +199,7 @@ STAGES = (
         reads=(
             *("1_coder", "2_activations", "3_explanations.jsonl", "4_reader", "4_simulations", "4_scores.parquet"),
             *("5_latents.parquet", "5_calibration.safetensors", "5_costs.parquet", "5_costs.json"),
-            *("5_diagnosis.json", "6_stats.json"),
+            *("5_heads.parquet", "5_diagnosis.json", "6_stats.json"),
         ),
         writes=("7_report",),
         keys=(

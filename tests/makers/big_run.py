@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from makers.diagnosis_made import make_diagnosis
+from makers.diagnosis_made import make_diagnosis, make_readers
 from scipy.sparse import csr_array
 
 from rewrite.arms.batches import document_pairs
@@ -326,5 +326,7 @@ def _write_costs(run: Run, size: Size) -> None:
     content["firings"] = pool(firings, ALPHA)
     with run.writing("5_costs.json") as path:
         write_json(path, content)
+    with run.writing("5_heads.parquet") as path:
+        pq.write_table(make_readers(), path)
     with run.writing("5_diagnosis.json") as path:
         write_json(path, make_diagnosis(ALPHA))

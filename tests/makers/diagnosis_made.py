@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from rewrite.statistics.mediation import describe_alike, describe_closed, describe_heads, describe_scores, describe_way
 
@@ -70,3 +71,16 @@ def make_diagnosis(alpha: float = 0.05) -> Row:
         },
         "reading": [{"way": "query", "how": "most", "n": 40, "rho": 0.25, "ci": [0.0, 0.5]}],
     }
+
+
+def make_readers() -> pa.Table:
+    """A 5_heads.parquet: latent 0 is read by head 3.1, latent 1 by none that stands out."""
+    rows = {
+        "layer": [3, 3],
+        "head": [1, 1],
+        "latent": [0, 1],
+        "query": [4.5, 0.1],
+        "key": [3.25, -1.0],
+        "value": [0.0, 0.0],
+    }
+    return pa.table(rows)

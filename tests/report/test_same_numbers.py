@@ -161,7 +161,7 @@ def test_the_csv_file_of_places_has_every_arm_of_every_bin(stats: Row, run_folde
 def test_every_image_is_there_and_is_one(run_folder: Path) -> None:
     folder = run_folder / "7_report"
     images = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (folder / "report.md").read_text(encoding="utf-8"))
-    names = ["ladder", "split", "position", "frequency", "calibration", "fractions", "costs"]
+    names = ["ladder", "split", "position", "frequency", "calibration", "fractions", "costs", "damage"]
     assert images == [f"{name}.png" for name in names]
     for name in names:
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")

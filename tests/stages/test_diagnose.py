@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from makers.diagnosis_made import make_readers
 from makers.small import small_config
 
 from rewrite.config import UserError
@@ -99,3 +100,13 @@ def test_the_stage_is_there_where_it_is_asked_for() -> None:
     assert "diagnose" in names(small_config()) and "diagnose" not in names(small_config("diagnose.documents=0"))
     with pytest.raises(UserError, match=r"diagnose\.documents.*8 or more, or 0"):
         small_config("diagnose.documents=5")
+
+
+def test_a_latent_is_told_who_reads_it(tmp_path: Path) -> None:
+    pq.write_table(make_readers(), tmp_path / "heads.parquet")
+    assert damage.find_readers(tmp_path / "heads.parquet") == {0: "3.1 by its query (4.5 sd), 3.1 by its key (3.2 sd)"}
+
+
+def test_latents_pages_name_their_readers(small_run: Path) -> None:
+    pages = (small_run / "7_report" / "data" / "latents-0.js").read_text()
+    assert '"readers":' in pages

@@ -26,6 +26,7 @@ from typing import Any
 
 from rewrite.coder.activations import ActivationStore
 from rewrite.display.escaping import cut
+from rewrite.report.damage import find_readers
 from rewrite.report.facts import Facts, Latent
 from rewrite.report.latents.excerpts import Sights, find_sights
 from rewrite.report.scripts import Number, encode, round_number
@@ -60,7 +61,7 @@ def write_latent_files(facts: Facts, run: Run, folder: Path) -> None:
         documents=store.test.names,
         texts=[latent.text or None for latent in facts.latents],
         tokens=sights.tokens,
-        latents=_describe(facts, sights),
+        latents=_describe(facts, sights, find_readers(run.path("5_heads.parquet")) if facts.diagnosis else {}),
     )
 
 
@@ -82,10 +83,11 @@ def list_columns(facts: Facts) -> dict[str, list[Number]]:
     return columns | {"missing": [latent.missing_share for latent in facts.latents]}
 
 
-def _describe(facts: Facts, sights: Sights) -> Iterator[Row]:
-    """A latent's page after the other, in the order of the table."""
+def _describe(facts: Facts, sights: Sights, readers: Mapping[int, str]) -> Iterator[Row]:
+    """A latent's page after the other, in the order of the table; `readers` says which heads read a latent."""
     for latent, page in zip(facts.latents, sights.pages(), strict=True):
-        yield page | _say(latent, facts.scorers)
+        read = {"readers": readers.get(latent.number, "none that stands out")} if readers else {}
+        yield page | _say(latent, facts.scorers) | read
 
 
 def _say(latent: Latent, scorers: tuple[str, ...]) -> Row:

@@ -71,6 +71,7 @@
     const lines = SCORES.filter(([key]) => columns[key])
       .map(([key, name, show]) => [name, judged[key] ?? show(columns[key][row])]);
     for (const [name, count] of Object.entries(page.firings ?? {})) lines.push([FIRINGS[name] ?? name, whole(count)]);
+    if (page.readers) lines.push(["heads that read it", page.readers]);
     const items = lines.map(([name, words]) => [make("dt", {}, visible(name)), make("dd", {}, visible(words))]);
     const list = make("dl", { class: "scores" }, ...items.map((pair) => make("div", {}, ...pair)));
     return [make("h2", {}, "Its scores"), list];
