@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from makers.diagnosis_made import make_diagnosis
 from makers.finished_runs import Made, Row, losses_of, make_run
 from statsmodels.stats.multitest import multipletests
 
 import rewrite.__main__ as cli
 from rewrite.commands.compare import compare
 from rewrite.config import UserError
+from rewrite.run.files import write_json
+from rewrite.run.store import Run
 from rewrite.statistics import paired as stats
 from rewrite.statistics import resampling
 
@@ -235,6 +238,22 @@ def test_words_cost_and_settings(tmp_path: Path) -> None:
     assert facts["runs"][0]["seconds"] == pytest.approx(seconds, abs=0.01)
 
 
+def test_where_the_damage_goes_stands_side_by_side(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, BASE) for name in "ab"]
+    assert "damage" not in str(compare(folders).tables), "runs that did not ask have no table"
+    with Run(folders[1]) as run:
+        run.begin("k", ())
+        with run.writing("5_diagnosis.json") as path:
+            write_json(path, make_diagnosis())
+    page = compare(folders)
+    table = next(table for table in page.tables if "damage" in table.heading)
+    (way, _) = make_diagnosis()["way"]
+    direct = next(row for row in way["kinds"] if row["kind"] == "direct")
+    assert [row[0] for row in table.rows] == ["b"] and table.heads[3] == "direct [%]"
+    assert table.rows[0][3].startswith(f"{100 * direct['share']:.1f} [")
+    assert page.facts["runs"][0]["damage"] is None and page.facts["runs"][1]["damage"]["nats"] == way["nats"]
+
+
 def test_the_schema_that_others_rely_on(tmp_path: Path) -> None:
     page = compare([make_run(tmp_path / name, BASE) for name in "ab"])
     facts = json.loads(page.write("json"))
@@ -242,7 +261,9 @@ def test_the_schema_that_others_rely_on(tmp_path: Path) -> None:
     assert (facts["schema"], facts["unit"], facts["documents"]) == (1, "document", 30)
     assert facts["tokens"] == sum(BASE.windows) * 18
     keys = {"run", "loss", "se", "recovered", "recovered_ci", "fraction", "gap", "verdict", "latents", "rewritten"}
-    assert all(set(run) == keys | {"words", "missing", "mass", "calls", "cost", "seconds"} for run in facts["runs"])
+    assert all(
+        set(run) == keys | {"words", "missing", "mass", "damage", "calls", "cost", "seconds"} for run in facts["runs"]
+    )
     keys = {
         "a",
         "b",

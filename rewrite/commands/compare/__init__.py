@@ -26,6 +26,7 @@ from rewrite.display.tables import Page, Row, Table
 from rewrite.engines.calls import cost_of
 from rewrite.explainers.explanations import load_explanations
 from rewrite.patterns.grammar import count_words
+from rewrite.report import damage
 from rewrite.run.files import read_json
 from rewrite.run.finished import Finished, open_finished
 from rewrite.statistics.losses import Key, read_losses
@@ -55,6 +56,8 @@ def compare(folders: Sequence[Path]) -> Page:
         "settings": _differing_settings(runs),
     }
     shown = [_table_of_runs(described), _table_of_pairs(facts["comparisons"])]
+    if any(run["damage"] for run in described):
+        shown.append(_table_of_damage(described))
     if facts["settings"]:
         shown.append(_table_of_settings(facts["settings"], [run.name for run in runs]))
     title = f"{len(runs)} runs on the same {facts['documents']:,} documents, {facts['tokens']:,} tokens"
@@ -121,10 +124,22 @@ def _describe(side: Side, result: Row) -> Row:
         "words": _count_words(side),
         "missing": result["missing"]["share"],
         "mass": (result.get("mass") or {}).get("median"),
+        "damage": _read_damage(side.run),
         "calls": sum(stage["calls"] for stage in side.run.ledger.values()),
         "cost": cost_of(side.run.ledger),
         "seconds": round(sum(side.run.seconds.values()), 2),
     }
+
+
+def _read_damage(run: Finished) -> Row | None:
+    """What the simulation loses, by kind of part on the way; None where the run did not take it apart."""
+    artefact = "5_diagnosis.json"
+    if artefact not in run.manifest["artefacts"]:
+        return None
+    found: Row = read_json(open_finished(run.folder, run.name, last=artefact).path(artefact))
+    way = damage.find_way(found)
+    kinds = {row["kind"]: {key: row[key] for key in ("nats", "share", "share_ci")} for row in way["kinds"]}
+    return {"documents": found["documents"], "nats": way["nats"], "ci": way["ci"], "kinds": kinds}
 
 
 def _count_words(side: Side) -> float | None:
@@ -195,6 +210,26 @@ def _cells(row: Row) -> tuple[str, ...]:
         tables.number(row["margin"] if row["margin"] is None else scale * row["margin"], digits),
         tables.chance(row["p_equivalence"]),
     )
+
+
+def _table_of_damage(runs: Sequence[Row]) -> Table:
+    kinds = [kind for kind in damage.KINDS if any(run["damage"] and kind in run["damage"]["kinds"] for run in runs)]
+    heads = ("run", "documents", "lost [nats]", *(f"{damage.KINDS[kind].partition(':')[0]} [%]" for kind in kinds))
+    rows = tuple(
+        (
+            run["run"],
+            str(own["documents"]),
+            tables.ranged(own["nats"], own["ci"]),
+            *(_share(own["kinds"].get(kind)) for kind in kinds),
+        )
+        for run in runs
+        if (own := run["damage"])
+    )
+    return Table("Where the damage goes: what the simulation loses against the coder", heads, rows)
+
+
+def _share(row: Row | None) -> str:
+    return tables.ranged(row["share"], row["share_ci"], 1, 100.0) if row else NONE
 
 
 def _table_of_settings(settings: dict[str, dict[str, Any]], names: Sequence[str]) -> Table:
