@@ -100,7 +100,7 @@ def _describe(key: Key, nats: stats.Documents, losses: Losses, alpha: float) -> 
     """An arm's loss, what it adds to the clean model's (paired), and the share that it recovers of the gap to `zero`
     and of that to `mean`."""
     with _naming(f"arm {key}"):
-        loss = stats.estimate(nats, losses.tokens)
+        loss = stats.estimate(nats, losses.tokens, constant=key.arm == "zero_layer")
         increase = stats.difference(nats, losses.find("clean"), losses.tokens)
         share = stats.recovered(nats, losses.find("zero"), losses.find("coder"), losses.tokens, alpha)
         above = stats.Recovered(None, None)

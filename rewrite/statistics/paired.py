@@ -110,7 +110,7 @@ class Estimate:
         return documents_needed(sd, effect, alpha, power, MINIMUM_DOCUMENTS)
 
 
-def estimate(nats: Documents, tokens: Tokens) -> Estimate:
+def estimate(nats: Documents, tokens: Tokens, constant: bool = False) -> Estimate:
     """Mean nats per token and its standard error with documents as clusters of unequal size.
 
     r = Σy / Σw, e_i = y_i - r w_i: the ratio estimator of Cochran, Sampling Techniques (3rd ed. 1977) ch. 6. Leaving
@@ -121,7 +121,8 @@ def estimate(nats: Documents, tokens: Tokens) -> Estimate:
     both are the standard error of a mean.
 
     `nats` are sums over a document's tokens. Raises UserError for fewer than MINIMUM_DOCUMENTS documents, for values
-    that are not finite, for documents without tokens, and where all documents have exactly the same mean, not 0.
+    that are not finite, for documents without tokens, and where all documents have exactly the same mean, not 0, unless
+    that is no surprise (`constant`): a model whose stream is zeroed says the same of every text.
     """
     check_documents(nats, tokens)
     count, total = len(nats), float(tokens.sum())
@@ -130,6 +131,8 @@ def estimate(nats: Documents, tokens: Tokens) -> Estimate:
     if not nats.any():
         return Estimate(0.0, 0.0, count - 1)
     if np.square(residuals).sum() <= 1e-18 * np.square(nats).sum():
+        if constant:
+            return Estimate(value, 0.0, count - 1)
         raise UserError(f"all {count} documents give the same {value:.6g} nats per token: no spread to judge it by")
     return Estimate(value, sqrt(float((weigh(tokens) * residuals**2).sum())), count - 1)
 

@@ -8,13 +8,18 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
+import transformers as hf
 from makers.diagnosis_made import make_readers
 from makers.small import small_config
+from transformers import AutoTokenizer
 
 from rewrite.config import UserError
 from rewrite.report import damage
 from rewrite.run.files import read_json
 from rewrite.run.freshness import wanted
+from rewrite.run.runner import go
+from rewrite.run.store import Run
 from rewrite.stages import STAGES
 
 
@@ -110,3 +115,30 @@ def test_a_latent_is_told_who_reads_it(tmp_path: Path) -> None:
 def test_latents_pages_name_their_readers(small_run: Path) -> None:
     pages = (small_run / "7_report" / "data" / "latents-0.js").read_text()
     assert '"readers":' in pages
+
+
+@pytest.mark.slow
+def test_a_recurrent_model_runs_whole(tmp_path: Path) -> None:
+    """A Mamba, a layer rewritten by an autoencoder: the way goes by whole layers. Zeroed, its stream says the same of
+    every text, so `zero_layer` has a loss without any spread."""
+    folder = tmp_path / "mamba"
+    tokenizer = AutoTokenizer.from_pretrained(small_config().subject)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4}
+    hf.MambaForCausalLM(hf.MambaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    few = ("corpus.max_documents=40", "corpus.train=16", "corpus.calibrate=10", "corpus.max_windows=1")
+    tokens = ("coder.tokens=4000", "collect.train_tokens=4000", "cost.check=2", "cost.steps=1")
+    config = small_config(f"subject={folder}", "hookpoint=layers.0", "coder.kind=sae", *few, *tokens)
+    with Run(tmp_path / "run") as run:
+        go(STAGES, config, run, "report", lambda line: None)
+    found = read_json(tmp_path / "run" / "5_diagnosis.json")
+    assert [(row["layer"], row["kind"]) for row in found["way"][0]["steps"]] == [
+        (0, "direct"),
+        (1, "block"),
+        (2, "block"),
+    ]
+    assert found["heads"] == found["reading"] == [] and found["routes"] is found["closed"] is None
+    assert abs(sum(row["nats"] for row in found["way"][1]["steps"]) - found["way"][1]["nats"]) < 1e-9
+    zeroed = next(row for row in read_json(tmp_path / "run" / "6_stats.json")["arms"] if row["arm"] == "zero_layer")
+    assert zeroed["se"] == 0 and zeroed["loss"] == pytest.approx(np.log(len(tokenizer)), abs=1e-4)
