@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from rewrite.arms.batches import Batch, Fitted, fit, splice, walk_batches, walk_shards
 from rewrite.arms.splice import Arm, Splicer
 from rewrite.coder.activations import ActivationStore, Split
 from rewrite.coder.coder import Coder
 from rewrite.config import Config, UserError
+from rewrite.display.progress import bar
 from rewrite.simulators.strengths import Simulations
 from rewrite.subject.clamping import Clamp, build_clamp
 from rewrite.subject.subject import Subject, load_subject
@@ -54,7 +54,7 @@ class Drawn:
     def batches(self, documents: Int[np.ndarray, " document"], what: str) -> Iterator[Batch]:
         """The windows of some documents, with a bar."""
         walked = walk_batches(self.config, self.subject, self.splicer, self.test, self.simulations, documents)
-        with tqdm(desc=what, unit=" windows", disable=None) as progress:
+        with bar(what=what, unit="windows") as progress:
             for batch in walked:
                 yield batch
                 progress.update(len(batch.documents))

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from rewrite.coder.coder import Coder
 from rewrite.config import UserError
+from rewrite.display.progress import bar
 from rewrite.subject.scoring import NONE, next_tokens, window_losses
 from rewrite.subject.subject import Subject
 from rewrite.text.windows import Windows, pad_windows
@@ -106,7 +106,7 @@ def hold_out_metrics(subject: Subject, coder: Coder, windows: Windows, batch: in
     tally = Tally(coder.W_dec.shape[1], coder.latents)
     # Windows of like length together: less padding.
     windows = sorted(windows, key=len)
-    with tqdm(total=len(windows), desc="measure", unit=" windows", disable=None) as progress, torch.no_grad():
+    with bar(what="measure", unit="windows", total=len(windows)) as progress, torch.no_grad():
         for begin in range(0, len(windows), batch):
             padded = pad_windows(windows[begin : begin + batch])
             arrays = (padded.ids, padded.counted, padded.real & ~padded.counted)

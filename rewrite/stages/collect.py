@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import csr_array, vstack
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rewrite.coder.activations import Shard, save_shard
 from rewrite.coder.coder import Coder, check_fit, load_coder
 from rewrite.config import Config, UserError
+from rewrite.display.progress import bar
 from rewrite.run.files import save_arrays, write_json
 from rewrite.run.store import Run
 from rewrite.subject.subject import Subject, load_subject
@@ -71,7 +71,7 @@ class Collector:
         ]
         size = self.config.collect.shard
         names = []
-        progress = tqdm(total=sum(map(len, kept)), desc=f"collect {split}", unit=" windows", disable=None)
+        progress = bar(what=f"collect {split}", unit="windows", total=sum(map(len, kept)))
         with progress:
             for number, begin in enumerate(range(0, len(documents), size)):
                 windows = [(begin + i, w) for i, ws in enumerate(kept[begin : begin + size]) for w in ws]

@@ -23,7 +23,6 @@ import torch
 from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 from torch import Tensor
-from tqdm import tqdm
 
 from rewrite.arms.batches import (
     Batch,
@@ -42,6 +41,7 @@ from rewrite.arms.splice import Arm, Splicer
 from rewrite.coder.activations import ActivationStore, Split
 from rewrite.coder.coder import load_coder
 from rewrite.config import Config, UserError
+from rewrite.display.progress import bar
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.curves import Curves, Measured, measure, save_curves
@@ -172,7 +172,7 @@ class Scorer:
         nats, tokens = np.zeros((documents, len(self.arms))), np.zeros(documents, dtype=np.int64)
         windows = sum(len(simulated_windows(shard)) for _, shard in walk_shards(test, simulations))
         places = Tally(tuple(self.placed.values()), documents, frequencies)
-        with tqdm(total=windows, desc="evaluate", unit=" windows", disable=None) as progress:
+        with bar(what="evaluate", unit="windows", total=windows) as progress:
             for batch, others in self._batches(test, simulations):
                 located = places.locate(batch.targets.cpu().numpy(), batch.documents)
                 for number, losses in enumerate(self.score_batch(batch, others)):

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from scipy.sparse import csr_array
-from tqdm import tqdm
 
 from rewrite.coder.activations import ActivationStore, gather_evidence
 from rewrite.config import Config, UserError
+from rewrite.display.progress import bar
 from rewrite.engines.calls import Calls, Planned
 from rewrite.explainers.base import Explainer, Explanation, Simulate
 from rewrite.explainers.explanations import read_explanations, save_explanations
@@ -33,7 +33,7 @@ def run(config: Config, run: Run) -> None:
     latents = explained_latents(config, store)
     with Calls(config, run, "explain") as calls:
         calls.latents = len(latents)
-        progress = tqdm(_explain(config, store, calls), "explain", unit=" latents", total=len(latents), disable=None)
+        progress = bar(_explain(config, store, calls), "explain", "latents", len(latents))
         explanations = list(progress)
     with run.writing("3_explanations.jsonl") as path:
         save_explanations(path, explanations)

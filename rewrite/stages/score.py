@@ -23,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
-from tqdm import tqdm
 
 from rewrite.arms.batches import document_pairs
 from rewrite.coder.activations import ActivationStore, Split
 from rewrite.config import Config, UserError
+from rewrite.display.progress import bar
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine
 from rewrite.engines.calls import Calls, Planned
 from rewrite.explainers.base import Explanation
@@ -147,7 +147,7 @@ def judged_columns(
     verdicts: dict[str, Verdicts] = {scorer: Verdicts() for scorer in config.score.scorers}
     texts = {e.latent: e for e in explanations}
     latents = draw_latents(config.sample, split.latents)
-    with tqdm(total=len(latents), desc="score", unit=" latents", disable=None) as progress:
+    with bar(what="score", unit="latents", total=len(latents)) as progress:
         for begin in range(0, len(latents), AT_ONCE):
             block = latents[begin : begin + AT_ONCE]
             explained = [texts.get(int(i), Explanation(int(i), None)) for i in block]

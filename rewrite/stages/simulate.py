@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
-from tqdm import tqdm
 
 from rewrite.coder.activations import ActivationStore, Split
 from rewrite.config import Config
+from rewrite.display.progress import bar
 from rewrite.engines.calls import Calls, Planned
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.explanations import load_explanations, suppose
@@ -71,7 +71,7 @@ def run(config: Config, run: Run) -> None:
         calls.latents = len(chosen)
         tuned = run.path("4_reader") if plugins.learns(config) else None
         simulator = open_simulator(config, store, explanations, truth, calls, tuned)
-        for split, shard in tqdm(_shards(store), desc="simulate", unit=" shards", disable=None):
+        for split, shard in bar(_shards(store), "simulate", "shards"):
             if not (folder / f"{shard}.json").exists():
                 truth.show(split, shard)
                 text = asked_text(config, split, shard)

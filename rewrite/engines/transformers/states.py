@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from rewrite.config import UserError
+from rewrite.display.progress import bar
 from rewrite.engines.encoding import Encoder
 from rewrite.subject.families import find_blocks
 from rewrite.subject.forwards import vectors_of
@@ -47,7 +47,7 @@ class HiddenStates:
         order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
         begin, found = len(self.encoder.start), dict[int, Float[np.ndarray, "token width"]]()
         read = (own for ids, _ in self._encode([[texts[number]] for number in order]) for own in self._read(ids))
-        for number, own in zip(order, tqdm(read, "read explanations", len(order), disable=None), strict=True):
+        for number, own in zip(order, bar(read, "read explanations", "explanations", len(order)), strict=True):
             found[number] = own[begin:]
         return [found[number] for number in range(len(texts))]
 

@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from rewrite.config import Place, Section, TuneConfig
+from rewrite.display.progress import bar
 from rewrite.engines import learning
 from rewrite.engines.base import States
 from rewrite.engines.encoding import fingerprint_model
@@ -81,7 +81,7 @@ class Material:
     def __init__(self, states: States, lessons: Lessons) -> None:
         self.states = states
         windows = list(lessons.evidence.text.windows())
-        self.text = np.concatenate(list(tqdm(states.of_pieces(windows), "read text", len(windows), disable=None)))
+        self.text = np.concatenate(list(bar(states.of_pieces(windows), "read text", "windows", len(windows))))
         told = states.of_tokens(list(lessons.texts.values()))
         self.explanations = dict(zip(lessons.texts, told, strict=True))
         self.windows: dict[tuple[str, ...], Float[np.ndarray, "token width"]] = {}
