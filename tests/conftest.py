@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -46,9 +47,10 @@ def stories() -> Path:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run folder of `small_config()`; read it, do not change it."""
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    with Run(folder, "test") as run:
+    """A finished run folder of `small_config()`, one for all processes; read it, do not change it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "small_run"
+    with FileLock(f"{folder}.lock"), Run(folder, "test") as run:
         go(STAGES, small_config(), run, "report", lambda line: None)
     return folder
 
