@@ -252,3 +252,11 @@ def test_an_export_says_what_it_wrote(small_run: Path, tmp_path: Path, capsys: p
     assert cli.main(["export", "dataset", str(small_run), "--out", str(tmp_path / "x")]) == 0
     assert capsys.readouterr().out.strip()
     assert (tmp_path / "x" / "README.md").is_file()
+
+
+def test_what_only_says_does_not_wait_for_torch() -> None:
+    """`--help` and `status` know every setting and every stage without the libraries that do the work."""
+    heavy = "torch", "transformers", "scipy.stats", "scipy.optimize", "pyarrow"
+    script = f"import sys, rewrite.__main__ as cli; cli.build_parser(); print([m for m in {heavy} if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]", said.stderr

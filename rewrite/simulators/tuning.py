@@ -19,7 +19,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 
 from rewrite.config import TuneConfig
 from rewrite.run.files import write_json
@@ -174,5 +173,8 @@ def area(fires: Bool[np.ndarray, " n"], strengths: Float[np.ndarray, " n"]) -> f
     count = int(fires.sum())
     if not 0 < count < len(fires):
         return None
+    # Here, for the settings of every simulator are known to `--help`, which should not wait for scipy.
+    from scipy.stats import rankdata
+
     above = rankdata(strengths)[fires].sum() - count * (count + 1) / 2
     return float(above / (count * (len(fires) - count)))

@@ -4,21 +4,20 @@
 
 `rewrite.run.runner` runs them. A stage is the file of its name here: `run(config, run)` reads artefacts of the run
 folder and writes its own; one that may ask a language model also has `plan(config, run, awaited)`, which only counts;
-`awaited` names the stages before it that are only planned too.
+`awaited` names the stages before it that are only planned too. What only a check or a fingerprint needs is imported
+there: `--help` and `status` read this table and should not wait for scipy and pyarrow.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from rewrite.arms.calibrate import check_calibrator
 from rewrite.config import Config, UserError
 from rewrite.engines.calls import check_prices, check_tunes, fingerprint_asked
 from rewrite.engines.encoding import fingerprint_model
 from rewrite.run import plugins
 from rewrite.run.files import hash_source, hash_value, on_hub
 from rewrite.run.freshness import Asks, Stage
-from rewrite.text.sources import fingerprint_corpus
 
 # --- what lies outside a run folder -----------------------------------------------------------------------------------
 
@@ -28,6 +27,8 @@ def subject(config: Config) -> str:
 
 
 def corpus(config: Config) -> str:
+    from rewrite.text.sources import fingerprint_corpus
+
     return fingerprint_corpus(config.corpus)
 
 
@@ -82,6 +83,13 @@ def ask_learner(model: str, config: Config) -> list[object]:
     from rewrite.simulators.readers import layout
 
     return [*fingerprint_asked(model, config)[:-1], layout()]
+
+
+def check_calibrator(config: Config) -> None:
+    """Raise UserError where the config names no calibrator that there is."""
+    from rewrite.arms import calibrate
+
+    calibrate.check_calibrator(config)
 
 
 def check_given(config: Config) -> None:
