@@ -10,7 +10,8 @@ which for a direction drawn at random has mean 1 / D and, with M = Wᵀ W, varia
 says how much more than by chance a latent is read; a random rotation of W has the same moments, so nothing is drawn.
 Composition scores of Elhage et al. (2021, *A Mathematical Framework for Transformer Circuits*) are the same share for a
 whole matrix in the place of d, and `Channels.coder` is that of the decoder with each latent weighed by its energy: the
-share that is read of all that the coder writes. Communication channels are Merullo, Eickhoff & Pavlick's (2024,
+share that is read of all that the coder writes. With C the weighed sum of d dᵀ / ‖d‖², of trace 1, its variance is
+smaller by (tr C² − 1 / D) / (1 − 1 / D). Communication channels are Merullo, Eickhoff & Pavlick's (2024,
 *Talking Heads*).
 
 `copying` is Elhage et al.'s score of a head's own circuit W_U W_O W_V W_E, (Σ Re λ) / (Σ |λ|) over its eigenvalues,
@@ -18,8 +19,9 @@ which are those of the small matrix W_V W_E W_U W_O: 1 for a head that raises th
 lowers it. `compose` says how much more than random maps of this width an earlier head's W_O W_V composes with a later
 one's query, key and value: √D ‖A B‖_F / (‖A‖_F ‖B‖_F), which is 1 for random ones.
 
-A channel that matters costs more to lose than a random one of the same rank (`close_channels`): the directions that the
-head reads most, the first right singular vectors of its matrix, are projected out of what `coder` writes.
+`close_channels` loses a channel: the directions that a head reads most, the first right singular vectors of its matrix,
+are projected out of what `coder` writes, and beside them random directions, as many. The channel is chosen because much
+of what the coder writes lies there, so how much of the vectors each removes is stated beside what it costs.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy import stats
 from torch import Tensor
 
 from rewrite.arms.batches import losses_of
@@ -39,7 +42,7 @@ from rewrite.subject.subject import Subject
 from rewrite.subject.weights import HeadWeights, head_weights, unembedding
 
 WAYS = ("query", "key", "value")
-RANKS, DRAWS = (1, 2, 4, 8), 4
+RANKS, DRAWS = (1, 2, 4, 8), 9
 """Ranks of the channels that are closed, and random channels of each."""
 
 
@@ -52,6 +55,8 @@ class Channels:
     """z of each latent's decoder row; NaN for a row of length 0."""
     coder: Float[np.ndarray, "head way"]
     """z of what the coder writes."""
+    least: Float[np.ndarray, "head way"]
+    """z from which on a single latent stands out among all heads and ways, at 5% by chance (`threshold`)."""
     matrices: tuple[Float[Tensor, "way d_head d"], ...]
     """By head, what reads."""
 
@@ -69,18 +74,25 @@ def read_channels(
     heads = tuple(Head(layer, head) for layer, weights in known for head in range(len(weights.query)))
     rows = decoder.double()
     lengths = rows.square().sum(1)
+    there = lengths > 0
     weight = torch.as_tensor(energy, device=rows.device) * lengths
-    weight = weight / weight.sum()
-    latents, coder, matrices = [], [], list[Tensor]()
+    weight = (weight / weight.sum())[there]
+    unit = rows[there] / lengths[there, None].sqrt()
+    width = rows.shape[1]
+    spread = float((unit.T @ (unit * weight[:, None])).square().sum())
+    narrower = ((1 - 1 / width) / max(spread - 1 / width, 1e-12)) ** 0.5
+    latents, coder, least, matrices = [], [], [], list[Tensor]()
+    tests = len(heads) * len(WAYS)
     for _, weights in known:
         ways = torch.stack([part.to(rows) for part in weights.reads().values()], 1)
         for head in ways:
-            found = [standardise(matrix, share_read(matrix, rows)) for matrix in head]
-            latents.append(torch.stack(found).cpu().numpy())
-            shares = [torch.nan_to_num(share_read(matrix, rows)) @ weight for matrix in head]
+            shares = [share_read(matrix, rows) for matrix in head]
+            pairs = list(zip(head, shares, strict=True))
+            latents.append(torch.stack([standardise(matrix, share) for matrix, share in pairs]).cpu().numpy())
+            coder.append([narrower * float(standardise(m, share[there] @ weight)) for m, share in pairs])
+            least.append([threshold(matrix, 0.05 / tests) for matrix in head])
             matrices.append(head)
-            coder.append([float(standardise(m, share)) for m, share in zip(head, shares, strict=True)])
-    return Channels(heads, np.stack(latents), np.asarray(coder), tuple(matrices))
+    return Channels(heads, np.stack(latents), np.asarray(coder), np.asarray(least), tuple(matrices))
 
 
 @dataclass(frozen=True)
@@ -92,8 +104,9 @@ class Closed:
     tokens: Int[np.ndarray, " document"]
     coder: Float[np.ndarray, " document"]
     own: Float[np.ndarray, "rank document"]
-    random: Float[np.ndarray, "rank document"]
-    """The mean over random channels."""
+    random: Float[np.ndarray, "rank draw document"]
+    removed: Float[np.ndarray, "rank channel"]
+    """Of the vectors' squared length, by its own channel and by random ones on average."""
 
 
 def close_channels(drawn: Drawn, channels: Channels, documents: Int[np.ndarray, " document"], seed: int) -> Closed:
@@ -107,18 +120,22 @@ def close_channels(drawn: Drawn, channels: Channels, documents: Int[np.ndarray, 
     random = torch.linalg.qr(torch.randn(shape, generator=rng, dtype=torch.float64)).Q.mT.to(matrix.device)
     count = len(documents)
     tokens, coder = np.zeros(count, dtype=np.int64), np.zeros(count)
-    own, drawn_at_random = np.zeros((len(RANKS), count)), np.zeros((len(RANKS), count))
+    own, others = np.zeros((len(RANKS), count)), np.zeros((len(RANKS), DRAWS, count))
+    squares, removed = 0.0, np.zeros((len(RANKS), 2))
     for batch in drawn.batches(documents, "diagnose channels"):
         places = np.searchsorted(documents, batch.documents)
         vectors = drawn.write(batch, "coder")
+        squares += float(vectors.double().square().sum())
         np.add.at(tokens, places, batch.tokens)
         np.add.at(coder, places, losses_of(drawn.subject, batch, vectors))
         for row, rank in enumerate(RANKS):
-            np.add.at(own[row], places, losses_of(drawn.subject, batch, close(vectors, directions[:rank])))
-            for basis in random:
-                nats = losses_of(drawn.subject, batch, close(vectors, basis[:rank]))
-                np.add.at(drawn_at_random[row], places, nats / DRAWS)
-    return Closed(head, WAYS[way], tokens, coder, own, drawn_at_random)
+            for which, basis in enumerate([directions, *random]):
+                without = close(vectors, basis[:rank])
+                nats = losses_of(drawn.subject, batch, without)
+                np.add.at(others[row, which - 1] if which else own[row], places, nats)
+                lost = float((vectors - without).double().square().sum())
+                removed[row, min(which, 1)] += lost / (DRAWS if which else 1)
+    return Closed(head, WAYS[way], tokens, coder, own, others, removed / max(squares, 1e-30))
 
 
 def close(vectors: Float[Tensor, "counted d"], basis: Float[Tensor, "rank d"]) -> Float[Tensor, "counted d"]:
@@ -140,11 +157,24 @@ def standardise(matrix: Float[Tensor, "d_head d"], shares: Tensor) -> Tensor:
     return (shares - 1 / width) / spread.sqrt()
 
 
-def copying(weights: HeadWeights, subject: Subject) -> Float[np.ndarray, " head"]:
-    """Each head's copying score, -1 to 1."""
+def threshold(matrix: Float[Tensor, "d_head d"], chance: float) -> float:
+    """The z that a random direction exceeds with this chance: of a gamma with the share's mean and variance, which is
+    skewed as the share is; where singular values are uneven the chance is up to twice as large."""
+    mean = 1 / matrix.shape[1]
+    sd = mean / float(standardise(matrix, matrix.new_tensor(2 * mean)))
+    shape = (mean / sd) ** 2
+    return float((stats.gamma.isf(chance, shape, scale=mean / shape) - mean) / sd)
+
+
+def whole_circuit(subject: Subject) -> Float[Tensor, "d d"]:
+    """W_E W_U, through which a head's own circuit leads back to itself; one for all heads."""
     model: Any = subject.model
     embedding: Tensor = model.get_input_embeddings().weight.detach().float()
-    through = embedding.T @ unembedding(subject).to(embedding)
+    return embedding.T @ unembedding(subject).to(embedding)
+
+
+def copying(weights: HeadWeights, through: Float[Tensor, "d d"]) -> Float[np.ndarray, " head"]:
+    """Each head's copying score, -1 to 1; `through` is `whole_circuit`."""
     scores = []
     for value, output in zip(weights.value, weights.output, strict=True):
         roots = torch.linalg.eigvals((value @ through @ output).double())

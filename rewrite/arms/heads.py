@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from rewrite.arms.batches import Batch
@@ -97,7 +98,7 @@ def watch(
 ) -> tuple[Tensor, list[Float[Tensor, "window head"]]]:
     """What the run returns, and what these heads pay to the sources of each kind in it."""
     layers = sorted({head.layer for head in heads})
-    paid: dict[int, list[Tensor]] = {}
+    paid = dict[int, list[Tensor]]()
 
     def tap_of(layer: int) -> Tap:
         def tap(look: Look) -> Any:
@@ -119,13 +120,21 @@ def watch(
 
 
 def all_heads(clamp: Clamp) -> tuple[Head, ...]:
-    """The heads of every block, those before the hookpoint too, which a rewrite leaves as they are."""
-    counts = {block.layer: block.heads for block in clamp.later}
-    config = clamp.subject.model.config.get_text_config()
-    if not clamp.heads:
-        return ()
-    before = range(clamp.subject.layer + 1)
-    counts |= dict.fromkeys(before, int(config.num_attention_heads))
+    """The heads of every block that can be told apart, those before the hookpoint too, which a rewrite leaves alone."""
+    subject, counts = clamp.subject, dict[int, int]()
+
+    def tap_of(layer: int) -> Tap:
+        def tap(look: Look) -> Any:
+            counts[layer] = look.query.shape[1]
+            return look.compute()
+
+        return tap
+
+    if clamp.heads:
+        found = [(layer, find_attention(block)) for layer, block in enumerate(subject.blocks)]
+        taps = {attention: tap_of(layer) for layer, attention in found if attention is not None}
+        with tapping(subject.model, taps):
+            subject.logits(torch.zeros(1, 2, dtype=torch.long))
     return tuple(Head(layer, head) for layer in sorted(counts) for head in range(counts[layer]))
 
 
@@ -141,8 +150,15 @@ class Repeated:
     """Mean loss [nats a token] of the first and of the second half."""
 
 
-def repeat(clamp: Clamp, coder: Coder, tokens: Int[np.ndarray, " token"], seed: int) -> Repeated:
-    """Heads and losses on `TEXTS` random texts of these tokens, `HALF` tokens said twice, or as many as can be read."""
+def repeat(
+    clamp: Clamp,
+    coder: Coder,
+    tokens: Int[np.ndarray, " token"],
+    seed: int,
+    rewritten: Bool[np.ndarray, " latent"] | None = None,
+) -> Repeated:
+    """Heads and losses on `TEXTS` random texts of these tokens, `HALF` tokens said twice, or as many as can be read.
+    `zero` leaves the latents true that are not `rewritten`, as in every run; by default all are."""
     subject = clamp.subject
     half = min(
         HALF, (getattr(subject.model.config.get_text_config(), "max_position_embeddings", None) or 2 * HALF) // 2
@@ -156,7 +172,9 @@ def repeat(clamp: Clamp, coder: Coder, tokens: Int[np.ndarray, " token"], seed: 
     wanted = (previous_of(asked), torch.where(asked, torch.arange(2 * half, device=ids.device) - half + 1, -1))
     prefix = subject.run_to(ids)
     x = coder.read(prefix.input, prefix.output)
-    written = {"coder": coder.reconstruct(coder.encode(x), x), "zero": coder.base(x)}
+    code = coder.encode(x)
+    kept = csr_array(code.multiply(np.zeros(coder.latents) if rewritten is None else ~rewritten))
+    written = {"coder": coder.reconstruct(code, x), "zero": coder.reconstruct(kept, x)}
     every = torch.ones_like(asked)
     targets = next_tokens(ids, every, every)
     _, own = watch(subject, all_heads(clamp), partial(subject.logits, ids), wanted)

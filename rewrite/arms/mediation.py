@@ -10,17 +10,17 @@ B itself:
 
 What a step is worth depends on what was let go before it, so the parts are let go in the order of computation
 (`forward`), where a step sees all that the parts before it make of B, and in the reverse order (`backward`), where it
-sees B's vector and nothing that earlier parts make of it. The two bound what a part carries; their mean is stated, with
-how far apart they are. Source: clamped forward passes after Singh, Moskovitz, Hill, Chan & Saxe (2024), *What needs to
-go right for an induction head?*; here between two vectors at one place instead of two moments of training.
+sees B's vector and nothing that earlier parts make of it. These are two of many orders, in all of which `direct` comes
+first; their mean is stated, with how far apart they are. Source: clamped forward passes after Singh, Moskovitz, Hill,
+Chan & Saxe (2024), *What needs to go right for an induction head?*; here between two vectors at one place instead of
+two moments of training.
 
-Single heads are measured by both bounds at once: let go alone, all else held (`alone`), and held alone, all else free
-(`needed`: loss(B) − loss(B with the head held)).
+Single heads are measured in the first place of an order and in the last: let go alone, all else held (`alone`), and
+held alone, all else free (`needed`: loss(B) − loss(B with the head held)).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +29,7 @@ from jaxtyping import Float, Int
 
 from rewrite.arms.batches import Batch
 from rewrite.arms.drawn import Drawn
-from rewrite.subject.clamping import Clamp, Kept, Logits
+from rewrite.subject.clamping import Clamp, Logits
 from rewrite.subject.scoring import window_losses
 
 ARMS = ("simulated", "zero")
@@ -76,6 +76,8 @@ def mediate(drawn: Drawn, documents: int, heads: int, seed: int) -> Mediated:
     with torch.no_grad():
         for batch in drawn.batches(chosen, "diagnose"):
             add_batch(found, drawn, batch)
+        for batch in drawn.batches(watched, "diagnose single heads") if clamp.heads else ():
+            add_heads(found, drawn, batch)
     return found
 
 
@@ -96,18 +98,15 @@ def add_batch(found: Mediated, drawn: Drawn, batch: Batch) -> None:
             released = clamp.release(batch.prefix, vectors, kept, order == "backward")
             for number, (_, logits) in enumerate(released):
                 add(found.runs[arm, order][number], logits)
-    add_heads(found, drawn, batch, kept)
 
 
-def add_heads(found: Mediated, drawn: Drawn, batch: Batch, kept: Mapping[int, Kept]) -> None:
-    """Add what single heads carry, in batches that have a document on which heads are measured."""
+def add_heads(found: Mediated, drawn: Drawn, batch: Batch) -> None:
+    """Add what single heads carry on a batch of documents on which heads are measured."""
     clamp, places = found.clamp, np.searchsorted(found.documents, batch.documents)
-    if not len(clamp.heads) or np.isnan(found.heads[0, 0, places]).all():
-        return
+    _, kept = clamp.keep(batch.prefix, batch.place(drawn.write(batch, "coder")))
     vectors = batch.place(drawn.write(batch, "simulated"))
     held = window_losses(clamp.run(batch.prefix, vectors, kept, ()), batch.targets)
     free = window_losses(clamp.subject.run_from(batch.prefix, vectors), batch.targets)
     for number, (_, alone, without) in enumerate(clamp.each_head(batch.prefix, vectors, kept)):
-        # NaN + x is NaN: documents that are not measured stay so.
         np.add.at(found.heads[0, number], places, window_losses(alone, batch.targets) - held)
         np.add.at(found.heads[1, number], places, free - window_losses(without, batch.targets))

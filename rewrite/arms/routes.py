@@ -73,16 +73,19 @@ def proximity(part: Float[Tensor, "*n d"], whole: Float[Tensor, "*n d"]) -> Floa
 
 def weigh_parts(watched: Watched, output: Float[Tensor, "d inner"]) -> Importance:
     """The importances of a block's parts; `output` is the matrix that writes what the heads have mixed."""
-    stream, added = watched.block.input, vectors_of(watched.attention.output)
-    mlp = vectors_of(watched.mlp.output)
+    # In float32: sums of absolute values, and differences of them, are more than half precision can tell.
+    stream, added = watched.block.input.float(), vectors_of(watched.attention.output).float()
+    mlp = vectors_of(watched.mlp.output).float()
     assert watched.pattern is not None and watched.value is not None
     windows, heads, length, _ = watched.pattern.shape
-    value = watched.value.repeat_interleave(heads // watched.value.shape[1], 1)
+    value = watched.value.float().repeat_interleave(heads // watched.value.shape[1], 1)
     columns = output.view(len(output), heads, -1).to(value)
-    made = vectors_of(watched.block.output)
+    made = vectors_of(watched.block.output).float()
     after = made - mlp
-    # Where a norm or a scale stands between attention and the stream it multiplies each entry.
-    scale = torch.where(added.abs() > 1e-12, (after - stream) / added, torch.zeros_like(added))
+    scale = torch.ones_like(added)
+    if (after - stream - added).abs().median() > 0.05 * added.abs().median():
+        # A norm or a scale stands between attention and the stream: it multiplies each entry.
+        scale = torch.where(added.abs() > 1e-12, (after - stream) / added, 0.0)
     shares = torch.zeros(windows, heads, length, length, device=stream.device)
     for window in range(windows):
         for head in range(heads):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,12 @@ KINDS = {
 SHOWN = 10
 """Heads listed."""
 INDUCTION = 0.2
-"""Attention, on random text said twice, to the token after the same one, from which on a head is called an induction
-head: some ten times what looking anywhere would give."""
+"""Attention, on random text said twice, to the token after the same one, from which on a head that copies is called an
+induction head: some ten times what looking anywhere would give."""
+
+
+PREVIOUS = 0.5
+"""The same to the token before, from which on it is called a previous-token head."""
 
 
 def find_way(diagnosis: Row, arm: str = "simulated") -> Row:
@@ -36,8 +41,10 @@ def sentence(diagnosis: Row) -> str:
     """The whole in a sentence or two."""
     way = find_way(diagnosis)
     documents = f"On {diagnosis['documents']:,} test documents"
+    if way["ci"][1] < 0:
+        return f"{documents} the simulation loses less than the coder: there is no damage to follow."
     if way["kinds"][0]["share"] is None:
-        return f"{documents} the simulation is not told from the coder: there is no damage to follow."
+        return f"{documents} it is not told whether the simulation loses anything against the coder."
     shares = {row["kind"]: row for row in way["kinds"]}
     said = {
         "direct": "reach the output directly",
@@ -58,12 +65,19 @@ def _share(row: Row) -> str:
 
 
 def _tell_head(diagnosis: Row) -> str:
-    sure = [row for row in diagnosis["heads"] if "needed" in row and row["needed"]["p_holm"] < diagnosis["alpha"]]
+    measured = [row["needed"] for row in diagnosis["heads"] if "needed" in row]
+    if not measured:
+        return ""
+    on = f"on {diagnosis['head_documents']:,} of them"
+    sure = [row for row in diagnosis["heads"] if row["needed"]["p_holm"] < diagnosis["alpha"]]
+    sure = [row for row in sure if row["needed"]["nats"] > 0]
     if not sure:
-        return " No single head is told from the others' noise." if diagnosis["head_documents"] else ""
-    row = max(sure, key=lambda row: abs(row["needed"]["nats"]))
+        return f" No single head is told from 0, {on}."
+    row = max(sure, key=lambda row: float(row["needed"]["nats"]))
     kind = f", {told}," if (told := kind_of(diagnosis, row)) else ""
-    return f" Head {name_head(row)}{kind} carries most: held as it was, {row['needed']['nats']:.4f} nats are not lost."
+    low, high = row["needed"]["ci"]
+    saved = f"{row['needed']['nats']:.4f} [{low:.4f}, {high:.4f}] nats less are lost {on}"
+    return f" Of single heads {name_head(row)}{kind} matters most: with it held as it was, {saved}."
 
 
 def name_head(row: Row) -> str:
@@ -75,30 +89,33 @@ def kind_of(diagnosis: Row, row: Row) -> str:
     """`an induction head`, `a previous-token head`, or nothing."""
     for own in (diagnosis["repeated"] or {}).get("heads", []):
         if (own["layer"], own["head"]) == (row["layer"], row["head"]):
-            if own["induction"] >= INDUCTION:
+            if own["induction"] >= INDUCTION and (row.get("copying") or 0) > 0:
                 return "an induction head"
-            return "a previous-token head" if own["previous"] >= 0.5 else ""
+            return "a previous-token head" if own["previous"] >= PREVIOUS else ""
     return ""
 
 
-READERS, FROM = 3, 3.0
-"""Heads named on a latent's page, and from how many standard deviations above chance on."""
+READERS = 3
+"""Heads named on a latent's page."""
 
 
 def find_readers(path: Path) -> dict[int, str]:
-    """By latent the heads that read it most, in words, from `5_heads.parquet`; those that none reads are left out."""
+    """By latent the heads that read it most, in words, from `5_heads.parquet`: those above what the best of all heads
+    and ways reaches by chance for one latent in twenty. Latents that are not in the file are left out."""
     table = pq.read_table(path)
     ways = ("query", "key", "value")
     z = np.stack([table.column(way).to_numpy() for way in ways], 1)
     layers, heads, latents = (table.column(name).to_numpy() for name in ("layer", "head", "latent"))
-    where, which = np.nonzero(z >= FROM)
+    least = {(layer, head): own for layer, head, *own in json.loads(table.schema.metadata[b"least"])}
+    from_here = np.array([least[int(layer), int(head)] for layer, head in zip(layers, heads, strict=True)])
+    where, which = np.nonzero(z >= from_here.reshape(z.shape))
     order = np.argsort(-z[where, which], kind="stable")
-    told: dict[int, list[str]] = {}
+    told: dict[int, list[str]] = {int(latent): [] for latent in latents}
     for row, way in zip(where[order], which[order], strict=True):
         said = told.setdefault(int(latents[row]), [])
         if len(said) < READERS:
             said.append(f"{layers[row]}.{heads[row]} by its {ways[way]} ({z[row, way]:.1f} sd)")
-    return {latent: ", ".join(said) for latent, said in told.items()}
+    return {latent: ", ".join(said) or "none that stands out" for latent, said in told.items()}
 
 
 def list_heads(diagnosis: Row) -> list[Row]:

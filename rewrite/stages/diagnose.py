@@ -10,11 +10,12 @@
 `5_diagnosis.json`: {"schema", "documents", "tokens", "alpha", "way": rows of `rewrite.statistics.mediation`, "heads",
 "repeated", "routes",
 "closed", "reading"}. `5_heads.parquet` has a row for each later head and each rewritten latent: `layer`, `head`,
-`latent`, and the z of reading it by `query`, `key`, `value`.
+`latent`, and the z of reading it by `query`, `key`, `value`; its metadata `least` the z from which on one stands out.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 
-from rewrite.arms.channels import RANKS, WAYS, Channels, Closed, close_channels, copying, read_channels
+from rewrite.arms.channels import RANKS, WAYS, Channels, Closed, close_channels, copying, read_channels, whole_circuit
 from rewrite.arms.drawn import Drawn, open_drawn
 from rewrite.arms.heads import KINDS, SCORED, UNREAD, Repeated, Scores, all_heads, repeat
 from rewrite.arms.mediation import BOUNDS, Mediated, mediate
@@ -57,7 +58,7 @@ def run(config: Config, run: Run) -> None:
     content = describe_way_of(found, alpha)
     content["heads"] = tabulate_heads(found, score_heads(found, drawn), channels, copies(clamp), alpha)
     seen = np.unique(np.concatenate([shard.text.ids for _, shard in store.train.walk()]))
-    content["repeated"] = describe_repeated(repeat(clamp, coder, seen, asked.seed), clamp)
+    content["repeated"] = describe_repeated(repeat(clamp, coder, seen, asked.seed, simulations.rewritten), clamp)
     routes = follow(drawn, clamp, asked.routes, asked.seed) if asked.routes else None
     content["routes"] = describe_routes(routes, alpha) if routes else None
     few = drawn.documents(asked.heads, asked.seed)
@@ -97,10 +98,11 @@ def score_heads(found: Mediated, drawn: Drawn) -> Scores:
 def copies(clamp: Clamp) -> dict[Head, float]:
     """The copying score of every later head whose weights are known."""
     scores: dict[Head, float] = {}
+    through = whole_circuit(clamp.subject) if clamp.heads else None
     for block in clamp.later:
         weights = head_weights(clamp.subject, block.layer, block.heads) if block.heads else None
-        if weights is not None:
-            own = copying(weights, clamp.subject)
+        if weights is not None and through is not None:
+            own = copying(weights, through)
             scores |= {Head(block.layer, head): float(score) for head, score in enumerate(own) if np.isfinite(score)}
     return scores
 
@@ -147,8 +149,9 @@ def describe_repeated(found: Repeated, clamp: Clamp) -> Row:
 
 def tell_closed(found: Closed, alpha: float) -> Row:
     """What it costs to lose the channel by which most of what the coder writes is read, a row a rank."""
-    rows = describe_closed(found.tokens, found.coder, list(found.own), list(found.random), alpha)
-    ranks = [{"rank": rank} | row for rank, row in zip(RANKS, rows, strict=True)]
+    rows = describe_closed(found.tokens, found.coder, found.own, found.random, alpha)
+    shares = [{"own_removed": float(own), "random_removed": float(random)} for own, random in found.removed]
+    ranks = [{"rank": rank} | row | share for rank, row, share in zip(RANKS, rows, shares, strict=True)]
     return {"layer": found.head.layer, "head": found.head.head, "way": found.way, "ranks": ranks}
 
 
@@ -182,19 +185,21 @@ def hold_against_costs(path: Path, channels: Channels | None, alpha: float) -> l
     for way, name in enumerate(WAYS):
         z = channels.latents[:, way][:, latents]
         for how, value in (("most", z.max(0)), ("mean", z.mean(0))):
-            found = correlate(value, np.abs(costs), alpha)
-            rows.append({"way": name, "how": how, "n": found["n"], "rho": found["value"], "ci": found["ci"]})
+            found, signed = (correlate(value, against, alpha) for against in (np.abs(costs), costs))
+            row = {"way": name, "how": how, "n": found["n"], "rho": found["value"], "ci": found["ci"]}
+            rows.append(row | {"rho_signed": signed["value"], "ci_signed": signed["ci"]})
     return rows
 
 
 def tabulate_reading(channels: Channels | None, simulated: np.ndarray) -> pa.Table:
-    """A row for each later head and each rewritten latent."""
+    """A row for each later head and each rewritten latent; the metadata say from which z on one stands out."""
     latents = np.flatnonzero(simulated)
     heads = channels.heads if channels is not None else ()
     ways: Float[np.ndarray, "head way latent"] = (
         channels.latents[:, :, latents] if channels is not None else np.zeros((0, len(WAYS), len(latents)))
     )
-    return pa.table(
+    least = channels.least if channels is not None else np.zeros((0, len(WAYS)))
+    table = pa.table(
         {
             "layer": pa.array(np.repeat([head.layer for head in heads], len(latents)), pa.int32()),
             "head": pa.array(np.repeat([head.head for head in heads], len(latents)), pa.int32()),
@@ -202,3 +207,5 @@ def tabulate_reading(channels: Channels | None, simulated: np.ndarray) -> pa.Tab
             **{name: pa.array(ways[:, way].ravel(), pa.float32()) for way, name in enumerate(WAYS)},
         }
     )
+    told = [[head.layer, head.head, *(float(z) for z in own)] for head, own in zip(heads, least, strict=True)]
+    return table.replace_schema_metadata({"least": json.dumps(told)})

@@ -35,7 +35,8 @@ def describe_way(
     """For each arm the whole difference to `coder`, its steps, and their sums by kind and by layer.
 
     `losses` are sums of nats by arm, `steps` by arm and order, `names` the layer and kind of each step. `error` is by
-    how much the steps of an order fail to add up to the difference between two runs of their own [nats per token].
+    how much the steps of an order fail to add up to the difference between two runs of their own, in the document where
+    they fail most [nats per token].
     """
     rows = []
     for arm in dict.fromkeys(arm for arm, _ in steps):
@@ -52,7 +53,7 @@ def describe_way(
             "arm": arm,
             "nats": total.value,
             "ci": [interval.low, interval.high],
-            "error": max(abs(float((part.sum(0) - whole).sum())) for part in both) / float(tokens.sum()),
+            "error": max(float(np.abs((part.sum(0) - whole) / tokens).max()) for part in both),
         }
         for group, members in groups.items():
             row[group] = [
@@ -110,7 +111,7 @@ def describe_scores(
     if known.sum() < MINIMUM_DOCUMENTS:
         return []
     tokens = counts[known]
-    means = [[estimate(head[known], tokens).value for head in arm] for arm in paid]
+    means = [[float(head[known].sum() / tokens.sum()) for head in arm] for arm in paid]
     rows: list[list[Row]] = [[{"value": value} for value in means[0]]]
     for arm in range(1, len(paid)):
         found = [difference(a[known], b[known], tokens) for a, b in zip(paid[arm], paid[0], strict=True)]
@@ -125,16 +126,26 @@ def describe_scores(
 
 
 def describe_closed(
-    tokens: Tokens, coder: Documents, own: Sequence[Documents], random: Sequence[Documents], alpha: float
+    tokens: Tokens,
+    coder: Documents,
+    own: Float[np.ndarray, "rank document"],
+    random: Float[np.ndarray, "rank draw document"],
+    alpha: float,
 ) -> list[Row]:
-    """What each channel costs to lose, what random ones of its rank cost, and the difference with interval and p."""
-    rows = []
+    """What each channel costs to lose, what random ones of its rank do, and how many of them cost less.
+
+    The difference to the random ones' mean has an interval by document and Holm's p over ranks; that the random
+    channels are a few of many is not in it, so the number of those below stands beside it.
+    """
+    rows, p = list[Row](), list[float]()
     for mine, theirs in zip(own, random, strict=True):
-        found = difference(mine, theirs, tokens)
-        costs = [float((nats - coder).sum() / tokens.sum()) for nats in (mine, theirs)]
-        row = {"own": costs[0], "random": costs[1], "difference": found.value, "ci": _ends(found, alpha)}
-        rows.append(row | {"p": found.p_value()})
-    return rows
+        costs = [float((nats - coder).sum() / tokens.sum()) for nats in (mine, *theirs)]
+        found = difference(mine, theirs.mean(0), tokens)
+        p.append(found.p_value())
+        below = sum(cost < costs[0] for cost in costs[1:])
+        rows.append({"own": costs[0], "random": float(np.mean(costs[1:])), "draws": len(theirs), "below": below})
+        rows[-1] |= {"difference": found.value, "ci": _ends(found, alpha)}
+    return [row | {"p_holm": adjusted} for row, adjusted in zip(rows, holm(p), strict=True)]
 
 
 def describe_alike(

@@ -271,18 +271,26 @@ def build_clamp(subject: Subject) -> Clamp:
 
 
 def _whole_where_needed(clamp: Clamp, prefix: Prefix) -> Clamp:
-    """The same with every block held as a whole that, its parts held, adds something else to another stream."""
-    _, kept = clamp.keep(prefix, prefix.output)
+    """The same with every block held as a whole that, its parts held, adds something else to another stream.
+
+    What passes is the same but for rounding, and by medians, for a few entries of a stream may be a thousand times the
+    others. The other stream is moved by as much as streams are large, or half precision would round all of it away.
+    """
+    if not clamp.later:
+        return clamp
     output = prefix.output
-    moved = output + output.abs().mean() * torch.linspace(-1, 1, output.shape[-1]).to(output)
+    _, kept = clamp.keep(prefix, output)
+    large = max(float(own.block.input.float().abs().mean()) for own in kept.values())
+    moved = output + large * torch.linspace(-2, 2, output.shape[-1]).to(output)
     streams = {block.layer: Record() for block in clamp.later}
     with clamp.holding(kept, ()), with_forwards({b.block: streams[b.layer].watch(b.block) for b in clamp.later}):
         clamp.subject.run_from(prefix, moved)
+    rounding = 1e-3 if torch.finfo(output.dtype).eps < 1e-6 else 0.1
     later = []
     for block in clamp.later:
         was, now = kept[block.layer].block, streams[block.layer]
-        before, after = (vectors_of(record.output) - record.input for record in (was, now))
-        scale = float(before.abs().max()) + float(now.input.abs().max())
-        alike = torch.allclose(before, after, rtol=0, atol=1e-4 * scale)
+        before, after = (vectors_of(record.output).float() - record.input.float() for record in (was, now))
+        changed = (now.input.float() - was.input.float()).abs().median()
+        alike = bool((after - before).abs().median() <= rounding * changed)
         later.append(block if alike else Later(block.layer, block.block))
     return Clamp(clamp.subject, tuple(later))

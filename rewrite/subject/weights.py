@@ -50,18 +50,20 @@ def head_weights(subject: Subject, layer: int, heads: int) -> HeadWeights | None
     if found is None:
         return None
     query, key, value, output = found
+    if len(query) != output.shape[1]:
+        return None  # A gate, or something else, stands beside the queries.
     d_head = query.shape[0] // heads
     shape = (-1, d_head, query.shape[1])
-    gain = _gain(_first(block, INPUT_NORMS), query.shape[1])
+    gain = _gain(_first(block, INPUT_NORMS), query)
     parts = {"query": query.view(shape), "key": key.view(shape), "value": value.view(shape)}
     for name in ("query", "key"):
         norm = getattr(attention, f"{name[0]}_norm", None)
         if norm is not None and norm.weight.numel() == d_head:
-            parts[name] = _gain(norm, d_head) @ parts[name]
+            parts[name] = _gain(norm, parts[name][0].T) @ parts[name]
     each = {name: (part @ gain).repeat_interleave(heads // len(part), 0) for name, part in parts.items()}
     out = output.view(len(output), heads, d_head).permute(1, 0, 2)
     if _first(block, SERIAL) is not None:
-        out = _gain(_first(block, OUTPUT_NORMS), len(output)) @ out
+        out = _gain(_first(block, OUTPUT_NORMS), output.T) @ out
     return HeadWeights(each["query"], each["key"], each["value"], out)
 
 
@@ -80,7 +82,7 @@ def unembedding(subject: Subject) -> Float[Tensor, "vocabulary d"]:
     path = subject.module_path.removesuffix(".mlp").split(".")[:-2]
     for name in path:
         stem = getattr(stem, name)
-    return weight @ _gain(_first(stem, FINAL_NORMS), weight.shape[1])
+    return weight @ _gain(_first(stem, FINAL_NORMS), weight)
 
 
 def _projections(attention: Any, heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
@@ -117,17 +119,26 @@ def _first(module: Any, names: tuple[str, ...]) -> Any:
     return next((getattr(module, name) for name in names if isinstance(getattr(module, name, None), nn.Module)), None)
 
 
-def _gain(norm: Any, width: int) -> Float[Tensor, "d d"]:
-    """What a norm does by its weights, as a matrix; the identity where there is none."""
-    unit = torch.eye(width)
+def _gain(norm: Any, like: Tensor) -> Float[Tensor, "d d"]:
+    """What a norm does by its weights, as a matrix for the rows of `like`; the identity where there is none.
+
+    Of a vector of ones and minus ones the mean is 0 and the root mean square 1, so what is left of it are the gains,
+    however they are stored, and a bias, which the opposite vector has too. A norm that centres makes nothing of ones.
+    """
+    width = like.shape[-1]
+    unit = torch.eye(width, device=like.device)
     if norm is None or isinstance(norm, nn.Identity):
         return unit
     weight = getattr(norm, "weight", None)
-    unit = unit.to(weight.device if weight is not None else "cpu")
-    if isinstance(norm, nn.LayerNorm) or "LayerNorm" in type(norm).__name__:
-        own = torch.ones(width, device=unit.device) if weight is None else weight.detach().float().flatten()
-        return torch.diag(own) @ (unit - 1 / width)
+    signs = 1.0 - 2.0 * (torch.arange(width, device=like.device) % 2)
     with torch.no_grad():
-        # Where all entries are 1 their root mean square is too, and what is left are the gains, however stored.
-        ones = torch.ones(1, width, device=unit.device, dtype=torch.float32 if weight is None else weight.dtype)
-        return torch.diag(norm(ones)[0].float())
+        said = [_odd(norm, x, like if weight is None else weight) for x in (signs, torch.ones_like(signs))]
+    gains = torch.diag(said[0] * signs)
+    return gains @ (unit - 1 / width) if said[1].abs().max() < 1e-3 * said[0].abs().max() else gains
+
+
+def _odd(norm: Any, x: Tensor, like: Tensor) -> Tensor:
+    """What a norm makes of a vector, without its bias."""
+    x = x.to(like.dtype)[None]
+    odd: Tensor = (norm(x) - norm(-x))[0].float() / 2
+    return odd

@@ -10,7 +10,16 @@ from makers.families import FAMILIES
 from makers.llamas import llama_sizes
 from scipy import stats
 
-from rewrite.arms.channels import WAYS, compose, copying, read_channels, share_read, standardise
+from rewrite.arms.channels import (
+    WAYS,
+    compose,
+    copying,
+    read_channels,
+    share_read,
+    standardise,
+    threshold,
+    whole_circuit,
+)
 from rewrite.subject.clamping import build_clamp
 from rewrite.subject.subject import build_subject
 from rewrite.subject.weights import head_weights, unembedding
@@ -38,6 +47,23 @@ def test_on_random_weights_nothing_stands_out() -> None:
     assert found is not None and found.latents.shape == (8, len(WAYS), 400)
     for z in found.latents.reshape(-1, 400)[::5]:
         assert stats.kstest(z, "norm").pvalue > 1e-3
+    # All that the coder writes, of any spectrum, is read by chance too: its deviations are of size 1.
+    stretched = torch.randn(400, 512) * torch.logspace(0, -1, 512)
+    many = [read_channels(clamp, stretched[:, torch.randperm(512)], np.ones(400)) for _ in range(12)]
+    z = np.stack([one.coder for one in many if one is not None]).ravel()
+    assert abs(z.mean()) < 0.3 and z.std() == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_what_stands_out_does_so_rarely_by_chance(skewed: bool) -> None:
+    rng = torch.Generator().manual_seed(0)
+    matrix = torch.randn(8, 64, generator=rng, dtype=torch.float64)
+    if skewed:
+        matrix *= torch.logspace(0, -1, 8, dtype=torch.float64)[:, None]
+    rows = torch.randn(200_000, 64, generator=rng, dtype=torch.float64)
+    z = standardise(matrix, share_read(matrix, rows)).numpy()
+    for chance in (0.01, 0.001):
+        assert 0.7 * chance < (z > threshold(matrix, chance)).mean() < (2.2 if skewed else 1.3) * chance
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "neox", "gemma2"])
@@ -48,7 +74,7 @@ def test_scores_are_those_of_the_matrices_written_out(family: str) -> None:
     before, after = (head_weights(subject, layer, 4) for layer in (1, 2))
     assert before is not None and after is not None
     width = 32
-    for number, own in enumerate(copying(after, subject)):
+    for number, own in enumerate(copying(after, whole_circuit(subject))):
         embedding = model.get_input_embeddings().weight.detach()
         whole = unembedding(subject) @ after.output[number] @ after.value[number] @ embedding.T
         roots = torch.linalg.eigvals(whole.double())

@@ -47,7 +47,8 @@ def make_diagnosis(alpha: float = 0.05) -> Row:
     every = [(layer, head) for layer in range(4) for head in range(2)]
     repeated = [{"layer": a, "head": b, "previous": 0.1, "induction": 0.5 * ((a, b) == (3, 1))} for a, b in every]
     alike = np.sort(rng.random((len(ARMS), 2, DOCUMENTS)), 0)[::-1]
-    closed = [coder + size * tokens * (1 + 0.1 * rng.random(DOCUMENTS)) for size in (0.04, 0.02)]
+    lost = np.array([0.04, 0.02, 0.03])[:, None] * tokens * (1 + 0.1 * rng.random((3, DOCUMENTS)))
+    (closed,) = describe_closed(tokens, coder, coder + lost[:1], (coder + lost[1:])[None], alpha)
     return {
         "schema": 1,
         "documents": DOCUMENTS,
@@ -67,9 +68,19 @@ def make_diagnosis(alpha: float = 0.05) -> Row:
             "layer": 3,
             "head": 1,
             "way": "value",
-            "ranks": [{"rank": 1} | describe_closed(tokens, coder, closed[:1], closed[1:], alpha)[0]],
+            "ranks": [{"rank": 1, "own_removed": 0.02, "random_removed": 0.01} | closed],
         },
-        "reading": [{"way": "query", "how": "most", "n": 40, "rho": 0.25, "ci": [0.0, 0.5]}],
+        "reading": [
+            {
+                "way": "query",
+                "how": "most",
+                "n": 40,
+                "rho": 0.25,
+                "ci": [0.0, 0.5],
+                "rho_signed": None,
+                "ci_signed": None,
+            }
+        ],
     }
 
 
@@ -83,4 +94,4 @@ def make_readers() -> pa.Table:
         "key": [3.25, -1.0],
         "value": [0.0, 0.0],
     }
-    return pa.table(rows)
+    return pa.table(rows).replace_schema_metadata({"least": "[[3, 1, 3.0, 3.0, 3.0]]"})

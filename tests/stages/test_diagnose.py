@@ -72,30 +72,44 @@ def test_the_damage_in_words() -> None:
         {"kind": kind, "share": share, "share_ci": [share - 0.05, share + 0.05]}
         for kind, share in (("direct", 0.6), ("values", 0.2), ("pattern", 0.05), ("mlp", 0.15))
     ]
-    head = {"layer": 3, "head": 2, "needed": {"nats": 0.01, "p_holm": 0.001}}
+    head = {"layer": 3, "head": 2, "copying": 0.5, "needed": {"nats": 0.01, "ci": [0.005, 0.015], "p_holm": 0.001}}
     said = {
         "documents": 20,
         "head_documents": 8,
         "alpha": 0.05,
-        "way": [{"arm": "simulated", "nats": 0.1, "kinds": kinds}],
-        "heads": [head, head | {"head": 1, "needed": {"nats": 0.02, "p_holm": 0.2}}],
+        "way": [{"arm": "simulated", "nats": 0.1, "ci": [0.08, 0.12], "kinds": kinds}],
+        "heads": [
+            head,
+            head | {"head": 1, "needed": head["needed"] | {"nats": 0.02, "p_holm": 0.2}},
+            head | {"head": 0, "needed": head["needed"] | {"nats": -0.03}},
+        ],
         "repeated": {"heads": [{"layer": 3, "head": 2, "induction": 0.4, "previous": 0.0}]},
     }
     assert damage.sentence(said) == (
         "On 20 test documents the simulation loses 0.1000 nats more than the coder: 60% [55, 65] reach the output "
         "directly, 15% [10, 20] come by later MLPs, 20% [15, 25] by what later attention moves, 5% [0, 10] by where "
-        "it looks. Head 3.2, an induction head, carries most: held as it was, 0.0100 nats are not lost."
+        "it looks. Of single heads 3.2, an induction head, matters most: with it held as it was, 0.0100 "
+        "[0.0050, 0.0150] nats less are lost on 8 of them."
     )
-    unsure = said | {"heads": [head | {"needed": {"nats": 0.02, "p_holm": 0.2}}]}
-    assert damage.sentence(unsure).endswith(" No single head is told from the others' noise.")
+    unsure = said | {"heads": [head | {"needed": head["needed"] | {"p_holm": 0.2}}]}
+    assert damage.sentence(unsure).endswith(" No single head is told from 0, on 8 of them.")
+    lowers = said | {"heads": [head | {"copying": -0.5}]}
+    assert "Of single heads 3.2 matters most" in damage.sentence(lowers), (
+        "a head that does not copy is no induction head"
+    )
 
 
-def test_no_damage_is_said_plainly() -> None:
+@pytest.mark.parametrize(
+    ("ci", "told"),
+    [
+        ([-0.01, 0.02], "it is not told whether the simulation loses anything against the coder."),
+        ([-0.02, -0.01], "the simulation loses less than the coder: there is no damage to follow."),
+    ],
+)
+def test_no_damage_is_said_plainly(ci: list[float], told: str) -> None:
     row = {"kind": "direct", "share": None}
-    none = {"documents": 9, "way": [{"arm": "simulated", "nats": 0.0, "kinds": [row]}], "heads": []}
-    assert damage.sentence(none) == (
-        "On 9 test documents the simulation is not told from the coder: there is no damage to follow."
-    )
+    none = {"documents": 9, "way": [{"arm": "simulated", "nats": 0.0, "ci": ci, "kinds": [row]}], "heads": []}
+    assert damage.sentence(none) == f"On 9 test documents {told}"
 
 
 def test_the_stage_is_there_where_it_is_asked_for() -> None:
@@ -109,7 +123,8 @@ def test_the_stage_is_there_where_it_is_asked_for() -> None:
 
 def test_a_latent_is_told_who_reads_it(tmp_path: Path) -> None:
     pq.write_table(make_readers(), tmp_path / "heads.parquet")
-    assert damage.find_readers(tmp_path / "heads.parquet") == {0: "3.1 by its query (4.5 sd), 3.1 by its key (3.2 sd)"}
+    told = {0: "3.1 by its query (4.5 sd), 3.1 by its key (3.2 sd)", 1: "none that stands out"}
+    assert damage.find_readers(tmp_path / "heads.parquet") == told
 
 
 def test_latents_pages_name_their_readers(small_run: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rewrite.statistics.mediation import describe_heads, describe_scores, describe_way
+from rewrite.statistics.mediation import describe_alike, describe_closed, describe_heads, describe_scores, describe_way
 
 NAMES = [(2, "direct"), (3, "values"), (3, "pattern"), (3, "mlp"), (4, "values"), (4, "pattern"), (4, "mlp")]
 TOKENS = np.array([40, 55, 60, 30, 80, 45, 50, 65, 70, 35, 20, 90])
@@ -72,3 +72,29 @@ def test_changes_of_scores_are_paired() -> None:
     assert same[0]["change"] == 0 and same[0]["p_holm"] == 1
     assert all(row["change"] == pytest.approx(-0.05, abs=0.01) and row["p_holm"] < 1e-6 for row in less)
     assert describe_scores(paid[..., :5], TOKENS[:5], 0.05) == [], "too few documents for any interval"
+
+
+def test_a_closed_channel_beside_random_ones() -> None:
+    rng = np.random.default_rng(3)
+    coder = (2 + 0.1 * rng.normal(size=len(TOKENS))) * TOKENS
+    noise = 1 + 0.05 * rng.normal(size=(2, 3, len(TOKENS)))
+    random = coder + np.array([[0.01, 0.02, 0.05], [0.02, 0.03, 0.04]])[:, :, None] * TOKENS * noise
+    own = coder + np.array([[0.03], [0.08]]) * TOKENS
+    one, two = describe_closed(TOKENS, coder, own, random, 0.05)
+    assert (one["own"], one["random"]) == (pytest.approx(0.03), pytest.approx(0.08 / 3, rel=0.05))
+    assert (one["below"], two["below"], two["draws"]) == (2, 3, 3)
+    assert two["ci"][0] < two["difference"] < two["ci"][1] and two["p_holm"] < 1e-6
+
+
+def test_how_alike_routes_are_by_document() -> None:
+    rng = np.random.default_rng(4)
+    windows = np.full(len(TOKENS), 2)
+    alike = np.stack([np.full((2, len(TOKENS)), 2.0), 1 + 0.1 * rng.random((2, len(TOKENS)))])
+    first, second = describe_alike(alike, windows, ("clean", "zero"), (0.01, 0.02), 0.05)
+    assert (first["arm"], first["threshold"], second["threshold"]) == ("zero", 0.01, 0.02)
+    assert (
+        first["f1"] == pytest.approx(alike[1, 0].sum() / windows.sum())
+        and first["ci"][0] < first["f1"] < first["ci"][1]
+    )
+    same = describe_alike(alike[:1].repeat(2, 0), windows, ("clean", "coder"), (0.01, 0.02), 0.05)
+    assert [(row["f1"], row["ci"]) for row in same] == [(1.0, None), (1.0, None)]

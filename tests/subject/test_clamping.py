@@ -80,6 +80,25 @@ def test_a_head_is_let_go_or_held_by_itself(family: str) -> None:
     )
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "neox", "gemma2", "bloom"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_has_the_same_parts(family: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    clamp = build_clamp(build_subject(FAMILIES[family]().eval().to(dtype), None, "layers.0"))
+    assert clamp.parts == clamp_of(family, "layers.0").parts
+
+
+def test_after_the_last_layer_there_is_nothing_to_hold() -> None:
+    clamp = clamp_of("llama", "layers.2.mlp")
+    prefix = clamp.subject.run_to(IDS)
+    _, kept = clamp.keep(prefix, prefix.output)
+    assert (
+        clamp.parts == ()
+        and kept == {}
+        and [part for part, _ in clamp.release(prefix, prefix.output, kept, True)] == [None]
+    )
+
+
 # --- an implementation of its own: a Llama of two layers, written out -------------------------------------------------
 
 

@@ -32,17 +32,18 @@ def draw_damage(diagnosis: Row) -> Drawn:
     for row in way["steps"]:
         added[kinds.index(row["kind"]), layers.index(row["layer"])] += row["nats"]
     grown = added.cumsum(1)
+    grown = np.concatenate([grown, grown[:, -1:]], 1)
 
     def paint(axes: Axes, narrow: bool) -> None:
-        places = np.arange(len(layers))
-        below = np.zeros(len(layers))
+        places = np.arange(len(layers) + 1)
+        below = np.zeros(len(places))
         for kind, width in zip(kinds, grown, strict=True):
             label = KINDS[kind].partition(":")[0]
             axes.fill_between(places, below, below + width, color=COLOURS[kind], alpha=0.75, linewidth=0, label=label)
             below = below + width
         axes.plot(places, below, color="black", linewidth=1)
         names = [f"{layer}" for layer in layers]
-        names[0] = f"hookpoint, {layers[0]}"
+        names = [f"hookpoint, {layers[0]}", *names[1:], "output"]
         axes.set_xticks(places, names)
         if narrow:
             axes.tick_params(axis="x", rotation=90)

@@ -86,7 +86,7 @@ def list_columns(facts: Facts) -> dict[str, list[Number]]:
 def _describe(facts: Facts, sights: Sights, readers: Mapping[int, str]) -> Iterator[Row]:
     """A latent's page after the other, in the order of the table; `readers` says which heads read a latent."""
     for latent, page in zip(facts.latents, sights.pages(), strict=True):
-        read = {"readers": readers.get(latent.number, "none that stands out")} if readers else {}
+        read = {"readers": readers.get(latent.number, "not measured")} if readers else {}
         yield page | _say(latent, facts.scorers) | read
 
 
