@@ -21,9 +21,9 @@ from rewrite.run.runner import go  # noqa: E402
 from rewrite.run.store import Run  # noqa: E402
 from rewrite.stages import STAGES  # noqa: E402
 
-WHOLE = {"browser", "llama", "small_run", "analysed", "outcomes", "run_folder", "stories"}
+WHOLE = {"browser", "llama", "small_run", "analysed", "outcomes", "run_folder", "stories", "diagnosed"}
 """Fixtures that start a browser or a server, or make a whole run."""
-LONG = ("test_llm_kill", "test_kill", "test_llm_run", "test_splits", "test_identities", "test_status", "test_tune_run")
+LONG = ("test_llm_kill", "test_splits", "test_kill", "test_llm_run", "test_identities", "test_status", "test_tune_run")
 """Files that take longest: they begin, or one of the two processes would end alone with them."""
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -49,7 +49,8 @@ def stories() -> Path:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder of `small_config()`, one for all processes; read it, do not change it."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "small_run"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "runs" / "small"
+    folder.parent.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"), Run(folder, "test") as run:
         go(STAGES, small_config(), run, "report", lambda line: None)
     return folder

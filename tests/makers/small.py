@@ -20,6 +20,7 @@ SMALL = [
     "evaluate.fractions=[0.0, 0.1, 1.0]",
     "evaluate.random_seeds=2",
     "analyse.resamples=999",
+    "diagnose.documents=0",
 ]
 
 

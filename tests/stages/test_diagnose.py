@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,18 @@ from rewrite.run.runner import go
 from rewrite.run.store import Run
 from rewrite.stages import STAGES
 
+DIAGNOSE = "diagnose.documents=20"
+
+
+@pytest.fixture(scope="module")
+def diagnosed(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small run with what it left out."""
+    folder = tmp_path_factory.mktemp("diagnosed") / "run"
+    shutil.copytree(small_run, folder)
+    with Run(folder) as run:
+        go(STAGES, small_config(DIAGNOSE), run, "report", lambda line: None)
+    return folder
+
 
 def losses_of(folder: Path, name: str) -> pd.DataFrame:
     rows = pq.read_table(folder / "5_losses.parquet").to_pandas()
@@ -29,12 +42,12 @@ def losses_of(folder: Path, name: str) -> pd.DataFrame:
     return rows[(rows.arm == name) & fraction].set_index("document")
 
 
-def test_what_is_taken_apart_is_what_evaluate_measured(small_run: Path) -> None:
-    found = read_json(small_run / "5_diagnosis.json")
-    coder = losses_of(small_run, "coder")
+def test_what_is_taken_apart_is_what_evaluate_measured(diagnosed: Path) -> None:
+    found = read_json(diagnosed / "5_diagnosis.json")
+    coder = losses_of(diagnosed, "coder")
     assert found["documents"] == len(coder) and found["tokens"] == coder.tokens.sum()
     for way in found["way"]:
-        arm = losses_of(small_run, way["arm"])
+        arm = losses_of(diagnosed, way["arm"])
         assert way["nats"] == pytest.approx((arm.nats - coder.nats).sum() / coder.tokens.sum(), rel=1e-6)
         assert way["error"] < 1e-9
         assert sum(row["forward"] for row in way["steps"]) == pytest.approx(way["nats"], abs=1e-9)
@@ -43,8 +56,8 @@ def test_what_is_taken_apart_is_what_evaluate_measured(small_run: Path) -> None:
     assert [way["arm"] for way in found["way"]] == ["simulated", "zero"]
 
 
-def test_heads_have_all_that_is_known_of_them(small_run: Path) -> None:
-    found = read_json(small_run / "5_diagnosis.json")
+def test_heads_have_all_that_is_known_of_them(diagnosed: Path) -> None:
+    found = read_json(diagnosed / "5_diagnosis.json")
     assert {(row["layer"], row["head"]) for row in found["heads"]} == {
         (row["layer"], row["head"]) for row in found["repeated"]["induction"]
     }
@@ -54,17 +67,17 @@ def test_heads_have_all_that_is_known_of_them(small_run: Path) -> None:
             assert set(row[score]) == {"clean", "coder", "simulated", "zero"}
             assert 0 <= row[score]["clean"]["value"] <= 1 and 0 <= row[score]["zero"]["p_holm"] <= 1
         assert 0 <= row["alone"]["p_holm"] <= 1 and row["needed"]["ci"][0] <= row["needed"]["nats"]
-    reading = pq.read_table(small_run / "5_heads.parquet").to_pandas()
+    reading = pq.read_table(diagnosed / "5_heads.parquet").to_pandas()
     assert len(reading) == len(found["heads"]) * 128 and np.isfinite(reading[["query", "key", "value"]]).all(axis=None)
 
 
-def test_the_report_says_it_in_a_sentence(small_run: Path) -> None:
-    found = read_json(small_run / "5_diagnosis.json")
+def test_the_report_says_it_in_a_sentence(diagnosed: Path) -> None:
+    found = read_json(diagnosed / "5_diagnosis.json")
     told = damage.sentence(found)
-    report = (small_run / "7_report" / "report.md").read_text()
-    page = (small_run / "7_report" / "index.html").read_text()
+    report = (diagnosed / "7_report" / "report.md").read_text()
+    page = (diagnosed / "7_report" / "index.html").read_text()
     assert told in report and "Where the damage goes" in page
-    assert (small_run / "7_report" / "way.csv").is_file() and (small_run / "7_report" / "damage.png").is_file()
+    assert (diagnosed / "7_report" / "way.csv").is_file() and (diagnosed / "7_report" / "damage.png").is_file()
 
 
 def test_the_damage_in_words() -> None:
@@ -116,7 +129,7 @@ def test_the_stage_is_there_where_it_is_asked_for() -> None:
     def names(config: object) -> list[str]:
         return [stage.name for stage in wanted(STAGES, config)]  # type: ignore[arg-type]
 
-    assert "diagnose" in names(small_config()) and "diagnose" not in names(small_config("diagnose.documents=0"))
+    assert "diagnose" in names(small_config(DIAGNOSE)) and "diagnose" not in names(small_config())
     with pytest.raises(UserError, match=r"diagnose\.documents.*8 or more, or 0"):
         small_config("diagnose.documents=5")
 
@@ -127,8 +140,8 @@ def test_a_latent_is_told_who_reads_it(tmp_path: Path) -> None:
     assert damage.find_readers(tmp_path / "heads.parquet") == told
 
 
-def test_latents_pages_name_their_readers(small_run: Path) -> None:
-    pages = (small_run / "7_report" / "data" / "latents-0.js").read_text()
+def test_latents_pages_name_their_readers(diagnosed: Path) -> None:
+    pages = (diagnosed / "7_report" / "data" / "latents-0.js").read_text()
     assert '"readers":' in pages
 
 
@@ -144,7 +157,7 @@ def test_a_recurrent_model_runs_whole(tmp_path: Path) -> None:
     hf.MambaForCausalLM(hf.MambaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
     few = ("corpus.max_documents=40", "corpus.train=16", "corpus.calibrate=10", "corpus.max_windows=1")
     tokens = ("coder.tokens=4000", "collect.train_tokens=4000", "cost.check=2", "cost.steps=1")
-    config = small_config(f"subject={folder}", "hookpoint=layers.0", "coder.kind=sae", *few, *tokens)
+    config = small_config(f"subject={folder}", "hookpoint=layers.0", "coder.kind=sae", *few, *tokens, DIAGNOSE)
     with Run(tmp_path / "run") as run:
         go(STAGES, config, run, "report", lambda line: None)
     found = read_json(tmp_path / "run" / "5_diagnosis.json")
