@@ -20,7 +20,6 @@ from rewrite.coder.coder import Coder
 from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
 from rewrite.simulators.strengths import Simulations
-from rewrite.subject.clamping import Clamp, build_clamp
 from rewrite.subject.subject import Subject, load_subject
 
 
@@ -58,10 +57,6 @@ class Drawn:
             for batch in walked:
                 yield batch
                 progress.update(len(batch.documents))
-
-    def build_clamp(self) -> Clamp:
-        """Runs of the subject with its later parts held."""
-        return build_clamp(self.subject)
 
     def write(self, batch: Batch, arm: str) -> Float[Tensor, "counted d"]:
         """What an arm writes, `simulated` all that is simulated at once."""

@@ -29,7 +29,7 @@ from jaxtyping import Float, Int
 
 from rewrite.arms.batches import Batch
 from rewrite.arms.drawn import Drawn
-from rewrite.subject.clamping import Clamp, Logits
+from rewrite.subject.clamping import Clamp, Logits, build_clamp
 from rewrite.subject.scoring import window_losses
 
 ARMS = ("simulated", "zero")
@@ -68,7 +68,7 @@ class Mediated:
 
 def mediate(drawn: Drawn, documents: int, heads: int, seed: int) -> Mediated:
     """Take `simulated` and `zero` apart on so many test documents, and heads on so many of these; 0 heads is none."""
-    clamp = drawn.build_clamp()
+    clamp = build_clamp(drawn.subject)
     chosen = drawn.documents(documents, seed)
     found = Mediated(chosen, clamp)
     watched = drawn.documents(heads, seed) if heads else chosen[:0]
@@ -86,8 +86,8 @@ def add_batch(found: Mediated, drawn: Drawn, batch: Batch) -> None:
     clamp, places = found.clamp, np.searchsorted(found.documents, batch.documents)
     np.add.at(found.tokens, places, batch.tokens)
 
-    def add(sums: Float[np.ndarray, " document"], logits: Logits, sign: int = 1) -> None:
-        np.add.at(sums, places, sign * window_losses(logits, batch.targets))
+    def add(sums: Float[np.ndarray, " document"], logits: Logits) -> None:
+        np.add.at(sums, places, window_losses(logits, batch.targets))
 
     logits, kept = clamp.keep(batch.prefix, batch.place(drawn.write(batch, "coder")))
     add(found.losses["coder"], logits)

@@ -8,9 +8,9 @@
 4. What the stream is made of, and the routes of information back from a prediction (`rewrite.arms.routes`).
 
 `5_diagnosis.json`: {"schema", "documents", "tokens", "alpha", "way": rows of `rewrite.statistics.mediation`, "heads",
-"repeated", "routes",
-"closed", "reading"}. `5_heads.parquet` has a row for each later head and each rewritten latent: `layer`, `head`,
-`latent`, and the z of reading it by `query`, `key`, `value`; its metadata `least` the z from which on one stands out.
+"repeated", "routes", "closed", "reading"}. `5_heads.parquet` has a row for each later head and each rewritten latent:
+`layer`, `head`, `latent`, and the z of reading it by `query`, `key`, `value`; its metadata `least` the z from which on
+one stands out.
 """
 
 from __future__ import annotations

@@ -7,32 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from makers.families import FAMILIES
+from makers.families import without_biases
 
 from rewrite.arms.routes import Importance, f1, find_route, proximity, watch_routes
 from rewrite.subject.attending import Look, tapping
 from rewrite.subject.families import find_attention
 from rewrite.subject.forwards import Record, vectors_of, with_forwards
-from rewrite.subject.subject import Subject, build_subject
+from rewrite.subject.subject import build_subject
 from rewrite.subject.weights import writes_of
 
 IDS = torch.randint(3, 90, (1, 7), generator=torch.Generator().manual_seed(0))
 
 
-def subject_of(family: str) -> Subject:
-    torch.manual_seed(0)
-    model = FAMILIES[family]().eval()
-    for name, weight in model.named_parameters():
-        if "bias" in name:
-            weight.data.zero_()
-        elif weight.ndim == 1:
-            weight.data += 0.3 * torch.randn_like(weight)
-    return build_subject(model, None, "layers.0.mlp")
-
-
 @pytest.mark.parametrize("family", ["llama", "gpt2", "neox", "neox_serial", "gemma2", "olmo2", "qwen3"])
 def test_importances_are_those_of_a_double_loop(family: str) -> None:
-    subject, layer = subject_of(family), 1
+    subject, layer = build_subject(without_biases(family), None, "layers.0.mlp"), 1
     block, attention = subject.blocks[layer], find_attention(subject.blocks[layer])
     assert attention is not None
     stream, added, mlp, looks = Record(), Record(), Record(), list[tuple[Look, Any]]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import transformers as hf
 from makers.llamas import llama_sizes
 
@@ -101,3 +102,15 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "stablelm": lambda: hf.StableLmForCausalLM(hf.StableLmConfig(**LLAMA)),
     "starcoder2": lambda: hf.Starcoder2ForCausalLM(hf.Starcoder2Config(**LLAMA)),
 }
+
+
+def without_biases(family: str) -> Any:
+    """A model of random weights, its norms' gains too, and no biases, which no matrix holds."""
+    torch.manual_seed(0)
+    model = FAMILIES[family]().eval()
+    for name, weight in model.named_parameters():
+        if "bias" in name:
+            weight.data.zero_()
+        elif weight.ndim == 1:
+            weight.data += 0.3 * torch.randn_like(weight)
+    return model

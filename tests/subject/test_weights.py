@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from makers.families import FAMILIES
+from makers.families import FAMILIES, without_biases
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -31,21 +31,9 @@ def find(block: Any, names: tuple[str, ...]) -> Any:
     return next((getattr(block, name) for name in names if hasattr(block, name)), None)
 
 
-def model_of(family: str) -> Any:
-    """Random weights, gains too; no biases, which no matrix holds."""
-    torch.manual_seed(0)
-    model = FAMILIES[family]().eval()
-    for name, weight in model.named_parameters():
-        if "bias" in name:
-            weight.data.zero_()
-        elif weight.ndim == 1:
-            weight.data += 0.3 * torch.randn_like(weight)
-    return model
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_heads_read_and_write_is_what_their_matrices_say(family: str) -> None:
-    model = model_of(family)
+    model = without_biases(family)
     try:
         subject = build_subject(model, None, "layers.0")
     except UserError:
