@@ -106,9 +106,9 @@ def find_readers(path: Path) -> dict[int, str]:
     ways = ("query", "key", "value")
     z = np.stack([table.column(way).to_numpy() for way in ways], 1)
     layers, heads, latents = (table.column(name).to_numpy() for name in ("layer", "head", "latent"))
-    least = {(layer, head): own for layer, head, *own in json.loads(table.schema.metadata[b"least"])}
-    from_here = np.array([least[int(layer), int(head)] for layer, head in zip(layers, heads, strict=True)])
-    where, which = np.nonzero(z >= from_here.reshape(z.shape))
+    # A head's rows stand together, in the order of its thresholds; a loop over rows would be one over millions.
+    least = np.array([own for _, _, *own in json.loads(table.schema.metadata[b"least"])]).reshape(-1, len(ways))
+    where, which = np.nonzero(z >= least.repeat(len(z) // max(len(least), 1), 0))
     order = np.argsort(-z[where, which], kind="stable")
     told: dict[int, list[str]] = {int(latent): [] for latent in latents}
     for row, way in zip(where[order], which[order], strict=True):
