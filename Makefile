@@ -88,7 +88,7 @@ $(INSTALLED_EXPORT): pyproject.toml constraints-export.txt
 	touch $@
 
 test-export: $(INSTALLED_EXPORT)
-	OMP_NUM_THREADS=1 $(VENV_EXPORT)/bin/python -m pytest tests/exports
+	OMP_NUM_THREADS=1 $(VENV_EXPORT)/bin/python -m pytest tests/exports tests/coder/test_authors.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rewrite.coder.coder import CONFIG, SAELENS_WEIGHTS, SPARSIFY_WEIGHTS
+from rewrite.coder.files import FILES
 from rewrite.config import UserError
 from rewrite.run.files import on_hub
 
@@ -26,7 +26,7 @@ def fetch_coder(source: str, hookpoint: str, revision: str) -> Path:
     # sparsify names a coder's folder by what the model calls its blocks.
     spelled = [hookpoint.replace("layers.", f"{stem}.", 1) for stem in STEMS]
     places = ["/".join([*inside, *own]) for own in ([], *([name] for name in spelled))]
-    files = [f"{place}/{file}".lstrip("/") for place in places for file in (CONFIG, SPARSIFY_WEIGHTS, SAELENS_WEIGHTS)]
+    files = [f"{place}/{file}".lstrip("/") for place in places for file in FILES]
     try:
         here = snapshot_download(f"{owner}/{name}", revision=revision, allow_patterns=files)
     except Exception as error:  # whatever the hub, the network or a bad name makes the library raise

@@ -4,7 +4,10 @@ back.
 1. The architecture names the kind of coder and its activation. An autoencoder whose metadata say that it writes
    elsewhere than it reads (`hook_name_out`) is a transcoder: SAELens splices it as one. That is how a transcoder with
    topk is written, for which SAELens has no class.
-2. Reading: settings that change what is computed and are not computed here are refused; one is folded into the weights.
+2. Reading: settings that change what is computed are folded into the weights where they can be, else refused. A gated
+   autoencoder (Rajamanoharan et al. 2024) is one with thresholds: with m = exp(r_mag) p + b_mag, its gate
+   p + b_gate > 0 is m > b_mag - exp(r_mag) b_gate. So is one trained with a batch's topk (Matryoshka or not), by the
+   threshold that it learnt.
 3. Writing: what no architecture computes is refused; nothing is approximated.
 4. Hook names of TransformerLens become hookpoints: `blocks.3.hook_mlp_out` is `layers.3.mlp`. A transcoder is said to
    read `blocks.3.mlp.hook_in`, which is what the module reads; `ln2.hook_normalized` may lack the norm's gain.
@@ -44,19 +47,22 @@ ARCHITECTURES = {
 }
 
 
+KNOWN = ARCHITECTURES | dict.fromkeys(("gated", "batchtopk", "matryoshka_batchtopk"), ARCHITECTURES["jumprelu"])
+"""Those that are read: the ones that are written, and those that are the same once something is folded."""
+TRAINED = ("batchtopk", "matryoshka_batchtopk")
+"""Only in the midst of training: for use SAELens writes these as jumprelu."""
+
+
 def translate_saelens(cfg: dict[str, Any], tensors: dict[str, Tensor], file: Path) -> dict[str, Any]:
     """The fields of a `Coder` from SAELens' settings and tensors; `file` is named in errors.
 
     Raises UserError for settings that are not known here, KeyError for a tensor or a setting that is absent.
     """
-    arguments = cfg.get("activation_fn_kwargs") or {}
-    topk = cfg.get("activation_fn", cfg.get("activation_fn_str")) == "topk"
-    name = "topk" if topk else cfg.get("architecture", "standard")
-    if name not in ARCHITECTURES:
-        raise UserError(f"{file}: architecture {name} is not known here; those known: {', '.join(ARCHITECTURES)}")
-    kind, activation = ARCHITECTURES[name]
+    name = _name_architecture(cfg, file)
+    tensors = _fold_gates(tensors) if name == "gated" else tensors
+    kind, activation = KNOWN[name]
+    _refuse_unknown(cfg, file)
     subtract = bool(cfg.get("apply_b_dec_to_input", kind == "sae"))
-    _refuse_unknown(cfg, kind, subtract, file)
     if kind == "sae" and _hooks(cfg)[0] != _hooks(cfg)[1]:
         kind = "transcoder"
     encoder, bias, decoder = tensors["W_enc"].mT, tensors["b_enc"], tensors["W_dec"]
@@ -64,31 +70,52 @@ def translate_saelens(cfg: dict[str, Any], tensors: dict[str, Tensor], file: Pat
         # Activations are scaled by the norms of the decoder's rows, which are then divided out of the rows.
         norms = decoder.norm(dim=-1, keepdim=True)
         encoder, bias, decoder = encoder * norms, bias * norms[:, 0], decoder / norms
+    if cfg.get("finetuning_scaling_factor"):
+        decoder = decoder * tensors["finetuning_scaling_factor"][:, None]
+    threshold = tensors["topk_threshold"].expand(len(bias)) if name in TRAINED else tensors.get("threshold")
+    if activation == "jumprelu" and threshold is None:
+        raise KeyError("threshold")
     return {
         "W_enc": encoder.contiguous(),
         "b_enc": bias,
         "W_dec": decoder,
         "b_dec": tensors["b_dec"],
         "W_skip": tensors["W_skip"] if kind == "skip_transcoder" else None,
-        "threshold": tensors["threshold"] if activation == "jumprelu" else None,
+        "threshold": threshold if activation == "jumprelu" else None,
         "kind": kind,
         "activation": activation,
-        "k": int(cfg.get("k") or arguments["k"]) if activation == "topk" else 0,
+        "k": int(cfg.get("k") or cfg["activation_fn_kwargs"]["k"]) if activation == "topk" else 0,
         "subtract_decoder_bias": subtract,
         "hookpoint": _translate_hook(cfg, kind, file),
     }
 
 
-def _refuse_unknown(cfg: dict[str, Any], kind: str, subtract: bool, file: Path) -> None:
+def _name_architecture(cfg: dict[str, Any], file: Path) -> str:
+    """The architecture; before version 6 `topk` was an activation of the standard one."""
+    activation = cfg.get("activation_fn", cfg.get("activation_fn_str")) or "relu"
+    if activation not in ("relu", "topk"):
+        raise UserError(f"{file}: activation_fn = {activation} is not computed here; relu and topk are")
+    name: str = "topk" if activation == "topk" else cfg.get("architecture", "standard")
+    if name not in KNOWN:
+        raise UserError(f"{file}: architecture {name} is not known here; those known: {', '.join(KNOWN)}")
+    return name
+
+
+def _fold_gates(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a gated autoencoder as those of one with thresholds (see the module docstring)."""
+    scale = tensors["r_mag"].exp()
+    threshold = tensors["b_mag"] - scale * tensors["b_gate"]
+    return tensors | {"W_enc": tensors["W_enc"] * scale, "b_enc": tensors["b_mag"], "threshold": threshold}
+
+
+def _refuse_unknown(cfg: dict[str, Any], file: Path) -> None:
     for key in ("normalize_activations", "reshape_activations"):
         if cfg.get(key) not in (None, False, "none"):
             raise UserError(
                 f"{file}: {key} = {cfg[key]} is not computed here; fold it into the weights in SAELens first"
             )
-    if cfg.get("finetuning_scaling_factor"):
-        raise UserError(f"{file}: finetuning_scaling_factor is not computed here; fold it into W_dec in SAELens first")
-    if kind != "sae" and subtract:
-        raise UserError(f"{file}: apply_b_dec_to_input is for autoencoders; this is a {kind}")
+    if KNOWN[_name_architecture(cfg, file)].kind != "sae" and cfg.get("apply_b_dec_to_input"):
+        raise UserError(f"{file}: apply_b_dec_to_input is for autoencoders, as in SAELens; set it to false")
 
 
 def _hooks(cfg: dict[str, Any]) -> tuple[str | None, str | None]:
@@ -131,8 +158,6 @@ def compose_saelens(coder: dict[str, Any], hookpoint: str, metadata: dict[str, A
     d_in, d_out = coder["W_enc"].shape[1], coder["W_dec"].shape[1]
     architecture = _find_architecture(kind, activation, d_in == d_out)
     transcodes = ARCHITECTURES[architecture].kind != "sae"
-    if transcodes and subtract:
-        raise UserError(f"SAELens' {architecture} cannot subtract b_dec from what it reads, as this coder does")
     cfg = {"architecture": architecture, "d_in": d_in, "d_sae": len(coder["W_enc"]), "dtype": "float32"}
     cfg |= {"device": "cpu", "apply_b_dec_to_input": subtract}
     cfg |= {"normalize_activations": "none", "reshape_activations": "none"}

@@ -24,7 +24,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rewrite.coder.coder import Coder, load_coder
+from rewrite.coder.coder import Coder
+from rewrite.coder.files import load_coder
 from rewrite.config import CoderConfig
 from rewrite.subject.subject import Subject
 from rewrite.text.windows import Windows

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from rewrite.coder.coder import CONFIG, SAELENS_WEIGHTS, load_coder
+from rewrite.coder.files import CONFIG, SAELENS_WEIGHTS, load_coder
 from rewrite.coder.saelens import compose_saelens
 from rewrite.exports.base import public
 from rewrite.run.finished import Finished

@@ -17,7 +17,8 @@ from scipy.sparse import csr_array, vstack
 from transformers import PreTrainedTokenizerBase
 
 from rewrite.coder.activations import Shard, save_shard
-from rewrite.coder.coder import Coder, check_fit, load_coder
+from rewrite.coder.coder import Coder, check_fit
+from rewrite.coder.files import load_coder
 from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
 from rewrite.run.files import save_arrays, write_json

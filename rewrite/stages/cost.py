@@ -28,7 +28,7 @@ from rewrite.arms.controls import find_threshold
 from rewrite.arms.drawn import open_drawn
 from rewrite.arms.latent_costs import Meter
 from rewrite.coder.activations import ActivationStore, Split
-from rewrite.coder.coder import load_coder
+from rewrite.coder.files import load_coder
 from rewrite.config import Config
 from rewrite.run.files import write_json
 from rewrite.run.store import Run

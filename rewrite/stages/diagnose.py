@@ -31,7 +31,7 @@ from rewrite.arms.heads import KINDS, SCORED, UNREAD, Repeated, Scores, all_head
 from rewrite.arms.mediation import BOUNDS, Mediated, mediate
 from rewrite.arms.routes import THRESHOLDS, Routes, follow
 from rewrite.coder.activations import ActivationStore
-from rewrite.coder.coder import load_coder
+from rewrite.coder.files import load_coder
 from rewrite.config import Config
 from rewrite.run.files import write_json
 from rewrite.run.store import Run

@@ -39,7 +39,7 @@ from rewrite.arms.controls import find_threshold
 from rewrite.arms.plan import Control, Controls, PlannedArm, fit_readers, plan_arms, plan_draws
 from rewrite.arms.splice import Arm, Splicer
 from rewrite.coder.activations import ActivationStore, Split
-from rewrite.coder.coder import load_coder
+from rewrite.coder.files import load_coder
 from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
 from rewrite.run.store import Run

@@ -1,6 +1,6 @@
 """Train: get a sparse coder for the hookpoint, and measure it on documents that nothing was fitted to.
 
-1. A coder named by `coder.path` is read, checked against the subject, and copied.
+1. A coder named by `coder.path` is read, checked against the subject, and written in a layout that is known here.
 2. Otherwise EleutherAI's sparsify trains one through its Python API: Adam with a linear warm-up and decay on the FVU
    of the train split's counted positions, repeated in a new order until `coder.tokens` of them were seen. It is given
    the subject's base model cut off after the hookpoint, so that nothing is computed in vain.
@@ -13,16 +13,15 @@ is therefore given its token's id plus the size of the vocabulary, which the mod
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
-from rewrite.coder.coder import Coder, check_fit, find_coder, load_coder
+from rewrite.coder.coder import Coder, check_fit
+from rewrite.coder.files import load_coder, save_coder
 from rewrite.coder.hub import fetch_coder
 from rewrite.coder.metrics import hold_out_metrics
 from rewrite.coder.training import train_coder
@@ -47,11 +46,8 @@ def run(config: Config, run: Run) -> None:
         place.mkdir(parents=True)
         if given is None:
             windows = training_windows([documents[i] for i in splits["train"]], subject, config)
-            train_coder(config.coder, subject, windows, config.corpus.window, folder).save(place)
-        elif given.coder.fits_sparsify:
-            given.coder.save(place)
-        else:
-            copy_files(given, place)
+            given = train_coder(config.coder, subject, windows, config.corpus.window, folder)
+        save_coder(given, place, config.hookpoint)
         coder = load_coder(folder, config.hookpoint).to(subject.device)
         windows = held_out_windows([documents[i] for i in splits["calibrate"]], subject, config)
         write_json(folder / "metrics.json", asdict(hold_out_metrics(subject, coder, windows, config.batch)))
@@ -66,27 +62,11 @@ def check_settings(config: Config) -> None:
         raise UserError(f"coder.kind = {coder.kind}: stands at an MLP; set coder.kind=sae for {config.hookpoint}")
 
 
-@dataclass(frozen=True)
-class Given:
-    """A coder that somebody else trained, and the folder of its files."""
-
-    coder: Coder
-    folder: Path
-
-
-def load_given(config: Config, subject: Subject) -> Given:
+def load_given(config: Config, subject: Subject) -> Coder:
     """The coder that `coder.path` names. Raises UserError where it does not fit the subject."""
-    folder = fetch_coder(config.coder.path or "", config.hookpoint, config.coder.revision)
-    coder = load_coder(folder, config.hookpoint)
+    coder = load_coder(fetch_coder(config.coder.path or "", config.hookpoint, config.coder.revision), config.hookpoint)
     check_fit(coder, subject)
-    return Given(coder, find_coder(folder, config.hookpoint))
-
-
-def copy_files(given: Given, place: Path) -> None:
-    """Copy a given coder's files as they are: those that sparsify's layout has no words for."""
-    for file in given.folder.iterdir():
-        if file.name == "cfg.json" or file.suffix == ".safetensors":
-            shutil.copyfile(file, place / file.name)
+    return coder
 
 
 def training_windows(documents: Sequence[Document], subject: Subject, config: Config) -> Windows:

@@ -2,7 +2,8 @@
 
 The subject and the models that the `transformers` engine asks come through here. `said` is what an error begins with:
 the key or the name by which the user knows the model. A source that ends with `.gguf` is a file, on disk or, as
-`OWNER/NAME/FILE.gguf`, on the hub; its weights are unpacked to the precision that is asked for.
+`OWNER/NAME/FILE.gguf`, on the hub; its weights are unpacked to the precision that is asked for. Folders whose weights
+are quantised are read by transformers, which names the package that one of them needs. A folder's own code is not run.
 """
 
 from __future__ import annotations
@@ -82,7 +83,16 @@ def load_network(said: str, source: str, revision: str, dtype: str) -> Any:
                 raise cannot_load(said, error) from None
     if report["missing_keys"]:
         raise UserError(f"{said}: the weights lack {min(report['missing_keys'])}; get the whole model again")
+    _check_unpacked(said, model)
     return model
+
+
+def _check_unpacked(said: str, model: Any) -> None:
+    """transformers takes the weights of a folder whose way of quantising it does not know for plain ones."""
+    quantised = getattr(model.config, "quantization_config", None)
+    if quantised is not None and getattr(model, "hf_quantizer", None) is None:
+        method = (quantised if isinstance(quantised, dict) else vars(quantised)).get("quant_method")
+        raise UserError(f"{said}: its weights are quantised by {method}, which is not known; use a folder without")
 
 
 def load_part(said: str, loader: Any, source: str, revision: str) -> Any:
@@ -96,7 +106,10 @@ def load_part(said: str, loader: Any, source: str, revision: str) -> Any:
 
 def cannot_load(said: str, error: Exception) -> UserError:
     """What the libraries underneath raise for a damaged or absent file, whatever its type, in one line."""
-    return UserError(f"{said}: cannot be loaded as a causal language model ({first_line(error)})")
+    reason = first_line(error)
+    if "custom code" in reason:
+        reason = "it brings its own code, which is not run here (trust_remote_code is off); use one transformers knows"
+    return UserError(f"{said}: cannot be loaded as a causal language model ({reason})")
 
 
 def first_line(error: Exception) -> str:

@@ -18,7 +18,7 @@ from rewrite.arms.calibrate import Pair, identity, tally
 from rewrite.arms.plan import PlannedArm
 from rewrite.arms.splice import Arm, Splicer
 from rewrite.coder.activations import ActivationStore
-from rewrite.coder.coder import load_coder
+from rewrite.coder.files import load_coder
 from rewrite.config import Config, Control
 from rewrite.run.files import read_json
 from rewrite.run.runner import go

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from rewrite.coder import hub
-from rewrite.coder.coder import find_coder, load_coder
+from rewrite.coder.files import find_coder, load_coder
 from rewrite.coder.hub import fetch_coder
 from rewrite.config import UserError
 from rewrite.run.files import on_hub

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from rewrite.coder import training
-from rewrite.coder.coder import Coder, load_coder
+from rewrite.coder.coder import Coder
+from rewrite.coder.files import load_coder
 from rewrite.coder.metrics import Tally, hold_out_metrics
 from rewrite.config import CoderConfig, Config, CorpusConfig, UserError
 from rewrite.run.store import Run

@@ -15,7 +15,7 @@ import torch
 
 from rewrite import __main__ as cli
 from rewrite.coder.activations import ActivationStore, Shard
-from rewrite.coder.coder import load_coder
+from rewrite.coder.files import load_coder
 from rewrite.commands import planted as testbed
 from rewrite.commands.planted import HOOKPOINT, Outcome
 from rewrite.commands.planted import language as planted

@@ -16,7 +16,7 @@ from rewrite.arms.latent_costs import Ledger, Meter
 from rewrite.arms.plan import PlannedArm
 from rewrite.arms.splice import Arm
 from rewrite.coder.activations import ActivationStore
-from rewrite.coder.coder import load_coder
+from rewrite.coder.files import load_coder
 from rewrite.config import Config
 from rewrite.run.files import read_json
 from rewrite.simulators.strengths import Simulations

@@ -17,7 +17,7 @@ from rewrite.arms.calibrate import Pair, identity, tally
 from rewrite.arms.plan import PlannedArm
 from rewrite.arms.splice import Arm, Splicer
 from rewrite.coder.activations import ActivationStore, Shard
-from rewrite.coder.coder import load_coder
+from rewrite.coder.files import load_coder
 from rewrite.config import UserError
 from rewrite.run.files import read_json
 from rewrite.simulators.base import Strengths

@@ -16,7 +16,7 @@ from rewrite.arms.controls import mean_when_active
 from rewrite.arms.plan import PlannedArm
 from rewrite.arms.splice import Arm, Splicer
 from rewrite.coder.activations import ActivationStore
-from rewrite.coder.coder import load_coder
+from rewrite.coder.files import load_coder
 from rewrite.simulators.base import Strengths
 from rewrite.simulators.strengths import Simulations, save_simulator, save_strengths
 from rewrite.stages.evaluate import Scorer, train_frequencies

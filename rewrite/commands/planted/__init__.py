@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from rewrite.coder.files import save_coder
 from rewrite.commands.planted.language import SENTENCES, WORDS, corrupt, spell
 from rewrite.commands.planted.model import make_coder, make_weights, save_subject
 from rewrite.commands.planted.texts import draw_texts
@@ -55,7 +56,7 @@ def build(folder: Path, seed: int = 0) -> Path:
     except OSError as error:
         raise UserError(f"{folder}: cannot be made a folder ({error.strerror}); name another") from None
     save_subject(folder / "subject", weights)
-    make_coder(weights).save(folder / "coder" / HOOKPOINT)
+    save_coder(make_coder(weights), folder / "coder" / HOOKPOINT, HOOKPOINT)
     lines = [json.dumps({"text": "".join(map(spell, text))}, ensure_ascii=False) + "\n" for text in texts]
     (folder / "corpus.jsonl").write_text("".join(lines), encoding="utf-8")
     (folder / "explanations").mkdir(exist_ok=True)
