@@ -30,7 +30,7 @@ from rewrite.config import Section
 from rewrite.engines.base import OpenEngine
 from rewrite.explainers.base import Explanation, Simulate
 from rewrite.patterns.candidates import Catalogue, Choice, Cross, Single
-from rewrite.patterns.features import PLACE_VALUES, Features, has_kind, read_features
+from rewrite.patterns.features import PLACE_VALUES, Features, read_features
 from rewrite.patterns.grammar import (
     LEAD,
     LISTED,
@@ -45,6 +45,7 @@ from rewrite.patterns.grammar import (
     write,
 )
 from rewrite.patterns.selection import Selector
+from rewrite.patterns.words import has_kind
 
 UNLIMITED = 10**9
 OPENING = count_words(LEAD)

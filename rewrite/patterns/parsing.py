@@ -165,12 +165,12 @@ class _Parser:
         return item
 
     def unescape(self, text: str) -> str:
-        def one(match: re.Match[str]) -> str:
-            code = match.group(1)
-            if len(code) > 1:
-                return chr(int(code[1:], 16))
-            if code not in NAMED:
-                raise self.fail(f"one of the escapes, not \\{code},")
-            return NAMED[code]
+        return " ".join(UNESCAPE.sub(self._character, part) for part in text.split("␣"))
 
-        return " ".join(UNESCAPE.sub(one, part) for part in text.split("␣"))
+    def _character(self, escape: re.Match[str]) -> str:
+        code = escape.group(1)
+        if len(code) > 1:
+            return chr(int(code[1:], 16))
+        if code not in NAMED:
+            raise self.fail(f"one of the escapes, not \\{code},")
+        return NAMED[code]

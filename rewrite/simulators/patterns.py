@@ -22,9 +22,10 @@ from scipy.sparse import csr_array, vstack
 from rewrite.config import Section
 from rewrite.engines.base import OpenEngine
 from rewrite.explainers.base import Explanation
-from rewrite.patterns.features import APART, PLACE_VALUES, Features, has_kind, read_features
+from rewrite.patterns.features import APART, PLACE_VALUES, Features, read_features
 from rewrite.patterns.grammar import Before, GrammarError, Pattern, Rule, precedence
 from rewrite.patterns.parsing import parse
+from rewrite.patterns.words import has_kind
 from rewrite.simulators.base import Peek, Strengths
 from rewrite.text.windows import Text
 

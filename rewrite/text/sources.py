@@ -17,9 +17,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -58,7 +60,7 @@ def read_corpus(config: CorpusConfig) -> Corpus:
 def _read(config: CorpusConfig) -> Corpus:
     path = Path(config.source)
     if config.source == "stdlib":
-        return Corpus(_read_stdlib())
+        return Corpus(list(_read_stdlib()))
     if path.is_dir() and (config.glob or any(_kind(file) == ".txt" for file in path.rglob("*"))):
         return Corpus(_read_folder(path, config.glob))
     if path.is_file():
@@ -82,13 +84,19 @@ def fingerprint_corpus(config: CorpusConfig) -> str:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def _read_stdlib() -> list[Document]:
+@cache
+def _read_stdlib() -> tuple[Document, ...]:
+    """Python's own modules; read once in a process, for stages ask again and again."""
     folder = Path(sysconfig.get_paths()["stdlib"])
-    return [
+    files: list[Path] = []
+    for here, inside, names in os.walk(folder):
+        # Packages that somebody installed lie within, and are many: they are not walked through.
+        inside[:] = [name for name in inside if name not in NOT_SOURCE]
+        files += [Path(here, name) for name in names if name.endswith(".py")]
+    return tuple(
         Document(path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8", errors="replace"))
-        for path in sorted(folder.rglob("*.py"))
-        if NOT_SOURCE.isdisjoint(path.relative_to(folder).parts[:-1])
-    ]
+        for path in sorted(files)
+    )
 
 
 def _read_folder(folder: Path, glob: str) -> list[Document]:

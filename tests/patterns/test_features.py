@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rewrite.patterns.features import PLACES, Features, has_kind, read_features
+from rewrite.patterns.features import PLACES, Features, read_features
+from rewrite.patterns.words import has_kind
 from rewrite.text.windows import Text
 
 
