@@ -94,11 +94,10 @@ def test_bad_input_gives_one_line(
     assert (tmp_path / "r" / "6_stats.json").exists(), "nothing finished may be lost"
 
 
-def test_too_few_documents_for_a_test_are_refused(
-    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(small_run, tmp_path / "r")
-    assert cli.main(["analyse", "--run", str(tmp_path / "r"), *SETTINGS, "--set", "corpus.test=2"]) == 2
+def test_too_few_documents_for_a_test_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["corpus.test=2", "coder.tokens=4000", "coder.latents=16", "collect.train_tokens=4000"]
+    settings = [*SETTINGS, *(word for setting in few for word in ("--set", setting))]
+    assert cli.main(["analyse", "--run", str(tmp_path / "r"), *settings]) == 2
     assert "documents" in capsys.readouterr().err.splitlines()[-1]
 
 

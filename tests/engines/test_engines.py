@@ -222,11 +222,12 @@ def test_all_branches_at_once_are_each_by_itself(way: Way) -> None:
 
 
 def test_answers_do_not_depend_on_company_or_order(way: Way) -> None:
-    together = read(way.engine, PROMPTS)
-    backwards = read(way.engine, PROMPTS[::-1])[::-1]
-    doubled = read(way.engine, [PROMPTS[1], *PROMPTS, PROMPTS[1]])[1:-1]
+    some = [PROMPTS[1], PROMPTS[2], PROMPTS[6], PROMPTS[8]]
+    together = read(way.engine, some)
+    backwards = read(way.engine, some[::-1])[::-1]
+    doubled = read(way.engine, [some[1], *some, some[1]])[1:-1]
     tolerance = 1e-4 if way.tolerance < 1e-2 else way.tolerance
-    for number, request in enumerate(PROMPTS):
+    for number, request in enumerate(some):
         (alone,) = read(way.engine, [request])
         for other in (together, backwards, doubled):
             agree(other[number].digits.astype(float), alone.digits.astype(float), tolerance)
