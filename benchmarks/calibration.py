@@ -7,11 +7,12 @@ python -m benchmarks.calibration [repeats]
    of mean 0 and variance 1; lengths are 100 tokens, or 20 and a gamma with a long tail, 110 on average.
 2. The functions of the package, not copies of them, judge every repeat: what is true by construction is either found or
    missed. Skewness is what one arm has over the other; losses that are skewed alike in both cancel.
-3. A rate outside its target is a miss (!), and the table says so. For TOST, whose rate is 5% in the long run where all
-   is well, outside is two binomial standard errors above.
+3. A rate outside its target is a miss (!), and the table says so. For TOST and ratio, whose rate is 5% in the long run
+   where all is well, outside is two binomial standard errors above.
 
 Shares: a gap of .5 nats per token, of which the arm recovers .6. TOST: the worse of the two edges of a margin of four
-standard errors. Power: where `rewrite.statistics.power` says 80%, with the true spread; of the two signs of the effect,
+standard errors, known beforehand; ratio: the same margin as a share of the gap, which the same documents tell (what a
+verdict does). Power: where `rewrite.statistics.power` says 80%, with the true spread; of the two signs of the effect,
 the one further from 80%. `warned`: the share of repeats in which `resampling.caution` speaks; `t silent` and `TOST
 silent`: the share in which the test is wrong and nothing is said.
 """
@@ -91,6 +92,7 @@ class Judged:
     mean: list[bool]  # covered by t, bootstrap-t
     share: bool  # covered by Fieller's
     equivalent: tuple[bool, bool]
+    within: tuple[bool, bool]  # the share of the gap
     found: tuple[bool, bool]
     warned: bool
 
@@ -104,6 +106,7 @@ def judge(nats: np.ndarray, other: np.ndarray, tokens: np.ndarray, error: float,
     arm = coder + other + (1 - SHARE) * (zero - coder)
     fieller = stats.recovered(arm, zero, coder, tokens, ALPHA).interval
     margin = 4 * error
+    region = stats.Region(other + GAP * tokens, tokens, margin / GAP, ALPHA)
     effect = noncentrality(found.df, ALPHA, POWER) * error
     return Judged(
         rejected=found.p_value() < ALPHA,
@@ -113,6 +116,10 @@ def judge(nats: np.ndarray, other: np.ndarray, tokens: np.ndarray, error: float,
         equivalent=(
             stats.estimate(nats + margin * tokens, tokens).p_equivalence(margin) < ALPHA,
             stats.estimate(nats - margin * tokens, tokens).p_equivalence(margin) < ALPHA,
+        ),
+        within=(
+            region.p_equivalence(nats + margin * tokens) < ALPHA,
+            region.p_equivalence(nats - margin * tokens) < ALPHA,
         ),
         found=(
             stats.estimate(nats + effect * tokens, tokens).p_value() < ALPHA,
@@ -135,6 +142,7 @@ COLUMNS = {
     "boot-t": (0.93, 0.97),
     "share Fieller": (0.93, 0.97),
     "TOST": (0.0, 0.05),
+    "ratio": (0.0, 0.05),
     "power": (POWER - 0.05, POWER + 0.05),
 }
 
@@ -154,6 +162,7 @@ def measure(cell: Cell, repeats: int, seed: int) -> dict[str, float]:
         *np.mean([one.mean for one in every], axis=0),
         np.mean([one.share for one in every]),
         equivalent.mean(axis=0).max(),
+        np.mean([one.within for one in every], axis=0).max(),
         powers[np.abs(powers - POWER).argmax()],
         np.mean([one.warned for one in every]),
         np.mean([one.rejected for one in every] & silent),
@@ -165,7 +174,7 @@ def measure(cell: Cell, repeats: int, seed: int) -> dict[str, float]:
 def is_missed(column: str, rate: float, repeats: int) -> bool:
     """Whether a rate is outside its target."""
     low, high = COLUMNS[column]
-    slack = 2 * sqrt(high * (1 - high) / repeats) if column == "TOST" else 0.0
+    slack = 2 * sqrt(high * (1 - high) / repeats) if column in ("TOST", "ratio") else 0.0
     return not low <= rate <= high + slack
 
 
