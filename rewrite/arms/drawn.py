@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,6 +38,11 @@ class Drawn:
     """The latents that `simulated` simulates."""
     absent: Bool[np.ndarray, " latent"]
     """Those without a prediction."""
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The text of every token id."""
+        return next(iter(walk_shards(self.test, self.simulations)))[1].text.vocabulary
 
     def documents(self, wanted: int, seed: int) -> Int[np.ndarray, " document"]:
         """So many of the test documents that have a scored token; 0 takes all. Raises UserError where none has."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -93,6 +95,111 @@ def kind_of(diagnosis: Row, row: Row) -> str:
                 return "an induction head"
             return "a previous-token head" if own["previous"] >= PREVIOUS else ""
     return ""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """The rows of a diagnosis, table by table; a table that was not asked for, or is an older run's, has none."""
+
+    diagnosis: Row
+    shown: ClassVar[int] = SHOWN
+    kinds: ClassVar[dict[str, str]] = KINDS
+
+    @property
+    def way(self) -> Row:
+        """What the simulation loses, step by step."""
+        return find_way(self.diagnosis)
+
+    @property
+    def told(self) -> str:
+        """The same in a sentence."""
+        return sentence(self.diagnosis)
+
+    @cached_property
+    def heads(self) -> list[Row]:
+        """The later heads, those that carry most first."""
+        return list_heads(self.diagnosis) if self.diagnosis else []
+
+    @property
+    def sayings(self) -> list[Row]:
+        """What the heads that carry most say, a row a component: the tokens at both ends of what it writes."""
+        return [
+            {"layer": row["layer"], "head": row["head"], "component": number, "raises": list(up), "lowers": list(down)}
+            for row in self.diagnosis.get("heads", [])
+            for number, (up, down) in enumerate(row.get("writes", []))
+        ]
+
+    @property
+    def trigrams(self) -> list[Row]:
+        """Skip-trigrams of the same heads."""
+        ends = ("layer", "head")
+        heads = self.diagnosis.get("heads", [])
+        return [{key: row[key] for key in ends} | one for row in heads for one in row.get("trigrams", [])]
+
+    @property
+    def joined(self) -> list[Row]:
+        """Later heads that read a component of an earlier one."""
+        rows: list[Row] = self.diagnosis.get("joined", [])
+        return rows
+
+    @property
+    def repeated(self) -> list[Row]:
+        """Losses on random text said twice, by arm."""
+        found = (self.diagnosis.get("repeated") or {}).get("losses", {})
+        return [{"arm": arm, "first": a, "second": b, "learned": a - b} for arm, (a, b) in found.items()]
+
+    @property
+    def alike(self) -> list[Row]:
+        """How much of the clean model's routes an arm keeps."""
+        return self._of("routes", "alike")
+
+    @property
+    def classes(self) -> list[Row]:
+        """What attention and MLP make up at tokens of each class, flat."""
+        rows: list[Row] = []
+        for row in self._of("routes", "classes"):
+            flat = {key: row[key] for key in ("class", "part", "positions")}
+            for arm, own in row["arms"].items():
+                flat |= {arm: own["value"]} | ({f"{arm}_ci": own["ci"]} if "ci" in own else {})
+            rows.append(flat)
+        return rows
+
+    @property
+    def closed(self) -> list[Row]:
+        """What it costs to lose a channel, by its rank."""
+        return self._of("closed", "ranks")
+
+    @property
+    def reading(self) -> list[Row]:
+        """How being read goes with what latents cost."""
+        rows: list[Row] = self.diagnosis.get("reading", [])
+        return rows
+
+    def _of(self, part: str, table: str) -> list[Row]:
+        rows: list[Row] = (self.diagnosis.get(part) or {}).get(table, [])
+        return rows
+
+    @property
+    def tables(self) -> dict[str, list[Row]]:
+        """Every table by the name of its file."""
+        ways = self.diagnosis.get("way", [])
+        return {
+            "way": [{"arm": way["arm"]} | row for way in ways for row in way["steps"]],
+            "heads": self.heads,
+            "joined": self.joined,
+            "sayings": [{key: _joined(value) for key, value in row.items()} for row in self.sayings],
+            "trigrams": self.trigrams,
+            "repeated": self.repeated,
+            "reading": self.reading,
+            "routes": self.alike,
+            "classes": self.classes,
+            "closed": self.closed,
+            "importance": self._of("routes", "parts"),
+        }
+
+
+def _joined(value: Any) -> Any:
+    return " | ".join(value) if isinstance(value, list) else value
 
 
 READERS = 3

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from rewrite.report import arms, damage
+from rewrite.report import arms
+from rewrite.report.damage import Damage
 from rewrite.statistics.costs import PREDICTORS
 from rewrite.statistics.firings import rows_of_rates
 from rewrite.statistics.losses import name_arm
@@ -176,52 +177,9 @@ class Facts:
         return PREDICTORS
 
     @property
-    def way(self) -> Row:
-        """What the simulation loses, step by step."""
-        return damage.find_way(self.diagnosis)
-
-    @property
-    def damage_told(self) -> str:
-        """The same in a sentence."""
-        return damage.sentence(self.diagnosis)
-
-    @property
-    def kinds(self) -> dict[str, str]:
-        """The kinds of parts on the way, in words."""
-        return damage.KINDS
-
-    @cached_property
-    def heads(self) -> list[Row]:
-        """The later heads, those that carry most first."""
-        return damage.list_heads(self.diagnosis)
-
-    @property
-    def heads_shown(self) -> int:
-        return damage.SHOWN
-
-    @property
-    def repeated(self) -> list[Row]:
-        """Losses on random text said twice, by arm."""
-        found = (self.diagnosis.get("repeated") or {}).get("losses", {})
-        return [{"arm": arm, "first": a, "second": b, "learned": a - b} for arm, (a, b) in found.items()]
-
-    @property
-    def alike(self) -> list[Row]:
-        """How much of the clean model's routes an arm keeps."""
-        rows: list[Row] = (self.diagnosis.get("routes") or {}).get("alike", [])
-        return rows
-
-    @property
-    def closed(self) -> list[Row]:
-        """What it costs to lose a channel, by its rank."""
-        rows: list[Row] = (self.diagnosis.get("closed") or {}).get("ranks", [])
-        return rows
-
-    @property
-    def reading(self) -> list[Row]:
-        """How being read goes with what latents cost."""
-        rows: list[Row] = self.diagnosis.get("reading", [])
-        return rows
+    def damage(self) -> Damage:
+        """Where the damage goes; empty tables where that was not asked for."""
+        return Damage(self.diagnosis)
 
     @property
     def dollars(self) -> float | None:
@@ -249,13 +207,7 @@ class Facts:
             "costs": self.latent_costs,
             "predictors": costs["predictors"],
             "firings": self.rates,
-            "way": [{"arm": way["arm"]} | row for way in self.diagnosis.get("way", []) for row in way["steps"]],
-            "heads": self.heads if self.diagnosis else [],
-            "repeated": self.repeated,
-            "reading": self.reading,
-            "routes": self.alike,
-            "closed": self.closed,
-            "importance": (self.diagnosis.get("routes") or {}).get("parts", []),
+            **self.damage.tables,
             "metrics": [{"metric": name, "value": value} for name, value in self.metrics.items()],
             "latents": [_row_of(latent) for latent in self.latents],
             "scores": self.latent_scores,

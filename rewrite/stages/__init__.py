@@ -192,6 +192,7 @@ STAGES = (
         writes=("5_heads.parquet", "5_diagnosis.json"),
         keys=(*SUBJECT, "calibrator", "evaluate.missing", "diagnose", "analyse.alpha"),
         outside=(subject,),
+        version=2,
         only=lambda config: config.diagnose.documents > 0,
         unless="set diagnose.documents to take apart what a rewrite costs",
     ),
@@ -215,6 +216,6 @@ STAGES = (
             *("simulators", "tune", "engine", "calibrator", "score", "evaluate.missing", "diagnose"),
         ),
         by_content=("corpus.source", "coder.path"),
-        version=7,
+        version=8,
     ),
 )

@@ -1,21 +1,24 @@
 """Diagnose: where what a rewrite costs goes, along the later parts of the subject, and what becomes of its heads.
 
 1. On drawn test documents the losses of `simulated` and of `zero` over `coder` are taken apart into steps
-   (`rewrite.arms.mediation`), of all parts and of single heads.
-2. From weights alone: which heads read what each latent writes, and which copy (`rewrite.arms.channels`). That is held
-   against what the latents cost (`5_costs.parquet`).
-3. What heads look at, on the same documents and on random texts said twice (`rewrite.arms.heads`).
-4. What the stream is made of, and the routes of information back from a prediction (`rewrite.arms.routes`).
+   (`rewrite.arms.circuits.mediation`), of all parts and of single heads.
+2. From weights alone: which heads read what each latent writes (`rewrite.arms.circuits.channels`), held against what
+   the latents cost (`5_costs.parquet`); which copy, which read each other, what they say
+   (`rewrite.arms.circuits.composition`).
+3. What heads look at, on the same documents and on random texts said twice (`rewrite.arms.circuits.heads`).
+4. What the stream is made of, at tokens of each class, and the routes of information back from a prediction
+   (`rewrite.arms.circuits.routes`).
 
 `5_diagnosis.json`: {"schema", "documents", "tokens", "alpha", "way": rows of `rewrite.statistics.mediation`, "heads",
-"repeated", "routes", "closed", "reading"}. `5_heads.parquet` has a row for each later head and each rewritten latent:
-`layer`, `head`, `latent`, and the z of reading it by `query`, `key`, `value`; its metadata `least` the z from which on
-one stands out.
+"joined", "repeated", "routes", "closed", "reading"}. `5_heads.parquet` has a row for each later head and each rewritten
+latent: `layer`, `head`, `latent`, and the z of reading it by `query`, `key`, `value`; its metadata `least` the z from
+which on one stands out.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +26,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from rewrite.arms.channels import RANKS, WAYS, Channels, Closed, close_channels, copying, read_channels, whole_circuit
+from rewrite.arms.circuits.channels import RANKS, WAYS, Channels, Closed, close_channels, read_channels
+from rewrite.arms.circuits.classes import CLASSES
+from rewrite.arms.circuits.composition import Joint, copying, join, known_weights, say, skip_trigrams, whole_circuit
+from rewrite.arms.circuits.heads import KINDS, SCORED, UNREAD, Repeated, Scores, all_heads, repeat
+from rewrite.arms.circuits.mediation import BOUNDS, Mediated, mediate
+from rewrite.arms.circuits.routes import THRESHOLDS, Routes, follow
 from rewrite.arms.drawn import Drawn, open_drawn
-from rewrite.arms.heads import KINDS, SCORED, UNREAD, Repeated, Scores, all_heads, repeat
-from rewrite.arms.mediation import BOUNDS, Mediated, mediate
-from rewrite.arms.routes import THRESHOLDS, Routes, follow
 from rewrite.coder.activations import ActivationStore
 from rewrite.coder.files import load_coder
 from rewrite.config import Config
@@ -39,9 +44,11 @@ from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.costs import correlate
 from rewrite.statistics.mediation import describe_alike, describe_closed, describe_heads, describe_scores, describe_way
 from rewrite.subject.clamping import Clamp, Head
-from rewrite.subject.weights import head_weights
+from rewrite.subject.weights import HeadWeights, unembedding
 
 Row = dict[str, Any]
+SAYING, FREQUENT = 10, 1000
+"""Heads of which it is told what they say, and pairs of heads that read each other; tokens of skip-trigrams."""
 
 
 def run(config: Config, run: Run) -> None:
@@ -54,10 +61,15 @@ def run(config: Config, run: Run) -> None:
     found = mediate(drawn, asked.documents, asked.heads, asked.seed)
     clamp = found.clamp
     firings = drawn.fitted.tally.firings
-    channels = read_channels(clamp, coder.W_dec, np.asarray(firings.multiply(firings).sum(1)).ravel())
+    layers = known_weights(clamp) if clamp.heads else {}
+    later = {layer: weights for layer, weights in layers.items() if layer > clamp.subject.layer}
+    channels = read_channels(later, coder.W_dec, np.asarray(firings.multiply(firings).sum(1)).ravel())
     content = describe_way_of(found, alpha)
-    content["heads"] = tabulate_heads(found, score_heads(found, drawn), channels, copies(clamp), alpha)
-    seen = np.unique(np.concatenate([shard.text.ids for _, shard in store.train.walk()]))
+    copies = copy_scores(clamp, later)
+    seen, often = np.unique(np.concatenate([shard.text.ids for _, shard in store.train.walk()]), return_counts=True)
+    content["heads"] = tabulate_heads(found, score_heads(found, drawn), channels, copies, alpha)
+    add_sayings(content["heads"][:SAYING], drawn, later, seen[np.argsort(-often, kind="stable")[:FREQUENT]])
+    content["joined"] = [tell_joint(joint) for joint in join(layers, clamp.subject.layer)[:SAYING]]
     content["repeated"] = describe_repeated(repeat(clamp, coder, seen, asked.seed, simulations.rewritten), clamp)
     routes = follow(drawn, clamp, asked.routes, asked.seed) if asked.routes else None
     content["routes"] = describe_routes(routes, alpha) if routes else None
@@ -77,7 +89,7 @@ def describe_way_of(found: Mediated, alpha: float) -> Row:
     names = [(clamp.subject.layer, "direct"), *((part.layer, part.kind) for part in clamp.parts)]
     steps = {key: found.steps(*key) for key in found.runs}
     return {
-        "schema": 1,
+        "schema": 2,
         "documents": len(found.documents),
         "head_documents": int((~np.isnan(found.heads[0, 0])).sum()) if clamp.heads else 0,
         "tokens": int(found.tokens.sum()),
@@ -95,16 +107,48 @@ def score_heads(found: Mediated, drawn: Drawn) -> Scores:
     return scores
 
 
-def copies(clamp: Clamp) -> dict[Head, float]:
+def copy_scores(clamp: Clamp, later: Mapping[int, HeadWeights]) -> dict[Head, float]:
     """The copying score of every later head whose weights are known."""
     scores: dict[Head, float] = {}
-    through = whole_circuit(clamp.subject) if clamp.heads else None
-    for block in clamp.later:
-        weights = head_weights(clamp.subject, block.layer, block.heads) if block.heads else None
-        if weights is not None and through is not None:
-            own = copying(weights, through)
-            scores |= {Head(block.layer, head): float(score) for head, score in enumerate(own) if np.isfinite(score)}
+    if not later:
+        return scores
+    through = whole_circuit(clamp.subject)
+    for layer, weights in later.items():
+        own = copying(weights, through)
+        scores |= {Head(layer, head): float(score) for head, score in enumerate(own) if np.isfinite(score)}
     return scores
+
+
+def add_sayings(
+    rows: Sequence[Row], drawn: Drawn, later: Mapping[int, HeadWeights], tokens: Int[np.ndarray, " token"]
+) -> None:
+    """Add what these heads say: tokens at the ends of what they write, and skip-trigrams of frequent tokens."""
+    model: Any = drawn.subject.model
+    names, embed = drawn.vocabulary, model.get_input_embeddings().weight.detach().float()
+    unembed = unembedding(drawn.subject) if later else embed
+    for row in rows:
+        if row["layer"] in later:
+            weights, head = later[row["layer"]], row["head"]
+            ends = [
+                [[name_token(names, token) for token in end] for end in pair] for pair in say(weights, head, unembed)
+            ]
+            found = skip_trigrams(weights, head, embed, unembed, tokens)
+            told = [
+                {"source": names[one.source], "end": names[one.end], "next": names[one.next], "sd": one.strength}
+                for one in found
+            ]
+            row |= {"writes": ends, "trigrams": told}
+
+
+def name_token(names: Sequence[str], token: int) -> str:
+    """The text of a token id; a model's vocabulary may be larger than its tokenizer's."""
+    return names[token] if token < len(names) else ""
+
+
+def tell_joint(joint: Joint) -> Row:
+    ends = {"layer": joint.later.layer, "head": joint.later.head, "way": joint.way}
+    earlier = {"earlier_layer": joint.earlier.layer, "earlier_head": joint.earlier.head, "component": joint.component}
+    return ends | earlier | {"z": joint.z, "least": joint.least, "whole": joint.whole}
 
 
 def tabulate_heads(
@@ -170,8 +214,22 @@ def describe_routes(found: Routes, alpha: float) -> Row:
         "documents": len(found.documents),
         "windows": int(found.windows.sum()),
         "alike": describe_alike(found.alike, found.windows, SCORED, THRESHOLDS, alpha),
+        "classes": describe_classes(found, alpha),
         "parts": parts,
     }
+
+
+def describe_classes(found: Routes, alpha: float) -> list[Row]:
+    """What attention and the MLP make up at tokens of each class, the mean over later layers, under each arm."""
+    rows: list[Row] = []
+    for number, name in enumerate(CLASSES):
+        counts = found.of_class[number]
+        for part, shares in zip(("attention", "mlp"), found.shares, strict=True):
+            described = describe_scores(shares[:, [number]], counts, alpha)
+            if described:
+                under = {arm: own[0] for arm, own in zip(SCORED, described, strict=True)}
+                rows.append({"class": name, "part": part, "positions": int(counts.sum()), "arms": under})
+    return rows
 
 
 def hold_against_costs(path: Path, channels: Channels | None, alpha: float) -> list[Row]:

@@ -1,6 +1,6 @@
 """Steps of nats → what each part of the way carries, with intervals by document.
 
-A step is stated as the mean of its two orders (`rewrite.arms.mediation`), with the interval of that mean over
+A step is stated as the mean of its two orders (`rewrite.arms.circuits.mediation`), with the interval of that mean over
 documents, and beside it each order's own value. A share is the step's part of the whole difference, with Fieller's
 interval (`rewrite.statistics.paired.recovered`); None where the difference itself is not told from 0: there is nothing
 to share out. Sums over layers, and over kinds of parts, are taken within each document before anything else.

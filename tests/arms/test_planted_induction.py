@@ -10,13 +10,13 @@ import torch
 from makers.induction import LENGTH, TOKENS, WIDTH, build_induction, repeated_text
 from torch import Tensor
 
-from rewrite.arms.channels import WAYS, close, compose, copying, read_channels, whole_circuit
-from rewrite.arms.heads import KINDS, UNREAD, all_heads, attended, induction_of, previous_of, repeat, watch
+from rewrite.arms.circuits.channels import WAYS, close, read_channels
+from rewrite.arms.circuits.composition import compose, copying, join, known_weights, whole_circuit
+from rewrite.arms.circuits.heads import KINDS, UNREAD, all_heads, attended, induction_of, previous_of, repeat, watch
 from rewrite.coder.coder import Coder
 from rewrite.subject.clamping import Clamp, Head, build_clamp
 from rewrite.subject.scoring import next_tokens, token_losses
 from rewrite.subject.subject import build_subject
-from rewrite.subject.weights import head_weights
 
 IDS = repeated_text(8, 0)
 SECOND = torch.arange(LENGTH).expand_as(IDS) >= LENGTH // 2
@@ -85,17 +85,19 @@ def test_heads_are_called_what_they_are(clamp: Clamp) -> None:
 
 def test_weights_say_who_reads_what(clamp: Clamp) -> None:
     coder = copier()
-    channels = read_channels(clamp, coder.W_dec, np.ones(TOKENS))
+    layers = known_weights(clamp)
+    channels = read_channels({1: layers[1]}, coder.W_dec, np.ones(TOKENS))
     assert channels is not None
     z = channels.latents[channels.heads.index(PLANTED)]
     assert (z[WAYS.index("query")] > 10).all() and (z[[WAYS.index("key"), WAYS.index("value")]] < 0).all()
-    before, after = (head_weights(clamp.subject, layer, 2) for layer in (0, 1))
-    assert before is not None and after is not None
+    before, after = layers[0], layers[1]
     scores = compose(before, after)[0, 1]
     assert scores[WAYS.index("key")] > 2 and (np.delete(scores, WAYS.index("key")) < 0.2).all()
     assert copying(after, whole_circuit(clamp.subject))[1] == pytest.approx(1, abs=1e-6), (
         "it raises the token that it looks at"
     )
+    joined = join(layers, 0)
+    assert {(joint.earlier, joint.later, joint.way) for joint in joined} == {(Head(0, 0), PLANTED, "key")}
 
 
 def test_shuffled_weights_name_none() -> None:
@@ -108,7 +110,8 @@ def test_shuffled_weights_name_none() -> None:
     found = repeat(clamp, copier(), np.arange(TOKENS), 0)
     assert (found.own < 0.2).all()
     # Weights that stand one by one on axes are read along axes; of directions that are no axes nothing stands out.
-    channels = read_channels(clamp, torch.randn(TOKENS, WIDTH, generator=rng), np.ones(TOKENS))
+    layers = known_weights(clamp)
+    channels = read_channels({1: layers[1]}, torch.randn(TOKENS, WIDTH, generator=rng), np.ones(TOKENS))
     assert channels is not None and np.nanmax(np.abs(channels.coder)) < 4
 
 
@@ -134,7 +137,7 @@ def test_patterns_are_what_the_model_looks_by(clamp: Clamp) -> None:
 
 def test_closing_the_planted_channel_costs_all_and_a_random_one_little(clamp: Clamp) -> None:
     prefix = clamp.subject.run_to(IDS)
-    channels = read_channels(clamp, copier().W_dec, np.ones(TOKENS))
+    channels = read_channels({1: known_weights(clamp)[1]}, copier().W_dec, np.ones(TOKENS))
     assert channels is not None
     head, way = np.unravel_index(np.nanargmax(channels.coder), channels.coder.shape)
     assert (channels.heads[head], WAYS[way]) == (PLANTED, "query")

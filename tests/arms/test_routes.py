@@ -9,7 +9,7 @@ import pytest
 import torch
 from makers.families import without_biases
 
-from rewrite.arms.routes import Importance, f1, find_route, proximity, watch_routes
+from rewrite.arms.circuits.routes import Importance, f1, find_route, proximity, watch_routes
 from rewrite.subject.attending import Look, tapping
 from rewrite.subject.families import find_attention
 from rewrite.subject.forwards import Record, vectors_of, with_forwards

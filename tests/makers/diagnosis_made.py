@@ -41,6 +41,8 @@ def make_diagnosis(alpha: float = 0.05) -> Row:
             "previous": {arm: each[number] for arm, each in zip(ARMS, scores, strict=True)},
             "induction": {arm: each[number] for arm, each in zip(ARMS, scores, strict=True)},
             "reads": {"query": 1.25, "key": -0.5, "value": None},
+            "writes": [[[" cat", "<b>x"], ["=1+1", "\n"]], [[" a", ""], [" of", "|"]]],
+            "trigrams": [{"source": " cat", "end": "<b>x", "next": "=1+1", "sd": 4.5}],
         }
         for number, (layer, head) in enumerate(HEADS)
     ]
@@ -50,18 +52,27 @@ def make_diagnosis(alpha: float = 0.05) -> Row:
     lost = np.array([0.04, 0.02, 0.03])[:, None] * tokens * (1 + 0.1 * rng.random((3, DOCUMENTS)))
     (closed,) = describe_closed(tokens, coder, coder + lost[:1], (coder + lost[1:])[None], alpha)
     return {
-        "schema": 1,
+        "schema": 2,
         "documents": DOCUMENTS,
         "head_documents": DOCUMENTS,
         "tokens": int(tokens.sum()),
         "alpha": alpha,
         "way": describe_way(losses, steps, NAMES, tokens, alpha),
         "heads": heads[::-1],
+        "joined": [
+            {"layer": 3, "head": 1, "way": "key", "earlier_layer": 0, "earlier_head": 1, "component": 2}
+            | {"z": 12.5, "least": 5.25, "whole": 1.75}
+        ],
         "repeated": {"losses": {"clean": [5.0, 3.5], "coder": [5.1, 3.7], "zero": [5.2, 5.1]}, "heads": repeated},
         "routes": {
             "documents": DOCUMENTS,
             "windows": DOCUMENTS,
             "alike": describe_alike(alike, np.ones(DOCUMENTS, dtype=np.int64), ARMS, (0.01, 0.04), alpha),
+            "classes": [
+                {"class": "content", "part": part, "positions": int(tokens.sum())}
+                | {"arms": {arm: own[0] for arm, own in zip(ARMS, scores, strict=True)}}
+                for part in ("attention", "mlp")
+            ],
             "parts": [{"layer": 0, "part": "mlp"} | dict.fromkeys(ARMS, 0.25)],
         },
         "closed": {

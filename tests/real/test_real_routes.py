@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rewrite.arms.routes import watch_routes
+from rewrite.arms.circuits.routes import watch_routes
 from rewrite.subject.subject import build_subject
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -6,10 +6,11 @@ A head's *scores* are how much of its attention goes to certain places, averaged
     induction   the token after the last earlier place of the same token, the place that tells what followed it then
 
 An induction head (Elhage et al. 2021; Olsson et al. 2022, *In-context Learning and Induction Heads*) looks there,
-raises what it finds (`rewrite.arms.channels.copying`), and gets its key from a previous-token head before it. Scores
-are taken on the test documents under `clean`, `coder`, `simulated` and `zero`, and on texts of random tokens that are
-said twice, where nothing but induction helps, under the arms that need no reader. There the loss of the second half
-less that of the first is in-context learning. What a rewrite can change are the scores of heads after the hookpoint.
+raises what it finds (`rewrite.arms.circuits.composition.copying`), and gets its key from a previous-token head before
+it. Scores are taken on the test documents under `clean`, `coder`, `simulated` and `zero`, and on texts of random tokens
+that are said twice, where nothing but induction helps, under the arms that need no reader. There the loss of the second
+half less that of the first is in-context learning. What a rewrite can change are the scores of heads after the
+hookpoint.
 """
 
 from __future__ import annotations

@@ -8,16 +8,10 @@ a matrix W reads the share
 which for a direction drawn at random has mean 1 / D and, with M = Wᵀ W, variance
 2 (tr M² / (tr M)² − 1 / D) / (D (D + 2)), the second moment of a quadratic form on the sphere. `z` = (r − mean) / sd
 says how much more than by chance a latent is read; a random rotation of W has the same moments, so nothing is drawn.
-Composition scores of Elhage et al. (2021, *A Mathematical Framework for Transformer Circuits*) are the same share for a
-whole matrix in the place of d, and `Channels.coder` is that of the decoder with each latent weighed by its energy: the
+`Channels.coder` is that of the decoder with each latent weighed by its energy: the
 share that is read of all that the coder writes. With C the weighed sum of d dᵀ / ‖d‖², of trace 1, its variance is
 smaller by (tr C² − 1 / D) / (1 − 1 / D). Communication channels are Merullo, Eickhoff & Pavlick's (2024,
 *Talking Heads*).
-
-`copying` is Elhage et al.'s score of a head's own circuit W_U W_O W_V W_E, (Σ Re λ) / (Σ |λ|) over its eigenvalues,
-which are those of the small matrix W_V W_E W_U W_O: 1 for a head that raises the token it looks at, -1 for one that
-lowers it. `compose` says how much more than random maps of this width an earlier head's W_O W_V composes with a later
-one's query, key and value: √D ‖A B‖_F / (‖A‖_F ‖B‖_F), which is 1 for random ones.
 
 `close_channels` loses a channel: the directions that a head reads most, the first right singular vectors of its matrix,
 are projected out of what `coder` writes, and beside them random directions, as many. The channel is chosen because much
@@ -26,8 +20,8 @@ of what the coder writes lies there, so how much of the vectors each removes is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +31,8 @@ from torch import Tensor
 
 from rewrite.arms.batches import losses_of
 from rewrite.arms.drawn import Drawn
-from rewrite.subject.clamping import Clamp, Head
-from rewrite.subject.subject import Subject
-from rewrite.subject.weights import HeadWeights, head_weights, unembedding
+from rewrite.subject.clamping import Head
+from rewrite.subject.weights import HeadWeights
 
 WAYS = ("query", "key", "value")
 RANKS, DRAWS = (1, 2, 4, 8), 9
@@ -62,13 +55,11 @@ class Channels:
 
 
 def read_channels(
-    clamp: Clamp, decoder: Float[Tensor, "latent d"], energy: Float[np.ndarray, " latent"]
+    layers: Mapping[int, HeadWeights], decoder: Float[Tensor, "latent d"], energy: Float[np.ndarray, " latent"]
 ) -> Channels | None:
-    """Who reads each latent; `energy` is each latent's mean square. None where no head's weights are known."""
-    blocks = [
-        (block.layer, head_weights(clamp.subject, block.layer, block.heads)) for block in clamp.later if block.heads
-    ]
-    known = [(layer, weights) for layer, weights in blocks if weights is not None]
+    """Who reads each latent, by the weights of the layers after the hookpoint; `energy` is each latent's mean square.
+    None where no head's weights are known."""
+    known = sorted(layers.items())
     if not known:
         return None
     heads = tuple(Head(layer, head) for layer, weights in known for head in range(len(weights.query)))
@@ -164,32 +155,3 @@ def threshold(matrix: Float[Tensor, "d_head d"], chance: float) -> float:
     sd = mean / float(standardise(matrix, matrix.new_tensor(2 * mean)))
     shape = (mean / sd) ** 2
     return float((stats.gamma.isf(chance, shape, scale=mean / shape) - mean) / sd)
-
-
-def whole_circuit(subject: Subject) -> Float[Tensor, "d d"]:
-    """W_E W_U, through which a head's own circuit leads back to itself; one for all heads."""
-    model: Any = subject.model
-    embedding: Tensor = model.get_input_embeddings().weight.detach().float()
-    return embedding.T @ unembedding(subject).to(embedding)
-
-
-def copying(weights: HeadWeights, through: Float[Tensor, "d d"]) -> Float[np.ndarray, " head"]:
-    """Each head's copying score, -1 to 1; `through` is `whole_circuit`."""
-    scores = []
-    for value, output in zip(weights.value, weights.output, strict=True):
-        roots = torch.linalg.eigvals((value @ through @ output).double())
-        scores.append(float(roots.real.sum() / roots.abs().sum()))
-    return np.asarray(scores)
-
-
-def compose(earlier: HeadWeights, later: HeadWeights) -> Float[np.ndarray, "earlier later way"]:
-    """How much each earlier head's output is read by each later head, as a multiple of what random maps would give."""
-    width = earlier.value.shape[2]
-    writes = earlier.output @ earlier.value
-    norms = writes.square().sum((1, 2)).sqrt()
-    scores = np.zeros((len(writes), len(later.query), len(WAYS)))
-    for way, matrices in enumerate(later.reads().values()):
-        for number, matrix in enumerate(matrices):
-            joint = (matrix @ writes).square().sum((1, 2)).sqrt()
-            scores[:, number, way] = (joint / (norms * matrix.square().sum().sqrt()) * width**0.5).cpu().numpy()
-    return scores

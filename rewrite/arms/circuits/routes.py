@@ -28,8 +28,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rewrite.arms.batches import Batch
+from rewrite.arms.circuits.classes import CLASSES, classify
+from rewrite.arms.circuits.heads import SCORED
 from rewrite.arms.drawn import Drawn
-from rewrite.arms.heads import SCORED
 from rewrite.subject.attending import Look, Tap, tapping
 from rewrite.subject.clamping import Clamp
 from rewrite.subject.families import find_attention, has_mlp
@@ -162,6 +163,10 @@ class Routes:
     """F1 of the later blocks' edges against the clean model's, summed over windows."""
     positions: Int[np.ndarray, " document"]
     windows: Int[np.ndarray, " document"]
+    of_class: Int[np.ndarray, "class document"]
+    """Counted positions of each class of tokens (`rewrite.arms.circuits.classes`)."""
+    shares: Float[np.ndarray, "part arm class document"]
+    """What attention (0) and the MLP (1) make up at them, summed over positions, the mean over later blocks."""
 
 
 def follow(drawn: Drawn, clamp: Clamp, documents: int, seed: int) -> Routes | None:
@@ -182,6 +187,8 @@ def follow(drawn: Drawn, clamp: Clamp, documents: int, seed: int) -> Routes | No
         alike=np.zeros((arms, len(THRESHOLDS), count)),
         positions=np.zeros(count, dtype=np.int64),
         windows=np.zeros(count, dtype=np.int64),
+        of_class=np.zeros((len(CLASSES), count), dtype=np.int64),
+        shares=np.zeros((2, arms, len(CLASSES), count)),
     )
     for batch in drawn.batches(chosen, "diagnose routes"):
         fresh = found.windows[np.searchsorted(chosen, batch.documents)] == 0
@@ -199,6 +206,8 @@ def add_window(found: Routes, drawn: Drawn, batch: Batch, window: int) -> None:
     counted = batch.counted[window, :end]
     found.positions[place] += int(counted.sum())
     found.windows[place] += 1
+    kinds = classify([drawn.vocabulary[token] for token in prefix.ids[0].tolist()])[counted.cpu().numpy()]
+    found.of_class[:, place] += np.bincount(kinds, minlength=len(CLASSES))
     own = watch_routes(drawn.subject, found.layers, prefix, None)
     routes: list[list[Edges]] = []
     for arm, name in enumerate(SCORED):
@@ -209,6 +218,10 @@ def add_window(found: Routes, drawn: Drawn, batch: Batch, window: int) -> None:
             found.heads[arm, layer, :, place] += importance.attention[0][:, counted].sum((1, 2)).cpu().numpy()
             found.mlp[arm, layer, place] += float(importance.mlp[0][counted].sum())
         ordered = [changed[layer] for layer in found.later]
+        parts = ([one.attention[0].sum((0, 2)) for one in ordered], [one.mlp[0] for one in ordered])
+        for part, made in enumerate(parts):
+            share = torch.stack(made).mean(0)[counted].cpu().numpy()
+            found.shares[part, arm, :, place] += np.bincount(kinds, share, len(CLASSES))
         routes.append([find_route(ordered, 0, end - 1, threshold) for threshold in THRESHOLDS])
         for number, edges in enumerate(routes[arm]):
             found.alike[arm, number, place] += f1(edges, routes[0][number])

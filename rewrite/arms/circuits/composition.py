@@ -1,0 +1,175 @@
+"""How heads are joined and what they say: from weights alone, after Elhage et al. (2021, *A Mathematical Framework for
+Transformer Circuits*).
+
+1. `compose`: how much more than random maps of this width an earlier head's W_O W_V composes with a later one's query,
+   key and value: √D ‖A B‖_F / (‖A‖_F ‖B‖_F), which is 1 for random ones.
+2. `join`: the same for each singular component σ u vᵀ of the earlier head, of which only the direction u that it writes
+   matters: the share of u that is read, as z above a random direction (`rewrite.arms.circuits.channels`). A circuit may
+   live in one component of many, which a score of whole matrices does not see (Merullo, Eickhoff & Pavlick 2024).
+3. `copying`: a head's own circuit W_U W_O W_V W_E, (Σ Re λ) / (Σ |λ|) over its eigenvalues, which are those of the
+   small matrix W_V W_E W_U W_O: 1 for a head that raises the token it looks at, -1 for one that lowers it.
+4. `say`: the tokens at both ends of the directions that a head writes most, through the unembedding (Ferrando & Voita
+   2024, arXiv 2403.00824).
+5. `skip_trigrams`: where a head stands at `end` and looks back at `source`, what it says next: the pairs of source and
+   next token that its own circuit W_U W_O W_V W_E raises most, each with the end from which it looks at the source
+   most, by W_Eᵀ W_Qᵀ W_K W_E at offset 0. It is all that a head of the first layer does, before its MLP; of later ones
+   it is the part that reads embeddings.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rewrite.arms.circuits.channels import WAYS, share_read, standardise, threshold
+from rewrite.arms.circuits.heads import all_heads
+from rewrite.subject.clamping import Clamp, Head
+from rewrite.subject.subject import Subject
+from rewrite.subject.weights import HeadWeights, head_weights, unembedding
+
+COMPONENTS, ENDS, TRIGRAMS = 2, 5, 5
+"""Components whose tokens are listed, tokens at each end, skip-trigrams of a head."""
+
+
+def known_weights(clamp: Clamp) -> dict[int, HeadWeights]:
+    """The matrices of every layer whose attention is known, those before the hookpoint too."""
+    counts = Counter(head.layer for head in all_heads(clamp))
+    found = {layer: head_weights(clamp.subject, layer, heads) for layer, heads in counts.items()}
+    return {layer: weights for layer, weights in found.items() if weights is not None}
+
+
+def whole_circuit(subject: Subject) -> Float[Tensor, "d d"]:
+    """W_E W_U, through which a head's own circuit leads back to itself; one for all heads."""
+    model: Any = subject.model
+    embedding: Tensor = model.get_input_embeddings().weight.detach().float()
+    return embedding.T @ unembedding(subject).to(embedding)
+
+
+def copying(weights: HeadWeights, through: Float[Tensor, "d d"]) -> Float[np.ndarray, " head"]:
+    """Each head's copying score, -1 to 1; `through` is `whole_circuit`."""
+    scores = []
+    for value, output in zip(weights.value, weights.output, strict=True):
+        roots = torch.linalg.eigvals((value @ through @ output).double())
+        scores.append(float(roots.real.sum() / roots.abs().sum()))
+    return np.asarray(scores)
+
+
+def compose(earlier: HeadWeights, later: HeadWeights) -> Float[np.ndarray, "earlier later way"]:
+    """How much each earlier head's output is read by each later head, as a multiple of what random maps would give."""
+    width = earlier.value.shape[2]
+    writes = earlier.output @ earlier.value
+    norms = writes.square().sum((1, 2)).sqrt()
+    scores = np.zeros((len(writes), len(later.query), len(WAYS)))
+    for way, matrices in enumerate(later.reads().values()):
+        for number, matrix in enumerate(matrices):
+            joint = (matrix @ writes).square().sum((1, 2)).sqrt()
+            scores[:, number, way] = (joint / (norms * matrix.square().sum().sqrt()) * width**0.5).cpu().numpy()
+    return scores
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A later head that reads a component of an earlier one."""
+
+    earlier: Head
+    component: int
+    """Its number, 0 for the one written most."""
+    later: Head
+    way: str
+    z: float
+    least: float
+    """z from which on one stands out among all that were compared, at 5% by chance."""
+    whole: float
+    """`compose` of the two heads."""
+
+
+def write_components(weights: HeadWeights) -> Float[Tensor, "head component d"]:
+    """Unit directions that each head writes, those of the largest singular values of W_O W_V first; 0 where none is."""
+    outer, inner = torch.linalg.qr(weights.output.double())
+    small = torch.linalg.svd(inner @ weights.value.double(), full_matrices=False)
+    there = 1e-6 * small.S.max() < small.S
+    directions: Tensor = (outer @ small.U).mT * there[..., None]
+    return directions
+
+
+def join(layers: Mapping[int, HeadWeights], after: int) -> list[Joint]:
+    """For each head of the layers after `after` and each way of reading, the earlier component that it reads most:
+    those that stand out, by z, most first. `layers` holds the weights of every layer that is known."""
+    written = {layer: write_components(weights) for layer, weights in layers.items()}
+    later = [layer for layer in layers if layer > after and any(other < layer for other in layers)]
+    tests = sum(
+        len(layers[layer].query) * len(WAYS) * written[other].shape[:2].numel()
+        for layer in later
+        for other in layers
+        if other < layer
+    )
+    found: list[Joint] = []
+    for layer in later:
+        before = [other for other in sorted(layers) if other < layer]
+        rows = torch.cat([written[other].flatten(0, 1) for other in before])
+        wholes = {other: compose(layers[other], layers[layer]) for other in before}
+        owners = [(other, *place) for other in before for place in np.ndindex(*written[other].shape[:2])]
+        for way, matrices in enumerate(layers[layer].reads().values()):
+            for head, matrix in enumerate(matrices.double()):
+                # A head or a component of zeros has no direction, and is read by nobody.
+                z = torch.nan_to_num(standardise(matrix, share_read(matrix, rows)), nan=-torch.inf)
+                best = int(z.argmax())
+                other, number, component = owners[best]
+                least = threshold(matrix, 0.05 / tests)
+                if float(z[best]) >= least:
+                    whole = float(wholes[other][number, head, way])
+                    ends = Head(other, number), component, Head(layer, head), WAYS[way]
+                    found.append(Joint(*ends, float(z[best]), least, whole))
+    return sorted(found, key=lambda joint: -joint.z)
+
+
+def say(
+    weights: HeadWeights, head: int, unembed: Float[Tensor, "vocabulary d"]
+) -> list[tuple[Int[np.ndarray, " end"], Int[np.ndarray, " end"]]]:
+    """Token ids at the two ends of the directions that a head writes most, a pair a component."""
+    ends = []
+    for direction in write_components(weights)[head, :COMPONENTS]:
+        logits = unembed @ direction.to(unembed)
+        order = logits.argsort(descending=True).cpu().numpy()
+        ends.append((order[:ENDS], order[::-1][:ENDS].copy()))
+    return ends
+
+
+@dataclass(frozen=True)
+class Trigram:
+    """`source` ... `end` → `next`, as token ids, and how much the head's own circuit raises `next` [sd over pairs]."""
+
+    source: int
+    end: int
+    next: int
+    strength: float
+
+
+def skip_trigrams(
+    weights: HeadWeights,
+    head: int,
+    embed: Float[Tensor, "vocabulary d"],
+    unembed: Float[Tensor, "vocabulary d"],
+    tokens: Int[np.ndarray, " token"],
+) -> list[Trigram]:
+    """The strongest of a head among these tokens, each source named once."""
+    chosen = torch.as_tensor(tokens.astype(np.int64), device=embed.device)
+    rows = embed[chosen]
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    moved = (rows @ weights.value[head].to(rows).T @ weights.output[head].to(rows).T) @ unembed[chosen].T
+    moved = (moved - moved.mean()) / moved.std().clamp(min=1e-12)
+    looks = (rows @ weights.query[head].to(rows).T) @ (rows @ weights.key[head].to(rows).T).T
+    strength, said = moved.max(1)
+    order = strength.argsort(descending=True)[:TRIGRAMS].tolist()
+    ids: list[int] = chosen.tolist()
+    return [
+        Trigram(ids[source], ids[int(looks[:, source].argmax())], ids[int(said[source])], float(strength[source]))
+        for source in order
+    ]
