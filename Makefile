@@ -88,7 +88,7 @@ $(INSTALLED_EXPORT): pyproject.toml constraints-export.txt
 	touch $@
 
 test-export: $(INSTALLED_EXPORT)
-	OMP_NUM_THREADS=1 $(VENV_EXPORT)/bin/python -m pytest tests/exports tests/coder/test_authors.py
+	OMP_NUM_THREADS=1 $(VENV_EXPORT)/bin/python -m pytest tests/exports tests/coder/test_authors.py tests/arms/test_lens.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

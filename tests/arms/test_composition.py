@@ -42,10 +42,9 @@ def test_scores_are_those_of_the_matrices_written_out(family: str) -> None:
     for a in range(4):
         writes = before.output[a] @ before.value[a]
         for b in range(4):
-            for way, matrices in enumerate((after.query, after.key, after.value)):
-                expected = (
-                    torch.linalg.norm(matrices[b] @ writes) / torch.linalg.norm(matrices[b]) / torch.linalg.norm(writes)
-                )
+            whole = (after.key[b].T @ after.query[b], after.query[b].T @ after.key[b], after.output[b] @ after.value[b])
+            for way, matrix in enumerate(whole):
+                expected = torch.linalg.norm(matrix @ writes) / torch.linalg.norm(matrix) / torch.linalg.norm(writes)
                 assert scores[a, b, way] == pytest.approx(float(expected) * width**0.5, rel=1e-4)
 
 

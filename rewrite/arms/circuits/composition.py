@@ -1,10 +1,11 @@
 """How heads are joined and what they say: from weights alone, after Elhage et al. (2021, *A Mathematical Framework for
 Transformer Circuits*).
 
-1. `compose`: how much more than random maps of this width an earlier head's W_O W_V composes with a later one's query,
-   key and value: √D ‖A B‖_F / (‖A‖_F ‖B‖_F), which is 1 for random ones.
+1. `compose`: how much more than random maps of this width an earlier head's W_O W_V composes with what a later one
+   reads by its query, key and value, M = W_Kᵀ W_Q, W_Qᵀ W_K and W_O W_V: √D ‖M W_O W_V‖_F / (‖M‖_F ‖W_O W_V‖_F), whose
+   square is 1 on average where one of the two is turned at random.
 2. `join`: the same for each singular component σ u vᵀ of the earlier head, of which only the direction u that it writes
-   matters: the share of u that is read, as z above a random direction (`rewrite.arms.circuits.channels`). A circuit may
+   matters: the share of u that M reads, as z above a random direction (`rewrite.arms.circuits.channels`). A circuit may
    live in one component of many, which a score of whole matrices does not see (Merullo, Eickhoff & Pavlick 2024).
 3. `copying`: a head's own circuit W_U W_O W_V W_E, (Σ Re λ) / (Σ |λ|) over its eigenvalues, which are those of the
    small matrix W_V W_E W_U W_O: 1 for a head that raises the token it looks at, -1 for one that lowers it.
@@ -61,13 +62,25 @@ def copying(weights: HeadWeights, through: Float[Tensor, "d d"]) -> Float[np.nda
     return np.asarray(scores)
 
 
+def read_circuits(weights: HeadWeights) -> dict[str, Float[Tensor, "head d_head d"]]:
+    """By way of reading a matrix A with ‖A x‖ = ‖M x‖ for all x, of as many rows as a head is wide."""
+    beyond = {"query": weights.key, "key": weights.query, "value": weights.output.mT}
+    found = {}
+    for way, reads in weights.reads().items():
+        other = beyond[way].double()
+        roots = torch.linalg.eigh(other @ other.mT)
+        half = roots.eigenvectors * roots.eigenvalues.clamp(min=0).sqrt()[:, None]
+        found[way] = half.mT @ reads.double()
+    return found
+
+
 def compose(earlier: HeadWeights, later: HeadWeights) -> Float[np.ndarray, "earlier later way"]:
     """How much each earlier head's output is read by each later head, as a multiple of what random maps would give."""
     width = earlier.value.shape[2]
-    writes = earlier.output @ earlier.value
+    writes = earlier.output.double() @ earlier.value.double()
     norms = writes.square().sum((1, 2)).sqrt()
     scores = np.zeros((len(writes), len(later.query), len(WAYS)))
-    for way, matrices in enumerate(later.reads().values()):
+    for way, matrices in enumerate(read_circuits(later).values()):
         for number, matrix in enumerate(matrices):
             joint = (matrix @ writes).square().sum((1, 2)).sqrt()
             scores[:, number, way] = (joint / (norms * matrix.square().sum().sqrt()) * width**0.5).cpu().numpy()
@@ -116,8 +129,8 @@ def join(layers: Mapping[int, HeadWeights], after: int) -> list[Joint]:
         rows = torch.cat([written[other].flatten(0, 1) for other in before])
         wholes = {other: compose(layers[other], layers[layer]) for other in before}
         owners = [(other, *place) for other in before for place in np.ndindex(*written[other].shape[:2])]
-        for way, matrices in enumerate(layers[layer].reads().values()):
-            for head, matrix in enumerate(matrices.double()):
+        for way, matrices in enumerate(read_circuits(layers[layer]).values()):
+            for head, matrix in enumerate(matrices):
                 # A head or a component of zeros has no direction, and is read by nobody.
                 z = torch.nan_to_num(standardise(matrix, share_read(matrix, rows)), nan=-torch.inf)
                 best = int(z.argmax())
