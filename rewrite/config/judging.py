@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from rewrite.config.base import Section
+from rewrite.config.base import Place, Section
 
 Control = Literal[
     "mean",
@@ -68,8 +68,12 @@ class DiagnoseConfig(Section):
     """Of those documents, on how many each later head is measured by itself, two runs a head [documents]; 0 is none."""
     routes: int = Field(8, ge=0)
     """On how many of them the routes of information are followed, a window of each [documents]; 0 is none."""
+    task: Place = ""
+    """A task that is tried before and after: `laundry`, or a JSONL file with `prompt`, `right` and `wrong`."""
+    items: int = Field(100, ge=8)
+    """Items of the task, the first so many of a file [items]."""
     seed: int = 0
-    """Names the draw of the documents, and of the random texts that heads are tried on."""
+    """Names the draw of the documents, of the random texts that heads are tried on, and of the items of `laundry`."""
 
     @field_validator("documents", "heads", "routes")
     @classmethod

@@ -170,6 +170,11 @@ class Damage:
         return self._of("closed", "ranks")
 
     @property
+    def task(self) -> list[Row]:
+        """How a task goes, by arm."""
+        return self._of("task", "arms")
+
+    @property
     def reading(self) -> list[Row]:
         """How being read goes with what latents cost."""
         rows: list[Row] = self.diagnosis.get("reading", [])
@@ -191,6 +196,7 @@ class Damage:
             "trigrams": self.trigrams,
             "repeated": self.repeated,
             "reading": self.reading,
+            "task": self.task,
             "routes": self.alike,
             "classes": self.classes,
             "closed": self.closed,

@@ -36,6 +36,10 @@ def given_coder(config: Config) -> str:
     return hash_source(config.coder.path, config.coder.revision)
 
 
+def given_task(config: Config) -> str:
+    return hash_source(config.diagnose.task)
+
+
 def given_explanations(config: Config) -> str:
     return hash_source(config.explain.file)
 
@@ -191,7 +195,7 @@ STAGES = (
         reads=("1_coder", "2_activations", "4_simulations", "5_costs.parquet"),
         writes=("5_heads.parquet", "5_diagnosis.json"),
         keys=(*SUBJECT, "calibrator", "evaluate.missing", "diagnose", "analyse.alpha"),
-        outside=(subject,),
+        outside=(subject, given_task),
         version=2,
         only=lambda config: config.diagnose.documents > 0,
         unless="set diagnose.documents to take apart what a rewrite costs",

@@ -8,11 +8,12 @@
 3. What heads look at, on the same documents and on random texts said twice (`rewrite.arms.circuits.heads`).
 4. What the stream is made of, at tokens of each class, and the routes of information back from a prediction
    (`rewrite.arms.circuits.routes`).
+5. A task before and after, where one is set (`rewrite.arms.circuits.tasks`).
 
 `5_diagnosis.json`: {"schema", "documents", "tokens", "alpha", "way": rows of `rewrite.statistics.mediation`, "heads",
-"joined", "repeated", "routes", "closed", "reading"}. `5_heads.parquet` has a row for each later head and each rewritten
-latent: `layer`, `head`, `latent`, and the z of reading it by `query`, `key`, `value`; its metadata `least` the z from
-which on one stands out.
+"joined", "repeated", "routes", "closed", "task", "reading"}. `5_heads.parquet` has a row for each later head and each
+rewritten latent: `layer`, `head`, `latent`, and the z of reading it by `query`, `key`, `value`; its metadata `least`
+the z from which on one stands out.
 """
 
 from __future__ import annotations
@@ -34,19 +35,30 @@ from rewrite.arms.circuits.composition import Joint, copying, join, known_weight
 from rewrite.arms.circuits.heads import KINDS, SCORED, UNREAD, Repeated, Scores, all_heads, repeat
 from rewrite.arms.circuits.mediation import BOUNDS, Mediated, mediate
 from rewrite.arms.circuits.routes import THRESHOLDS, Routes, follow
+from rewrite.arms.circuits.tasks import read_task, try_task
 from rewrite.arms.drawn import Drawn, open_drawn
 from rewrite.coder.activations import ActivationStore
+from rewrite.coder.coder import Coder
 from rewrite.coder.files import load_coder
 from rewrite.config import Config
 from rewrite.run.files import write_json
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.costs import correlate
-from rewrite.statistics.mediation import describe_alike, describe_closed, describe_heads, describe_scores, describe_way
+from rewrite.statistics.mediation import (
+    describe_alike,
+    describe_closed,
+    describe_heads,
+    describe_scores,
+    describe_task,
+    describe_way,
+)
 from rewrite.subject.clamping import Clamp, Head
 from rewrite.subject.weights import HeadWeights, unembedding
 
 Row = dict[str, Any]
+TURNED = 4
+"""Directions of the channel that is turned up and down in a task."""
 SAYING, FREQUENT = 10, 1000
 """Heads of which it is told what they say, and pairs of heads that read each other; tokens of skip-trigrams."""
 
@@ -76,6 +88,7 @@ def run(config: Config, run: Run) -> None:
     few = drawn.documents(asked.heads, asked.seed)
     closed = close_channels(drawn, channels, few, asked.seed) if channels and asked.heads else None
     content["closed"] = tell_closed(closed, alpha) if closed else None
+    content["task"] = tell_task(config, drawn, coder, channels) if asked.task else None
     content["reading"] = hold_against_costs(run.path("5_costs.parquet"), channels, alpha)
     with run.writing("5_heads.parquet") as path:
         pq.write_table(tabulate_reading(channels, drawn.simulated), path)
@@ -129,9 +142,8 @@ def add_sayings(
     for row in rows:
         if row["layer"] in later:
             weights, head = later[row["layer"]], row["head"]
-            ends = [
-                [[name_token(names, token) for token in end] for end in pair] for pair in say(weights, head, unembed)
-            ]
+            said = say(weights, head, unembed)
+            ends = [[[name_token(names, token) for token in end.tolist()] for end in pair] for pair in said]
             found = skip_trigrams(weights, head, embed, unembed, tokens)
             told = [
                 {"source": names[one.source], "end": names[one.end], "next": names[one.next], "sd": one.strength}
@@ -197,6 +209,20 @@ def tell_closed(found: Closed, alpha: float) -> Row:
     shares = [{"own_removed": float(own), "random_removed": float(random)} for own, random in found.removed]
     ranks = [{"rank": rank} | row | share for rank, row, share in zip(RANKS, rows, shares, strict=True)]
     return {"layer": found.head.layer, "head": found.head.head, "way": found.way, "ranks": ranks}
+
+
+def tell_task(config: Config, drawn: Drawn, coder: Coder, channels: Channels | None) -> Row:
+    """How a task goes under each arm, and with the channel that is read most turned down and up."""
+    asked = config.diagnose
+    items = read_task(asked.task, asked.items, asked.seed)
+    channel = basis = None
+    if channels is not None:
+        head, way, directions = channels.most
+        basis = directions[:TURNED]
+        channel = {"layer": head.layer, "head": head.head, "way": way, "directions": len(basis)}
+    tried = try_task(drawn.subject, coder, drawn.simulations.rewritten, items, basis)
+    arms = describe_task(tried.right, tried.margin, config.analyse.alpha)
+    return {"task": Path(asked.task).name, "count": tried.items, "channel": channel, "arms": arms}
 
 
 def describe_routes(found: Routes, alpha: float) -> Row:

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy import stats
 
 from rewrite.statistics.paired import MINIMUM_DOCUMENTS, Documents, Tokens, difference, estimate, holm, recovered
 
@@ -171,6 +172,25 @@ def describe_alike(
                     "ci": _ends(found, alpha) if found else None,
                 }
             )
+    return rows
+
+
+def describe_task(
+    right: Mapping[str, Bool[np.ndarray, " item"]], margin: Mapping[str, Float[np.ndarray, " item"]], alpha: float
+) -> list[Row]:
+    """Accuracy under each arm with Wilson's interval, the mean margin [nats], and McNemar's exact p, adjusted by Holm,
+    of "as many items are right under this arm as under `coder`"."""
+    rows, p, count = list[Row](), list[float](), len(right["coder"])
+    for arm, own in right.items():
+        hits, gained, lost = int(own.sum()), int((own & ~right["coder"]).sum()), int((~own & right["coder"]).sum())
+        interval = stats.binomtest(hits, count).proportion_ci(1 - alpha, "wilson")
+        rows.append({"arm": arm, "accuracy": hits / count, "ci": [interval.low, interval.high]})
+        rows[-1] |= {"margin": float(margin[arm].mean()), "gained": gained, "lost": lost}
+        p.append(float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0)
+    others = [number for number, arm in enumerate(right) if arm != "coder"]
+    adjusted = holm([p[number] for number in others])
+    for number, one in zip(others, adjusted, strict=True):
+        rows[number]["p_holm"] = one
     return rows
 
 

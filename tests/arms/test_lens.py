@@ -30,9 +30,9 @@ def test_composition_and_copying_are_those_of_transformer_lens() -> None:
         norm.weight.data.uniform_(0.5, 2.0)
     size = model.config
     config = HookedTransformerConfig(
-        n_layers=size.n_layer, n_heads=size.n_head, d_model=size.n_embd, n_ctx=size.n_positions, d_vocab=size.vocab_size,
-        d_head=size.n_embd // size.n_head, d_mlp=size.n_inner or 4 * size.n_embd, act_fn="gelu_new",
-        normalization_type="LN",
+        n_layers=size.n_layer, n_heads=size.n_head, d_model=size.n_embd, n_ctx=size.n_positions,
+        d_vocab=size.vocab_size, d_head=size.n_embd // size.n_head, d_mlp=size.n_inner or 4 * size.n_embd,
+        act_fn="gelu_new", normalization_type="LN",
     )  # fmt: skip
     lens = HookedTransformer(config)
     lens.load_and_process_state_dict(

@@ -7,13 +7,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rewrite.statistics.mediation import describe_alike, describe_closed, describe_heads, describe_scores, describe_way
+from rewrite.statistics.mediation import (
+    describe_alike,
+    describe_closed,
+    describe_heads,
+    describe_scores,
+    describe_task,
+    describe_way,
+)
 
 Row = dict[str, Any]
 NAMES = [(1, "direct"), *((layer, kind) for layer in (2, 3) for kind in ("values", "pattern", "mlp"))]
 HEADS = [(2, 0), (2, 1), (3, 0), (3, 1)]
 DOCUMENTS = 12
 ARMS = ("clean", "coder", "simulated", "zero")
+MARGINS = {arm: np.linspace(-1, size, 20) for arm, size in (("clean", 3), ("coder", 2), ("zero", 0.5))}
+RIGHT = {arm: margin > 0 for arm, margin in MARGINS.items()}
 
 
 def make_diagnosis(alpha: float = 0.05) -> Row:
@@ -80,6 +89,12 @@ def make_diagnosis(alpha: float = 0.05) -> Row:
             "head": 1,
             "way": "value",
             "ranks": [{"rank": 1, "own_removed": 0.02, "random_removed": 0.01} | closed],
+        },
+        "task": {
+            "task": "laundry",
+            "count": 20,
+            "channel": {"layer": 3, "head": 1, "way": "value", "directions": 4},
+            "arms": describe_task(RIGHT, MARGINS, alpha),
         },
         "reading": [
             {

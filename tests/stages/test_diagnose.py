@@ -23,7 +23,7 @@ from rewrite.run.runner import go
 from rewrite.run.store import Run
 from rewrite.stages import STAGES
 
-DIAGNOSE = "diagnose.documents=20"
+DIAGNOSE = ("diagnose.documents=20", "diagnose.task=laundry", "diagnose.items=8")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def diagnosed(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("diagnosed") / "run"
     shutil.copytree(small_run, folder)
     with Run(folder) as run:
-        go(STAGES, small_config(DIAGNOSE), run, "report", lambda line: None)
+        go(STAGES, small_config(*DIAGNOSE), run, "report", lambda line: None)
     return folder
 
 
@@ -69,6 +69,37 @@ def test_heads_have_all_that_is_known_of_them(diagnosed: Path) -> None:
         assert 0 <= row["alone"]["p_holm"] <= 1 and row["needed"]["ci"][0] <= row["needed"]["nats"]
     reading = pq.read_table(diagnosed / "5_heads.parquet").to_pandas()
     assert len(reading) == len(found["heads"]) * 128 and np.isfinite(reading[["query", "key", "value"]]).all(axis=None)
+
+
+def test_what_heads_say_and_whom_they_read(diagnosed: Path) -> None:
+    found = read_json(diagnosed / "5_diagnosis.json")
+    known = {token for ends in found["heads"][0]["writes"] for end in ends for token in end}
+    assert len(found["heads"][0]["writes"]) == 2 and len(known) > 5 and all(isinstance(token, str) for token in known)
+    assert all(len(row["trigrams"]) == 5 and row["trigrams"][0]["sd"] > 2 for row in found["heads"][:10])
+    for joint in found["joined"]:
+        assert joint["earlier_layer"] < joint["layer"] == 2 and joint["z"] >= joint["least"]
+
+
+def test_shares_at_tokens_of_each_class_are_those_of_the_parts(diagnosed: Path) -> None:
+    """Averaged over classes they are what all positions have, but for a class that too few documents hold."""
+    routes = read_json(diagnosed / "5_diagnosis.json")["routes"]
+    for part, rows in (("mlp", ["mlp"]), ("attention", [f"head {head}" for head in range(8)])):
+        classes = [row for row in routes["classes"] if row["part"] == part]
+        positions = sum(row["positions"] for row in classes)
+        for arm in ("clean", "simulated", "zero"):
+            own = sum(row["positions"] * row["arms"][arm]["value"] for row in classes) / positions
+            every = sum(row[arm] for row in routes["parts"] if row["layer"] == 2 and row["part"] in rows)
+            assert own == pytest.approx(every, rel=5e-3), (part, arm)
+
+
+def test_a_task_is_tried_before_and_after(diagnosed: Path) -> None:
+    task = read_json(diagnosed / "5_diagnosis.json")["task"]
+    assert (task["task"], task["count"]) == ("laundry", 8)
+    arms = {row["arm"]: row for row in task["arms"]}
+    assert list(arms)[:4] == ["clean", "coder", "zero", "coder × 0"] and "p_holm" not in arms["coder"]
+    for row in task["arms"]:
+        assert 0 <= row["ci"][0] <= row["accuracy"] <= row["ci"][1] <= 1
+        assert row["accuracy"] * 8 == arms["coder"]["accuracy"] * 8 + row["gained"] - row["lost"]
 
 
 def test_the_report_says_it_in_a_sentence(diagnosed: Path) -> None:
@@ -129,7 +160,7 @@ def test_the_stage_is_there_where_it_is_asked_for() -> None:
     def names(config: object) -> list[str]:
         return [stage.name for stage in wanted(STAGES, config)]  # type: ignore[arg-type]
 
-    assert "diagnose" in names(small_config(DIAGNOSE)) and "diagnose" not in names(small_config())
+    assert "diagnose" in names(small_config(*DIAGNOSE)) and "diagnose" not in names(small_config())
     with pytest.raises(UserError, match=r"diagnose\.documents.*8 or more, or 0"):
         small_config("diagnose.documents=5")
 
@@ -157,7 +188,7 @@ def test_a_recurrent_model_runs_whole(tmp_path: Path) -> None:
     hf.MambaForCausalLM(hf.MambaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
     few = ("corpus.max_documents=40", "corpus.train=16", "corpus.calibrate=10", "corpus.max_windows=1")
     tokens = ("coder.tokens=4000", "collect.train_tokens=4000", "cost.check=2", "cost.steps=1")
-    config = small_config(f"subject={folder}", "hookpoint=layers.0", "coder.kind=sae", *few, *tokens, DIAGNOSE)
+    config = small_config(f"subject={folder}", "hookpoint=layers.0", "coder.kind=sae", *few, *tokens, *DIAGNOSE)
     with Run(tmp_path / "run") as run:
         go(STAGES, config, run, "report", lambda line: None)
     found = read_json(tmp_path / "run" / "5_diagnosis.json")

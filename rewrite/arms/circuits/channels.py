@@ -53,6 +53,13 @@ class Channels:
     matrices: tuple[Float[Tensor, "way d_head d"], ...]
     """By head, what reads."""
 
+    @property
+    def most(self) -> tuple[Head, str, Float[Tensor, "rank d"]]:
+        """The head and way that read most of what the coder writes, and the directions that are read, most first."""
+        number, way = np.unravel_index(np.nanargmax(self.coder), self.coder.shape)
+        directions = torch.linalg.svd(self.matrices[number][way].double(), full_matrices=False).Vh
+        return self.heads[number], WAYS[way], directions
+
 
 def read_channels(
     layers: Mapping[int, HeadWeights], decoder: Float[Tensor, "latent d"], energy: Float[np.ndarray, " latent"]
@@ -102,13 +109,10 @@ class Closed:
 
 def close_channels(drawn: Drawn, channels: Channels, documents: Int[np.ndarray, " document"], seed: int) -> Closed:
     """Close the channel of the head and way that read most of what the coder writes, on some test documents."""
-    number, way = np.unravel_index(np.nanargmax(channels.coder), channels.coder.shape)
-    head = channels.heads[number]
-    matrix = channels.matrices[number][way]
-    directions = torch.linalg.svd(matrix.double(), full_matrices=False).Vh
+    head, way, directions = channels.most
     rng = torch.Generator().manual_seed(seed)
-    shape = (DRAWS, matrix.shape[1], max(RANKS))
-    random = torch.linalg.qr(torch.randn(shape, generator=rng, dtype=torch.float64)).Q.mT.to(matrix.device)
+    shape = (DRAWS, directions.shape[1], max(RANKS))
+    random = torch.linalg.qr(torch.randn(shape, generator=rng, dtype=torch.float64)).Q.mT.to(directions.device)
     count = len(documents)
     tokens, coder = np.zeros(count, dtype=np.int64), np.zeros(count)
     own, others = np.zeros((len(RANKS), count)), np.zeros((len(RANKS), DRAWS, count))
@@ -126,7 +130,7 @@ def close_channels(drawn: Drawn, channels: Channels, documents: Int[np.ndarray, 
                 np.add.at(others[row, which - 1] if which else own[row], places, nats)
                 lost = float((vectors - without).double().square().sum())
                 removed[row, min(which, 1)] += lost / (DRAWS if which else 1)
-    return Closed(head, WAYS[way], tokens, coder, own, others, removed / max(squares, 1e-30))
+    return Closed(head, way, tokens, coder, own, others, removed / max(squares, 1e-30))
 
 
 def close(vectors: Float[Tensor, "counted d"], basis: Float[Tensor, "rank d"]) -> Float[Tensor, "counted d"]:
