@@ -239,6 +239,7 @@ def describe_routes(found: Routes, alpha: float) -> Row:
     return {
         "documents": len(found.documents),
         "windows": int(found.windows.sum()),
+        "positions": int(found.positions.sum()),
         "alike": describe_alike(found.alike, found.windows, SCORED, THRESHOLDS, alpha),
         "classes": describe_classes(found, alpha),
         "parts": parts,
