@@ -42,6 +42,8 @@ __all__ = [
 
 
 class Config(Section):
+    """The subject and its layer; who explains, who simulates, where language models run, what calibrates."""
+
     subject: Place = "../subject"
     """The language model under study: a folder, a GGUF file or a hub name; the bundled one by default."""
     revision: str = "main"

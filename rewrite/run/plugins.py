@@ -8,6 +8,7 @@ backends, so adding one is adding a file; what stands beside them without such a
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import re
@@ -31,10 +32,32 @@ MAKES = re.compile(r"^def (build|write)\(", re.MULTILINE)
 
 def names(kind: Kind, makes: re.Pattern[str] = MAKES) -> list[str]:
     """The backends of a folder, by default all, sorted by name; none is imported."""
+    return list(_sources(kind, makes))
+
+
+def tell(kind: Kind) -> dict[str, str]:
+    """The backends of a folder by name, each with the first sentence of what it says it is; none is imported."""
+    return {name: first_sentence(ast.get_docstring(ast.parse(text))) for name, text in _sources(kind).items()}
+
+
+def _sources(kind: Kind, makes: re.Pattern[str] = MAKES) -> dict[str, str]:
+    """The text of each backend's file, sorted by name."""
     folder = Path(__file__).parents[1] / kind
-    files = [*folder.glob("[!_]*.py"), *folder.glob("*/__init__.py")]
-    made = [file for file in files if makes.search(file.read_text(encoding="utf-8"))]
-    return sorted(file.parent.name if file.name == "__init__.py" else file.stem for file in made)
+    texts = {
+        file: file.read_text(encoding="utf-8") for file in (*folder.glob("[!_]*.py"), *folder.glob("*/__init__.py"))
+    }
+    found = {
+        file.parent.name if file.name == "__init__.py" else file.stem: text
+        for file, text in texts.items()
+        if makes.search(text)
+    }
+    return dict(sorted(found.items()))
+
+
+def first_sentence(docstring: str | None) -> str:
+    """What a docstring says first, on one line."""
+    paragraph = " ".join((docstring or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=[.]) ", paragraph)[0]
 
 
 def load(kind: Kind, name: str) -> ModuleType:
