@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from rewrite.config import Config, Section, UserError
 from rewrite.run import plugins
+from rewrite.run.brought import find_brought
 from rewrite.run.configs import KINDS, list_keys, load_config
 from rewrite.run.files import flatten
 
@@ -61,6 +62,7 @@ def tell_keys(topic: str) -> str:
             other = f"   (the bundled config: {told.bundled})" if told.bundled != told.default else ""
             lines.append(f"  {key} = {told.default}{other}" if told.default is not None else f"  {key}   (not set)")
             lines += textwrap.wrap(told.text, WIDTH, initial_indent="      ", subsequent_indent="      ")
+    lines += [f"{name}: {told}" for name, told in _brought(topic).items()]
     return "\n".join(lines)
 
 
@@ -70,12 +72,12 @@ def write_config(topic: str = "") -> str:
     In the whole, the backends' tables are there to be switched on: a config without them says the same.
     """
     if topic:
-        return "\n".join(_write_table(table, keys) for table, keys in _find(topic).items())
-    parts = [HEAD]
-    for table in topics():
-        off = "#" if table.partition(".")[0] in KINDS else ""
-        parts.append(_write_table(table, _read_keys(table), off))
-    return "\n".join(parts)
+        parts = [_write_table(table, keys) for table, keys in _find(topic).items()]
+    else:
+        own = [table for table in topics() if table not in _brought()]
+        parts = [HEAD]
+        parts += [_write_table(one, _read_keys(one), "#" if one.partition(".")[0] in KINDS else "") for one in own]
+    return "\n".join([*parts, *(f"# `rewrite config {name}`: {told}" for name, told in _brought(topic).items())])
 
 
 def _write_table(table: str, keys: dict[str, Key], off: str = "") -> str:
@@ -96,7 +98,8 @@ def _comment(text: str) -> list[str]:
 def _find(topic: str) -> dict[str, dict[str, Key]]:
     """The tables that a topic names, with their keys; of one key, its table with that alone."""
     known = topics()
-    named = [name for name in known if name == topic or name.startswith(f"{topic}.")]
+    others = _brought(topic)
+    named = [name for name in known if name == topic or (name.startswith(f"{topic}.") and name not in others)]
     if named:
         return {name: _read_keys(name) for name in named}
     table = topic.rpartition(".")[0] or GENERAL
@@ -108,6 +111,12 @@ def _find(topic: str) -> dict[str, dict[str, Key]]:
     near = ends or difflib.get_close_matches(topic, every, n=2, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else "`rewrite help` lists them"
     raise UserError(f"{topic}: no such topic; {hint}")
+
+
+def _brought(kind: str = "") -> dict[str, str]:
+    """The topics that packages bring, of one kind of backend or of all: told only where one is asked for by name."""
+    kinds = [one for one in KINDS if one == kind or not kind]
+    return {name: topics()[name] for one in kinds for other in find_brought(one) if (name := f"{one}.{other}")}
 
 
 def _read_keys(table: str) -> dict[str, Key]:

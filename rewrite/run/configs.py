@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from rewrite.config import Config, OnDisk, Section, UserError
 from rewrite.run import plugins
+from rewrite.run.brought import find_brought
 from rewrite.run.files import bundled
 
 Row = dict[str, Any]
@@ -86,7 +87,10 @@ def _list_places(tree: Row) -> list[str]:
     found = _places_of(Config)
     for kind in KINDS:
         tables = tree.get(kind)
+        chosen, others = tree.get(kind[:-1]), find_brought(kind)
         for name in tables if isinstance(tables, dict) else ():
+            if name in others and name != chosen:
+                continue  # its package is not to be imported
             found += _places_of(plugins.load(kind, name).Settings, f"{kind}.{name}.")
     return found
 

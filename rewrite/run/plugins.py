@@ -1,5 +1,5 @@
 """Backends are files: a name in the config is a file in `explainers/`, `simulators/` or `engines/`, and the name of a
-form of `rewrite export` is one in `exports/`.
+form of `rewrite export` is one in `exports/`. Other packages bring more of them (`rewrite.run.brought`).
 
 A backend is a file, or a folder with an `__init__.py`, that defines `build` (`write` for a form of export), whose
 arguments its folder's `base.py` documents, and a `Settings` table (a `rewrite.config.Section`). Nothing else lists
@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from rewrite.config import Config, Section, UserError
+from rewrite.run.brought import find_brought
 
 Kind = Literal["explainers", "simulators", "engines", "exports"]
 Role = Literal["explainer", "simulator", "score"]
@@ -36,8 +37,14 @@ def names(kind: Kind, makes: re.Pattern[str] = MAKES) -> list[str]:
 
 
 def tell(kind: Kind) -> dict[str, str]:
-    """The backends of a folder by name, each with the first sentence of what it says it is; none is imported."""
-    return {name: first_sentence(ast.get_docstring(ast.parse(text))) for name, text in _sources(kind).items()}
+    """The backends of a folder and those that packages bring, by name, each with the first sentence of what it says it
+    is, or with its package; none is imported."""
+    own = {name: first_sentence(ast.get_docstring(ast.parse(text))) for name, text in _sources(kind).items()}
+    others = {
+        name: "of the package " + " and of ".join(f"{one.package} {one.version}" for one in bring)
+        for name, bring in find_brought(kind).items()
+    }
+    return dict(sorted((others | own).items()))
 
 
 def _sources(kind: Kind, makes: re.Pattern[str] = MAKES) -> dict[str, str]:
@@ -61,9 +68,19 @@ def first_sentence(docstring: str | None) -> str:
 
 
 def load(kind: Kind, name: str) -> ModuleType:
-    """The backend's module. Raises UserError for an unknown name, listing those there are."""
-    known = names(kind)
-    if name not in known:
+    """The backend's module. Raises UserError for an unknown name, listing those there are, and for one that is not the
+    name of one backend alone."""
+    own, others = names(kind), find_brought(kind)
+    bring = others.get(name, [])
+    packages = " and ".join(one.package for one in bring)
+    if bring and name in own:
+        raise UserError(f"{kind[:-1]} = {name}: is built in, and {packages} brings another of that name; uninstall it")
+    if len(bring) > 1:
+        raise UserError(f"{kind[:-1]} = {name}: {packages} both bring one of that name; uninstall one of them")
+    if bring:
+        return bring[0].load()
+    if name not in own:
+        known = sorted({*own, *others})
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(f"{kind[:-1]} = {name}: no such {kind[:-1]}; {hint}there are: {', '.join(known) or 'none'}")
@@ -99,6 +116,19 @@ def chosen(what: Chosen, config: Config) -> Section:
     kind: Kind = f"{what}s"  # type: ignore[assignment]
     name: str = getattr(config, what)
     return settings(kind, name, getattr(config, kind).get(name, {}))
+
+
+def identify(what: Chosen, config: Config) -> str:
+    """The name of the explainer, simulator or engine that the config chooses, with package and version where one brings
+    it: another version may give other results."""
+    name: str = getattr(config, what)
+    return " ".join([name, *(f"{one.package} {one.version}" for one in find_brought(f"{what}s").get(name, []))])
+
+
+def packages(config: Config) -> dict[str, str]:
+    """The packages that bring what the config chooses, each with its version."""
+    bring = [one for what in CHOSEN for one in find_brought(f"{what}s").get(getattr(config, what), [])]
+    return {one.package: one.version for one in bring}
 
 
 def asked_model(role: Role, config: Config) -> str | None:
