@@ -22,7 +22,7 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from rewrite import __version__
+from rewrite import DISTRIBUTION, __version__
 from rewrite.commands.export import export, forms
 from rewrite.commands.keys import list_topics, tell_keys, topics, write_config
 from rewrite.config import Config, UserError
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     shown = _table_options()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="rewrite", description=__doc__, epilog=KEYS, formatter_class=layout)
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--version", action="version", version=f"{DISTRIBUTION} {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     texts = {stage.name: f"write {', '.join(stage.writes)}" for stage in STAGES} | {"run": "every stage"}
     for name, text in texts.items():

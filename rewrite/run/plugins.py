@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from rewrite import DISTRIBUTION
 from rewrite.config import Config, Section, UserError
 from rewrite.run.brought import find_brought
 
@@ -88,7 +89,7 @@ def load(kind: Kind, name: str) -> ModuleType:
         return importlib.import_module(f"rewrite.{kind}.{name}")
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{kind[:-1]} = {name}: needs {error.name}; install it: pip install 'rewrite[{name}]'"
+            f"{kind[:-1]} = {name}: needs {error.name}; install it: pip install '{DISTRIBUTION}[{name}]'"
         ) from None
 
 
