@@ -16,3 +16,5 @@ Paulo & Belrose, Partially Rewriting a Transformer in Natural Language (arXiv:25
 """
 
 __version__ = "0.1.0"
+DISTRIBUTION = "rewrite-in-words"
+"""What pip installs; the name of the import is somebody else's there."""

@@ -6,6 +6,8 @@
     rewrite plan runs/pilot --effect 0.05
     rewrite export dataset runs/mine --out dataset
     rewrite planted FOLDER
+    rewrite config > my.toml
+    rewrite help coder
 
 A stage's command also runs the stages before it that are not fresh. The others change nothing in a run. What they say
 is a table at a terminal, plain text in a pipe, JSON with `--json` and Markdown with `--markdown`.
@@ -14,43 +16,41 @@ is a table at a terminal, plain text in a pipe, JSON with `--json` and Markdown 
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import signal
 import sys
-import textwrap
 import webbrowser
 from pathlib import Path
 
-from rewrite import __version__
+from rewrite import DISTRIBUTION, __version__
 from rewrite.commands.export import export, forms
+from rewrite.commands.keys import list_topics, tell_keys, topics, write_config
 from rewrite.config import Config, UserError
-from rewrite.display.tables import Form, Page, show
+from rewrite.display.tables import Form, Page, say, show
 from rewrite.engines.calls import Planned
-from rewrite.run.configs import backend_keys, list_keys, load_config, read_recorded
-from rewrite.run.files import read_json, write_whole
+from rewrite.run.configs import load_config, read_recorded
+from rewrite.run.files import is_full_disk, read_json, write_whole
 from rewrite.run.runner import go, verdict
 from rewrite.run.runner import plan as plan_calls
 from rewrite.run.store import Run
 from rewrite.stages import STAGES
 
+KEYS = "Keys of the config, for the TOML file or --set: `rewrite help`, `rewrite help coder`; a file: `rewrite config`."
 ENDINGS: dict[str, Form] = {".md": "markdown", ".json": "json"}
 """The form that the ending of `--out` asks for."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; every config key is documented at the end of `--help`."""
+    """The parser; what the config may say is told by `rewrite help`."""
     config = _config_options()
     shown = _table_options()
     layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="rewrite", description=__doc__, epilog=_key_help(), formatter_class=layout)
-    parser.add_argument("--version", action="version", version=__version__)
+    parser = argparse.ArgumentParser(prog="rewrite", description=__doc__, epilog=KEYS, formatter_class=layout)
+    parser.add_argument("--version", action="version", version=f"{DISTRIBUTION} {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     texts = {stage.name: f"write {', '.join(stage.writes)}" for stage in STAGES} | {"run": "every stage"}
     for name, text in texts.items():
-        command = commands.add_parser(
-            name, parents=[config, shown], help=text, epilog=_key_help(), formatter_class=layout
-        )
+        command = commands.add_parser(name, parents=[config, shown], help=text, epilog=KEYS)
         command.set_defaults(act=_run_stages, open=False)
         how = command.add_mutually_exclusive_group()
         how.add_argument(
@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", parents=[config, shown], help=text, description=text)
     status.set_defaults(act=_status)
     _add_readers(commands, shown)
+    _add_tellers(commands)
     return parser
 
 
@@ -131,13 +132,25 @@ def _add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     planted.set_defaults(act=_planted)
 
 
-def _key_help() -> str:
-    """Every key with its unit and default, wrapped."""
-    lines = ["config keys, for the TOML file or --set:"]
-    for key, (text, default) in (list_keys(Config) | backend_keys()).items():
-        lines.append(f"  {key} = {default}")
-        lines.extend(textwrap.wrap(text, 96, initial_indent="      ", subsequent_indent="      "))
-    return "\n".join(lines)
+def _add_tellers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The commands that tell what the config may say."""
+    what = "a table of the config, as in coder or simulators.towers, or one key"
+    text = "print a config to start from: TOML, every key at its default, told in comments"
+    config = commands.add_parser("config", help=text, description=text)
+    config.add_argument("topic", nargs="?", default="", metavar="TABLE", help=f"{what} (default: all)")
+    config.set_defaults(act=lambda options: say(write_config(options.topic)))
+    text = "tell the keys of one table of the config, with unit and default"
+    told = commands.add_parser("help", help=text, description=text)
+    told.add_argument("topic", nargs="?", default="", metavar="TOPIC", help=f"{what}, or a command (default: list all)")
+    told.set_defaults(act=lambda options: _help(options.topic, commands.choices))
+
+
+def _help(topic: str, commands: dict[str, argparse.ArgumentParser]) -> None:
+    """Tell a topic; a stage's name is first the table of the config."""
+    if topic in commands and topic not in topics():
+        say(commands[topic].format_help())
+    else:
+        say(tell_keys(topic) if topic else list_topics())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -167,7 +180,7 @@ def _run_stages(options: argparse.Namespace) -> None:
                 go(STAGES, config, run, last, _say)
                 print(verdict(run) if last == STAGES[-1].name else f"{last}: done, in {options.run}")
     except Exception as error:
-        if not _is_full_disk(error):
+        if not is_full_disk(error):
             raise
         raise UserError(
             f"{options.run}: no space left on the disk; free some and run again, nothing finished is lost"
@@ -265,13 +278,6 @@ def _write(out: Path, text: str) -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _is_full_disk(error: Exception) -> bool:
-    """Whether a disk or quota is full; safetensors and torch raise errors of their own, known by what they say."""
-    number = error.errno if isinstance(error, OSError) else None
-    signs = ("No space left on device", "os error 28", "inline_container.cc")
-    return number in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error) for sign in signs)
 
 
 def command() -> None:

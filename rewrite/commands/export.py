@@ -9,10 +9,8 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -31,13 +29,7 @@ LAST = ("5_costs.parquet", "6_stats.json")
 
 def forms() -> dict[str, str]:
     """The forms by name, each with its help; none is imported."""
-    return {name: _first_line(name) for name in plugins.names("exports")}
-
-
-def _first_line(name: str) -> str:
-    spec = find_spec(f"rewrite.exports.{name}")
-    assert spec is not None and spec.origin is not None
-    return (ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    return plugins.tell("exports")
 
 
 def export(form: str, run: Path, out: Path) -> list[str]:

@@ -42,6 +42,8 @@ __all__ = [
 
 
 class Config(Section):
+    """The subject and its layer; who explains, who simulates, where language models run, what calibrates."""
+
     subject: Place = "../subject"
     """The language model under study: a folder, a GGUF file or a hub name; the bundled one by default."""
     revision: str = "main"
@@ -56,12 +58,12 @@ class Config(Section):
     batch: int = Field(16, ge=1)
     """Windows in one forward pass of collect and evaluate [windows]."""
     explainer: str = "patterns"
-    """Who writes the explanations: a file of `rewrite/explainers/`."""
+    """Who writes the explanations: a file of `rewrite/explainers/`, or one that a package brings."""
     simulator: str = "patterns"
-    """Who reads them: a file of `rewrite/simulators/`."""
+    """Who reads them: a file of `rewrite/simulators/`, or one that a package brings."""
     engine: str = "transformers"
-    """Where language models run: a file of `rewrite/engines/`. Only the `llm` explainer and simulator and the scorers
-    need one."""
+    """Where language models run: a file of `rewrite/engines/`, or one that a package brings. Only the `llm` explainer
+    and simulator and the scorers need one."""
     calibrator: str = "conditional_mean"
     """How strengths become activations: a function of `rewrite/arms/calibrate.py`."""
     corpus: CorpusConfig = CorpusConfig()

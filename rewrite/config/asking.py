@@ -10,6 +10,8 @@ from rewrite.config.base import MaybePlace, Place, Section
 
 
 class ExplainConfig(Section):
+    """Explanations that are given instead of written."""
+
     file: MaybePlace = None
     """Explanations to use instead of writing them: a JSONL file with `latent` and `text`, maybe edited by hand."""
 
@@ -71,6 +73,8 @@ class CallsConfig(Section):
 
 
 class ScoreConfig(Section):
+    """A language model that judges the explanations, beside the scores that cost nothing."""
+
     scorers: tuple[Literal["detection", "fuzz"], ...] = ()
     """Scores that a language model gives each explanation on held-out windows, beside the correlation of the
     simulation, which costs nothing."""

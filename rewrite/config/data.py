@@ -10,6 +10,8 @@ from rewrite.config.base import MaybePlace, Place, Section, Share
 
 
 class CorpusConfig(Section):
+    """The text: where it is, how it is cut into windows, which documents are in which split."""
+
     source: Place = "stdlib"
     """Where the text is: `stdlib` (this Python's standard library), a file of text or of rows (.jsonl, .json, .csv,
     .tsv, .parquet), compressed or not, a folder of files, or a dataset: a hub name or a folder that the datasets
@@ -52,6 +54,8 @@ class CorpusConfig(Section):
 
 
 class CoderConfig(Section):
+    """The sparse coder: one that is given, or how one is trained."""
+
     path: MaybePlace = None
     """A coder somebody else trained, in sparsify's or SAELens' layout, used instead of training one: a folder, or on
     the hub OWNER/NAME, with /FOLDER where it has several."""
@@ -76,6 +80,8 @@ class CoderConfig(Section):
 
 
 class CollectConfig(Section):
+    """How much of the true activations is kept, and in what portions."""
+
     shard: int = Field(16, ge=1)
     """Documents in one shard of activations and of simulations, the unit that an interrupted run repeats
     [documents]."""

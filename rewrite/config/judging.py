@@ -26,6 +26,8 @@ Control = Literal[
 
 
 class EvaluateConfig(Section):
+    """The arms: which are written at the hookpoint, in what order and how often."""
+
     missing: Literal["mean", "leave_out"] = "mean"
     """What stands for a latent whose prediction is missing: its mean on the calibrate split, or it leaves the
     comparison and keeps its true activation."""
@@ -84,6 +86,8 @@ class DiagnoseConfig(Section):
 
 
 class AnalyseConfig(Section):
+    """The tests, their intervals, and when there is no verdict."""
+
     max_missing: float = Field(0.05, ge=0, le=1)
     """Largest share of the predictions that may be missing; beyond it there is no verdict."""
     low_mass: float = Field(0.5, ge=0, le=1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 import unicodedata
@@ -87,6 +88,14 @@ def show(page: Page) -> None:
         show_on(Console(markup=False, highlight=False, emoji=False), page)
     else:
         sys.stdout.write(page.write("table") + "\n")
+
+
+def say(text: str) -> None:
+    """Print what is long; a reader such as `head` may stop listening before its end."""
+    try:
+        print(text.rstrip(), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- on a terminal ----------------------------------------------------------------------------------------------------

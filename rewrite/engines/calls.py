@@ -262,4 +262,4 @@ def fingerprint_asked(model: str, config: Config) -> list[object]:
     settings = plugins.chosen("engine", config)
     operational: frozenset[str] = getattr(settings, "operational", frozenset())
     table = {key: value for key, value in settings.model_dump(mode="json").items() if key not in operational}
-    return [fingerprint_model(model), config.engine, table, hash_path(prompts_folder())]
+    return [fingerprint_model(model), plugins.identify("engine", config), table, hash_path(prompts_folder())]

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy.sparse import csr_array
 
+from rewrite import DISTRIBUTION, __version__
 from rewrite.coder.activations import ActivationStore, Shard, Split
 from rewrite.display.escaping import markdown
 from rewrite.explainers.explanations import load_explanations
@@ -202,4 +203,5 @@ def describe(run: Finished, source: Source, explanations: pa.Table, counts: dict
         absent=int((source.absent & source.simulations.rewritten).sum()),
         scores=[name for name in SCORES if name in explanations.column_names],
         meanings=SCORES,
+        package=f"{DISTRIBUTION} {__version__}",
     )

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from rewrite.config import Config, OnDisk, Section, UserError
 from rewrite.run import plugins
+from rewrite.run.brought import find_brought
 from rewrite.run.files import bundled
 
 Row = dict[str, Any]
@@ -86,7 +87,10 @@ def _list_places(tree: Row) -> list[str]:
     found = _places_of(Config)
     for kind in KINDS:
         tables = tree.get(kind)
+        chosen, others = tree.get(kind[:-1]), find_brought(kind)
         for name in tables if isinstance(tables, dict) else ():
+            if name in others and name != chosen:
+                continue  # its package is not to be imported
             found += _places_of(plugins.load(kind, name).Settings, f"{kind}.{name}.")
     return found
 
@@ -122,7 +126,7 @@ def _explain_error(error: ValidationError, file: Path, sources: dict[str, str]) 
     where = sources.get(key) or f"{file}: {key}"
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "see --help for the keys there are"
+        hint = f"did you mean {near[0]}?" if near else "`rewrite help` tells the keys there are"
         return f"{where}: no such key; {hint}"
     return f"{where}: {fault['msg'].lower()}, got {json.dumps(fault['input'], default=str)}"
 
@@ -137,15 +141,6 @@ def list_keys(model: type[Section] = Config, prefix: str = "") -> dict[str, tupl
         else:
             shown = json.dumps(default) if default is not None else "none"
             keys[prefix + name] = (" ".join((field.description or "").split()), shown)
-    return keys
-
-
-def backend_keys() -> dict[str, tuple[str, str]]:
-    """The settings of every explainer, simulator and engine, as `list_keys` gives the others."""
-    keys: dict[str, tuple[str, str]] = {}
-    for kind in KINDS:
-        for name in plugins.names(kind):
-            keys |= list_keys(plugins.load(kind, name).Settings, f"{kind}.{name}.")
     return keys
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -56,6 +57,13 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write indented JSON, whole or not at all."""
     write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", errors="replace"))
+
+
+def is_full_disk(error: Exception) -> bool:
+    """Whether a disk or quota is full; safetensors and torch raise errors of their own, known by what they say."""
+    number = error.errno if isinstance(error, OSError) else None
+    signs = ("No space left on device", "os error 28", "inline_container.cc")
+    return number in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error) for sign in signs)
 
 
 def read_json(path: Path) -> Any:

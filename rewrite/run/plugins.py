@@ -1,5 +1,5 @@
 """Backends are files: a name in the config is a file in `explainers/`, `simulators/` or `engines/`, and the name of a
-form of `rewrite export` is one in `exports/`.
+form of `rewrite export` is one in `exports/`. Other packages bring more of them (`rewrite.run.brought`).
 
 A backend is a file, or a folder with an `__init__.py`, that defines `build` (`write` for a form of export), whose
 arguments its folder's `base.py` documents, and a `Settings` table (a `rewrite.config.Section`). Nothing else lists
@@ -8,6 +8,7 @@ backends, so adding one is adding a file; what stands beside them without such a
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import re
@@ -17,7 +18,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from rewrite import DISTRIBUTION
 from rewrite.config import Config, Section, UserError
+from rewrite.run.brought import find_brought
 
 Kind = Literal["explainers", "simulators", "engines", "exports"]
 Role = Literal["explainer", "simulator", "score"]
@@ -31,16 +34,54 @@ MAKES = re.compile(r"^def (build|write)\(", re.MULTILINE)
 
 def names(kind: Kind, makes: re.Pattern[str] = MAKES) -> list[str]:
     """The backends of a folder, by default all, sorted by name; none is imported."""
+    return list(_sources(kind, makes))
+
+
+def tell(kind: Kind) -> dict[str, str]:
+    """The backends of a folder and those that packages bring, by name, each with the first sentence of what it says it
+    is, or with its package; none is imported."""
+    own = {name: first_sentence(ast.get_docstring(ast.parse(text))) for name, text in _sources(kind).items()}
+    others = {
+        name: "of the package " + " and of ".join(f"{one.package} {one.version}" for one in bring)
+        for name, bring in find_brought(kind).items()
+    }
+    return dict(sorted((others | own).items()))
+
+
+def _sources(kind: Kind, makes: re.Pattern[str] = MAKES) -> dict[str, str]:
+    """The text of each backend's file, sorted by name."""
     folder = Path(__file__).parents[1] / kind
-    files = [*folder.glob("[!_]*.py"), *folder.glob("*/__init__.py")]
-    made = [file for file in files if makes.search(file.read_text(encoding="utf-8"))]
-    return sorted(file.parent.name if file.name == "__init__.py" else file.stem for file in made)
+    texts = {
+        file: file.read_text(encoding="utf-8") for file in (*folder.glob("[!_]*.py"), *folder.glob("*/__init__.py"))
+    }
+    found = {
+        file.parent.name if file.name == "__init__.py" else file.stem: text
+        for file, text in texts.items()
+        if makes.search(text)
+    }
+    return dict(sorted(found.items()))
+
+
+def first_sentence(docstring: str | None) -> str:
+    """What a docstring says first, on one line."""
+    paragraph = " ".join((docstring or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=[.]) ", paragraph)[0]
 
 
 def load(kind: Kind, name: str) -> ModuleType:
-    """The backend's module. Raises UserError for an unknown name, listing those there are."""
-    known = names(kind)
-    if name not in known:
+    """The backend's module. Raises UserError for an unknown name, listing those there are, and for one that is not the
+    name of one backend alone."""
+    own, others = names(kind), find_brought(kind)
+    bring = others.get(name, [])
+    packages = " and ".join(one.package for one in bring)
+    if bring and name in own:
+        raise UserError(f"{kind[:-1]} = {name}: is built in, and {packages} brings another of that name; uninstall it")
+    if len(bring) > 1:
+        raise UserError(f"{kind[:-1]} = {name}: {packages} both bring one of that name; uninstall one of them")
+    if bring:
+        return bring[0].load()
+    if name not in own:
+        known = sorted({*own, *others})
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(f"{kind[:-1]} = {name}: no such {kind[:-1]}; {hint}there are: {', '.join(known) or 'none'}")
@@ -48,7 +89,7 @@ def load(kind: Kind, name: str) -> ModuleType:
         return importlib.import_module(f"rewrite.{kind}.{name}")
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{kind[:-1]} = {name}: needs {error.name}; install it: pip install 'rewrite[{name}]'"
+            f"{kind[:-1]} = {name}: needs {error.name}; install it: pip install '{DISTRIBUTION}[{name}]'"
         ) from None
 
 
@@ -76,6 +117,19 @@ def chosen(what: Chosen, config: Config) -> Section:
     kind: Kind = f"{what}s"  # type: ignore[assignment]
     name: str = getattr(config, what)
     return settings(kind, name, getattr(config, kind).get(name, {}))
+
+
+def identify(what: Chosen, config: Config) -> str:
+    """The name of the explainer, simulator or engine that the config chooses, with package and version where one brings
+    it: another version may give other results."""
+    name: str = getattr(config, what)
+    return " ".join([name, *(f"{one.package} {one.version}" for one in find_brought(f"{what}s").get(name, []))])
+
+
+def packages(config: Config) -> dict[str, str]:
+    """The packages that bring what the config chooses, each with its version."""
+    bring = [one for what in CHOSEN for one in find_brought(f"{what}s").get(getattr(config, what), [])]
+    return {one.package: one.version for one in bring}
 
 
 def asked_model(role: Role, config: Config) -> str | None:

@@ -26,6 +26,7 @@ from typing import Any
 from rewrite import __version__
 from rewrite.config import Config, UserError
 from rewrite.run.files import flatten, hash_path, hash_value, read_json, write_json
+from rewrite.run.plugins import packages
 
 PACKAGES = ("torch", "transformers", "eai-sparsify", "datasets", "numpy", "scipy", "tokenizers")
 PAUSES = (0.0, 0.01, 0.03, 0.06, 0.1)
@@ -146,7 +147,8 @@ class Run:
             "config": resolved,
             "seeds": {k: v for k, v in flatten(resolved).items() if k.split(".")[-1] in ("seed", "random_seeds")},
             "versions": {"python": platform.python_version(), "rewrite": __version__}
-            | {name: _version(name) for name in PACKAGES},
+            | {name: _version(name) for name in PACKAGES}
+            | packages(config),
             "commit": _commit(),
         }
         if any(self.manifest.get(name) != value for name, value in facts.items()):

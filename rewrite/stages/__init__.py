@@ -50,7 +50,7 @@ def chosen_by(config: Config) -> str:
         return ""
     model = plugins.asked_model("simulator", config)
     simulator = plugins.chosen("simulator", config).model_dump(mode="json")
-    return hash_value([config.simulator, simulator, ask_reader(model, config) if model else None])
+    return hash_value([plugins.identify("simulator", config), simulator, ask_reader(model, config) if model else None])
 
 
 def learned_from(config: Config) -> list[int]:
@@ -77,7 +77,7 @@ def taught(config: Config) -> str:
     settings = plugins.chosen("simulator", config)
     reading: frozenset[str] = getattr(settings, "reading", frozenset())
     learned = {key: value for key, value in settings.model_dump(mode="json").items() if key not in reading}
-    return hash_value([config.simulator, learned])
+    return hash_value([plugins.identify("simulator", config), learned])
 
 
 def ask_learner(model: str, config: Config) -> list[object]:

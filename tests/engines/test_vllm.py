@@ -273,7 +273,9 @@ def test_what_it_says_of_itself(engine: VllmEngine, tiny_model: Path) -> None:
 
 def test_without_vllm_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^engine = vllm: needs vllm; install it: pip install 'rewrite\[vllm\]'$"):
+    with pytest.raises(
+        UserError, match=r"^engine = vllm: needs vllm; install it: pip install 'rewrite-in-words\[vllm\]'$"
+    ):
         build("anything", Settings())
 
 

@@ -29,6 +29,7 @@ from typing import Any, Literal, TypeVar
 
 import rewrite.engines.openai.lists as lists
 import rewrite.engines.openai.replies as replies
+from rewrite import DISTRIBUTION
 from rewrite.config import UserError
 from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.encoding import Encoder, fingerprint_model, read_options
@@ -275,5 +276,5 @@ def _turns(request: Branches | Question) -> list[Json]:
 def build(model: str, settings: Settings) -> OpenAI:
     """The engine. Nothing is sent before the first request."""
     if find_spec("openai") is None:
-        raise UserError("engine = openai: needs the openai package; install it: pip install 'rewrite[openai]'")
+        raise UserError(f"engine = openai: needs the openai package; install it: pip install '{DISTRIBUTION}[openai]'")
     return OpenAI(model, settings)

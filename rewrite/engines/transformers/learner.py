@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rewrite import DISTRIBUTION
 from rewrite.config import UserError
 from rewrite.engines import learning
 from rewrite.engines.base import Branches, Lesson
@@ -145,5 +146,5 @@ def _import_peft() -> Any:
     try:
         import peft
     except ModuleNotFoundError:
-        raise UserError("tuning needs peft; install it: pip install 'rewrite[tune]'") from None
+        raise UserError(f"tuning needs peft; install it: pip install '{DISTRIBUTION}[tune]'") from None
     return peft

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
+from rewrite import DISTRIBUTION
 from rewrite.config import Section, UserError
 from rewrite.engines.base import DIGITS, VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.encoding import Encoder, fingerprint_model
@@ -61,7 +62,7 @@ class Settings(Section):
 def build(model: str, settings: Settings) -> VllmEngine:
     """See `rewrite.engines.base`. Raises UserError where vLLM is not installed."""
     if find_spec("vllm") is None:
-        raise UserError("engine = vllm: needs vllm; install it: pip install 'rewrite[vllm]'")
+        raise UserError(f"engine = vllm: needs vllm; install it: pip install '{DISTRIBUTION}[vllm]'")
     if is_gguf(model):
         raise UserError(f"engine = vllm: {model}: GGUF files are for the engine transformers, or llama.cpp's server")
     return VllmEngine(model, settings)

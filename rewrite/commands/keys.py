@@ -1,0 +1,139 @@
+"""What the config may say, by topic: a table's keys with their units and defaults, and a config to start from.
+
+A topic is a table of the config, `general` for the keys outside any table, or the table of one backend. No library that
+does the work is imported, and of the backends only those whose keys are told.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import textwrap
+from dataclasses import dataclass
+
+from rewrite.config import Config, Section, UserError
+from rewrite.run import plugins
+from rewrite.run.brought import find_brought
+from rewrite.run.configs import KINDS, list_keys, load_config
+from rewrite.run.files import flatten
+
+GENERAL = "general"
+WIDTH = 100
+LISTED = "`rewrite help TOPIC` tells the keys of a table, `rewrite config` writes a config to start from:"
+HEAD = """\
+# Every key with its default. `rewrite run --config THIS_FILE --run FOLDER` runs it.
+# A line that begins with # and no space sets nothing: take its # away, complete it where it ends in =, and it does.
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the config with its values as TOML writes them; None where nothing is set."""
+
+    text: str
+    default: str | None
+    bundled: str | None
+    """What the bundled config says; the default where it says nothing."""
+
+
+def topics() -> dict[str, str]:
+    """Every topic with a line on it; no backend is imported."""
+    tables = {GENERAL: Config} | {
+        name: type(field.default) for name, field in Config.model_fields.items() if isinstance(field.default, Section)
+    }
+    told = {name: plugins.first_sentence(model.__doc__) for name, model in tables.items()}
+    return told | {f"{kind}.{name}": line for kind in KINDS for name, line in plugins.tell(kind).items()}
+
+
+def list_topics() -> str:
+    """All topics, a line each."""
+    lines = [LISTED]
+    for name, line in topics().items():
+        lines += textwrap.wrap(f"{name:<24}{line}", WIDTH + 18, initial_indent="  ", subsequent_indent=" " * 26)
+    return "\n".join(lines)
+
+
+def tell_keys(topic: str) -> str:
+    """The keys of a topic with help, unit and default. Raises UserError for what is none, with those near it."""
+    lines = []
+    for table, keys in _find(topic).items():
+        lines.append(f"{table}: {topics()[table]}" if keys else f"{table}: {topics()[table]} It has no settings.")
+        for key, told in keys.items():
+            other = f"   (the bundled config: {told.bundled})" if told.bundled != told.default else ""
+            lines.append(f"  {key} = {told.default}{other}" if told.default is not None else f"  {key}   (not set)")
+            lines += textwrap.wrap(told.text, WIDTH, initial_indent="      ", subsequent_indent="      ")
+    lines += [f"{name}: {told}" for name, told in _brought(topic).items()]
+    return "\n".join(lines)
+
+
+def write_config(topic: str = "") -> str:
+    """The bundled config as commented TOML that says every key; of one topic, its tables alone.
+
+    In the whole, the backends' tables are there to be switched on: a config without them says the same.
+    """
+    if topic:
+        parts = [_write_table(table, keys) for table, keys in _find(topic).items()]
+    else:
+        own = [table for table in topics() if table not in _brought()]
+        parts = [HEAD]
+        parts += [_write_table(one, _read_keys(one), "#" if one.partition(".")[0] in KINDS else "") for one in own]
+    return "\n".join([*parts, *(f"# `rewrite config {name}`: {told}" for name, told in _brought(topic).items())])
+
+
+def _write_table(table: str, keys: dict[str, Key], off: str = "") -> str:
+    lines = [*_comment(topics()[table]), "" if table == GENERAL else f"{off}[{table}]"]
+    for key, told in keys.items():
+        lines += _comment(told.text)
+        if told.bundled != told.default:
+            lines.append(f"# Without this line it is {told.default}.")
+        name = key.rpartition(".")[2]
+        lines.append(f"#{name} =" if told.bundled is None else f"{off}{name} = {told.bundled}")
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH + 18, initial_indent="# ", subsequent_indent="# ")
+
+
+def _find(topic: str) -> dict[str, dict[str, Key]]:
+    """The tables that a topic names, with their keys; of one key, its table with that alone."""
+    known = topics()
+    others = _brought(topic)
+    named = [name for name in known if name == topic or (name.startswith(f"{topic}.") and name not in others)]
+    if named:
+        return {name: _read_keys(name) for name in named}
+    table = topic.rpartition(".")[0] or GENERAL
+    keys = _read_keys(table) if table in known else {}
+    if topic in keys:
+        return {table: {topic: keys[topic]}}
+    every = [*known, *list_keys(), *keys]
+    ends = [name for name in every if name.endswith(f".{topic}")]
+    near = ends or difflib.get_close_matches(topic, every, n=2, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`rewrite help` lists them"
+    raise UserError(f"{topic}: no such topic; {hint}")
+
+
+def _brought(kind: str = "") -> dict[str, str]:
+    """The topics that packages bring, of one kind of backend or of all: told only where one is asked for by name."""
+    kinds = [one for one in KINDS if one == kind or not kind]
+    return {name: topics()[name] for one in kinds for other in find_brought(one) if (name := f"{one}.{other}")}
+
+
+def _read_keys(table: str) -> dict[str, Key]:
+    """The keys of one table, which is a topic, in the order of the file."""
+    kinds = [kind for kind in KINDS if table.startswith(f"{kind}.")]
+    if kinds:
+        found = list_keys(plugins.load(kinds[0], table.partition(".")[2]).Settings, f"{table}.")
+    elif table == GENERAL:
+        found = {key: told for key, told in list_keys().items() if "." not in key and key not in KINDS}
+    else:
+        found = {key: told for key, told in list_keys().items() if key.startswith(f"{table}.")}
+    said = flatten(load_config().model_dump(mode="json"))
+    return {key: _read_key(text, default, said.get(key)) for key, (text, default) in found.items()}
+
+
+def _read_key(text: str, default: str, said: object) -> Key:
+    # A default that is a relative path names what is bundled, which lies somewhere else on every machine.
+    if default == "none" or default.startswith('"..'):
+        return Key(text, None, None)
+    return Key(text, default, json.dumps(said) if said is not None else default)

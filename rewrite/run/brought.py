@@ -1,0 +1,69 @@
+"""Backends that other installed packages bring: entry points in the groups `rewrite.explainers`, `rewrite.simulators`,
+`rewrite.engines` and `rewrite.exports`.
+
+An entry point names a module that defines what a file in the folder of that name would. Listing them reads what the
+packages say of themselves and imports none; a package that cannot be imported is in the way only of who chooses it.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+
+from rewrite.config import Section, UserError
+from rewrite.display.escaping import one_line
+
+MAKERS = {"exports": "write"}
+"""What a backend of a kind defines; of any other kind, `build`."""
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A backend of another package."""
+
+    kind: str
+    point: EntryPoint
+
+    @property
+    def package(self) -> str:
+        """The package's name, as pip knows it; where it says none, that of the module."""
+        name = self.point.dist.name if self.point.dist else None
+        return one_line(name or self.point.value)
+
+    @property
+    def version(self) -> str:
+        """The package's version."""
+        return one_line((self.point.dist.version if self.point.dist else None) or "unknown")
+
+    def load(self) -> ModuleType:
+        """The backend's module. Raises UserError, naming the package, where it cannot be imported or is no backend."""
+        who = f"{self.kind[:-1]} = {self.point.name}: the package {self.package} {self.version}, which brings it,"
+        try:
+            module: ModuleType = self.point.load()
+        except Exception as error:  # whatever it does when it is imported
+            told = one_line(f"{type(error).__name__}: {error}")
+            raise UserError(f"{who} cannot be imported ({told}); mend or uninstall it") from None
+        maker = MAKERS.get(self.kind, "build")
+        if not callable(getattr(module, maker, None)):
+            raise UserError(f"{who} defines no {maker} in {self.point.value}; see CONTRIBUTING, or uninstall it")
+        settings = getattr(module, "Settings", None)
+        if maker == "build" and not (isinstance(settings, type) and issubclass(settings, Section)):
+            raise UserError(f"{who} defines no Settings in {self.point.value} that are a rewrite.config.Section")
+        return module
+
+
+def find_brought(kind: str) -> dict[str, list[Brought]]:
+    """The backends of a kind that packages bring, by name; a name that two of them bring has both."""
+    found: dict[str, list[Brought]] = {}
+    for point in _scan(f"rewrite.{kind}", tuple(sys.path)):
+        found.setdefault(point.name, []).append(Brought(kind, point))
+    return found
+
+
+@cache
+def _scan(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of a group in the folders of `sys.path`, read once: there may be hundreds of packages."""
+    return tuple(sorted(entry_points(group=group)))
