@@ -13,6 +13,7 @@ from torch import Tensor
 from rewrite.arms.circuits.channels import WAYS, close, read_channels
 from rewrite.arms.circuits.composition import compose, copying, join, known_weights, whole_circuit
 from rewrite.arms.circuits.heads import KINDS, UNREAD, all_heads, attended, induction_of, previous_of, repeat, watch
+from rewrite.arms.circuits.mediation import ORDERS, Mediated
 from rewrite.coder.coder import Coder
 from rewrite.subject.clamping import Clamp, Head, build_clamp
 from rewrite.subject.scoring import next_tokens, token_losses
@@ -60,6 +61,17 @@ def test_the_loss_goes_the_planted_way_and_no_other(clamp: Clamp) -> None:
         # The norm before attention feels the copy too, so what is moved is a little larger without it.
         assert steps["pattern"] > 0.85 * whole
         assert abs(steps["direct"]) < 1e-4 and abs(steps["mlp"]) < 1e-4
+
+
+def test_steps_of_either_order_stand_under_the_parts_that_they_are_of(clamp: Clamp) -> None:
+    """Let go backwards, the first run after all are held is the last part's."""
+    found = Mediated(np.array([0]), clamp)
+    found.losses["coder"][:] = 1.0
+    worth = np.arange(2.0, 3.0 + len(clamp.parts))  # the direct step, then each part's
+    found.runs["zero", "forward"][:, 0] = 1 + worth.cumsum()
+    found.runs["zero", "backward"][:, 0] = 1 + np.r_[worth[:1], worth[:0:-1]].cumsum()
+    for order in ORDERS:
+        np.testing.assert_allclose(found.steps("zero", order)[:, 0], worth)
 
 
 def test_the_planted_head_carries_it_all(clamp: Clamp) -> None:
