@@ -3,7 +3,8 @@ subtracted from what is read.
 
 1. Gemma Scope (Lieberum et al. 2024, arXiv 2408.05147): `params.npz` alone. Where it was trained stands in the names of
    its repository and folders, `gemma-scope-2b-pt-res/layer_20/...`: `res` reads the stream after a layer, `mlp` what
-   the MLP adds to the stream, `transcoders` predict that from what the MLP reads, `att` reads the heads' outputs.
+   the MLP adds to the stream, `att` the heads' outputs. `transcoders` read the norm before the MLP without its gain,
+   which is nowhere in the model: they are refused.
 2. Gemma Scope 2: `params.safetensors` and a `config.json` that names the modules.
 
 The MLP's own norm comes before what it adds to the stream, and is part of `layers.N.mlp` here
@@ -31,7 +32,7 @@ SITES = {
 REPOSITORIES = {
     "res": "output",
     "mlp": WRITES,
-    "transcoders": "pre_feedforward_layernorm.output",
+    "transcoders": "the norm before the MLP without its gain",
     "att": "self_attn.o_proj.input",
 }
 
@@ -45,7 +46,7 @@ def translate_gemma_scope(cfg: dict[str, Any] | None, tensors: dict[str, Tensor]
     tensors = {name.replace("w_", "W_", 1) if name.startswith("w_") else name: t for name, t in tensors.items()}
     layer, read = _read_site(cfg, folder) if cfg is not None else _read_names(folder)
     if read not in SITES:
-        raise UserError(f"{folder}: reads {read}, which is neither an MLP's nor the stream after a layer")
+        raise UserError(f"{folder}: reads {read}, which is neither what an MLP reads or adds nor the stream")
     kind, hookpoint = SITES[read]
     written = (cfg or {}).get("hf_hook_point_out")
     if kind == "transcoder" and written and not written.endswith(f"layers.{layer}.{WRITES}"):

@@ -10,7 +10,8 @@ back.
    threshold that it learnt.
 3. Writing: what no architecture computes is refused; nothing is approximated.
 4. Hook names of TransformerLens become hookpoints: `blocks.3.hook_mlp_out` is `layers.3.mlp`. A transcoder is said to
-   read `blocks.3.mlp.hook_in`, which is what the module reads; `ln2.hook_normalized` may lack the norm's gain.
+   read `blocks.3.mlp.hook_in`, which is what the module reads; one that reads `ln2.hook_normalized`, the norm before
+   its gain, is refused.
 
 As in SAELens 6.54 (`sae_lens/saes/*.py`), and in the versions before 6 where their keys differ.
 """
@@ -135,9 +136,12 @@ def _translate_hook(cfg: dict[str, Any], kind: str, file: Path) -> str | None:
         raise UserError(
             f"{file}: a {kind} at {written} is neither an MLP's output nor the residual stream after a layer"
         )
-    if kind != "sae" and read and not read.startswith(f"blocks.{found[1]}."):
+    if kind != "sae" and read and read not in (f"blocks.{found[1]}.{name}" for name in ("mlp.hook_in", "hook_mlp_in")):
+        why = "the norm without its gain, which is nowhere in the model; fold the gain into W_enc and say mlp.hook_in"
         raise UserError(
-            f"{file}: reads {read} and writes {written}; only transcoders of one layer's MLP can be spliced"
+            f"{file}: reads {read}, {why}"
+            if read == f"blocks.{found[1]}.ln2.hook_normalized"
+            else f"{file}: reads {read} and writes {written}; only transcoders of one layer's MLP can be spliced"
         )
     return name_hookpoint(written)
 

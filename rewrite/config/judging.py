@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rewrite.config.base import Place, Section
 
@@ -76,6 +76,12 @@ class DiagnoseConfig(Section):
     """Items of the task, the first so many of a file [items]."""
     seed: int = 0
     """Names the draw of the documents, of the random texts that heads are tried on, and of the items of `laundry`."""
+
+    @model_validator(mode="after")
+    def _tried(self) -> Self:
+        if self.task and not self.documents:
+            raise ValueError("a task is tried where documents are taken apart; set documents too")
+        return self
 
     @field_validator("documents", "heads", "routes")
     @classmethod

@@ -124,7 +124,13 @@ class Damage:
     def sayings(self) -> list[Row]:
         """What the heads that carry most say, a row a component: the tokens at both ends of what it writes."""
         return [
-            {"layer": row["layer"], "head": row["head"], "component": number, "raises": list(up), "lowers": list(down)}
+            {
+                "layer": row["layer"],
+                "head": row["head"],
+                "component": number,
+                "one_end": list(up),
+                "other_end": list(down),
+            }
             for row in self.diagnosis.get("heads", [])
             for number, (up, down) in enumerate(row.get("writes", []))
         ]

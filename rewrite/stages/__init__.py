@@ -40,6 +40,13 @@ def given_task(config: Config) -> str:
     return hash_source(config.diagnose.task)
 
 
+def check_task(config: Config) -> None:
+    """Refuse a task that is not there before anything is computed for it."""
+    task = config.diagnose.task
+    if task and task != "laundry" and not Path(task).is_file():
+        raise UserError(f"diagnose.task = {task}: no such file; name a JSONL file, or `laundry`")
+
+
 def given_explanations(config: Config) -> str:
     return hash_source(config.explain.file)
 
@@ -196,6 +203,7 @@ STAGES = (
         writes=("5_heads.parquet", "5_diagnosis.json"),
         keys=(*SUBJECT, "calibrator", "evaluate.missing", "diagnose", "analyse.alpha"),
         outside=(subject, given_task),
+        refuse=(check_task,),
         version=2,
         only=lambda config: config.diagnose.documents > 0,
         unless="set diagnose.documents to take apart what a rewrite costs",

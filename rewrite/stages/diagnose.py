@@ -220,7 +220,7 @@ def tell_task(config: Config, drawn: Drawn, coder: Coder, channels: Channels | N
         head, way, directions = channels.most
         basis = directions[:TURNED]
         channel = {"layer": head.layer, "head": head.head, "way": way, "directions": len(basis)}
-    tried = try_task(drawn.subject, coder, drawn.simulations.rewritten, items, basis)
+    tried = try_task(drawn.subject, coder, drawn.simulations.rewritten, items, basis, config.batch)
     arms = describe_task(tried.right, tried.margin, config.analyse.alpha)
     return {"task": Path(asked.task).name, "count": tried.items, "channel": channel, "arms": arms}
 

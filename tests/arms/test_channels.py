@@ -10,8 +10,9 @@ from makers.families import FAMILIES
 from makers.llamas import llama_sizes
 from scipy import stats
 
-from rewrite.arms.circuits.channels import WAYS, read_channels, share_read, standardise, threshold
+from rewrite.arms.circuits.channels import WAYS, read_channels
 from rewrite.arms.circuits.composition import known_weights
+from rewrite.arms.circuits.shares import share_read, standardise, threshold
 from rewrite.subject.clamping import build_clamp
 from rewrite.subject.subject import build_subject
 
@@ -51,11 +52,12 @@ def test_what_stands_out_does_so_rarely_by_chance(skewed: bool) -> None:
     rng = torch.Generator().manual_seed(0)
     matrix = torch.randn(8, 64, generator=rng, dtype=torch.float64)
     if skewed:
-        matrix *= torch.logspace(0, -1, 8, dtype=torch.float64)[:, None]
-    rows = torch.randn(200_000, 64, generator=rng, dtype=torch.float64)
+        matrix *= torch.logspace(0, -2, 8, dtype=torch.float64)[:, None]
+    rows = torch.randn(400_000, 64, generator=rng, dtype=torch.float64)
     z = standardise(matrix, share_read(matrix, rows)).numpy()
-    for chance in (0.01, 0.001):
-        assert 0.7 * chance < (z > threshold(matrix, chance)).mean() < (2.2 if skewed else 1.3) * chance
+    for chance in (0.01, 0.001, 1e-4):
+        slack = 3 * (chance / len(rows)) ** 0.5
+        assert abs((z > threshold(matrix, chance)).mean() - chance) < 0.06 * chance + slack
 
 
 def test_a_family_whose_weights_are_not_known_has_no_channels() -> None:
@@ -63,3 +65,14 @@ def test_a_family_whose_weights_are_not_known_has_no_channels() -> None:
     clamp = build_clamp(build_subject(FAMILIES["gpt_bigcode"]().eval(), None, "layers.0.mlp"))
     assert clamp.heads and not known_weights(clamp)
     assert read_channels({}, torch.randn(5, 32), np.ones(5)) is None
+
+
+def test_the_far_tail_is_that_of_one_direction_where_one_is_all_that_is_read() -> None:
+    """Of a matrix of rank 1 the share is a squared cosine, whose distribution is a beta's."""
+    matrix = torch.zeros(3, 40, dtype=torch.float64)
+    matrix[1, 5] = 2.0
+    for chance in (1e-3, 1e-6, 1e-9):
+        share = stats.beta.isf(chance, 0.5, 39 / 2)
+        found = float(standardise(matrix, torch.tensor(share, dtype=torch.float64)))
+        assert threshold(matrix, chance) == pytest.approx(found, rel=0.02)
+    assert threshold(torch.zeros(3, 40), 1e-3) == np.inf

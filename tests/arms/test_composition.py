@@ -76,9 +76,16 @@ def test_one_component_that_is_read_is_found_where_whole_matrices_hide_it() -> N
 
 
 def test_on_random_weights_seldom_anything_is_joined() -> None:
-    """One of all that is compared stands out in at most some 5% of models; a gamma's tail is a little too thin."""
-    found = [join({0: random_weights(2, 48, seed), 1: random_weights(2, 48, 1000 + seed)}, 0) for seed in range(60)]
-    assert sum(bool(one) for one in found) <= 9
+    """One of all that is compared stands out in some 5% of models, also where a head's singular values are uneven."""
+    uneven = torch.logspace(0, -1.5, 24)[:, None]
+
+    def found(seed: int) -> bool:
+        earlier, later = random_weights(2, 48, seed), random_weights(2, 48, 1000 + seed)
+        later = HeadWeights(later.query * uneven, later.key, later.value * uneven, later.output)
+        return bool(join({0: earlier, 1: later}, 0))
+
+    # 2 to 7 of 80 by a binomial's 95%, a little more for what is conservative: components of a head are orthogonal.
+    assert sum(found(seed) for seed in range(80)) <= 8
 
 
 def test_heads_of_zeros_and_layers_before_the_hookpoint_are_joined_to_nothing() -> None:

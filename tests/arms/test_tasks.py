@@ -9,10 +9,21 @@ import numpy as np
 import pytest
 import torch
 from makers.small import small_config
+from transformers import AutoTokenizer
 
-from rewrite.arms.circuits.tasks import FACTORS, encode, make_laundry, name_factor, read_task, try_task
+from rewrite.arms.circuits.tasks import (
+    FACTORS,
+    Item,
+    check_lengths,
+    encode,
+    make_laundry,
+    name_factor,
+    read_task,
+    try_task,
+)
 from rewrite.coder.files import load_coder
 from rewrite.config import UserError
+from rewrite.stages import check_task
 from rewrite.subject.subject import load_subject
 
 
@@ -32,11 +43,16 @@ def test_a_file_is_read_and_what_is_none_is_named(tmp_path: Path) -> None:
     file.write_text("\n".join(json.dumps(row) for row in rows))
     assert [item.wrong for item in read_task(str(file), 9, 0)] == [(" c",), (" f", " g")]
     assert len(read_task(str(file), 1, 0)) == 1
+    odd = {"prompt": "a\u2028b\x85", "right": " b", "wrong": " c"}
+    file.write_text("\n" + json.dumps(odd, ensure_ascii=False), encoding="utf-8")
+    assert read_task(str(file), 9, 0)[0].prompt == odd["prompt"]
     for text, reason in (
         ("{", "line 1: not a JSON object"),
         ('{"prompt": "a", "right": " b"}', "line 1: not a JSON object"),
         ('{"prompt": "a", "right": " b", "wrong": []}', "must be texts"),
         ('{"prompt": "a", "right": 3, "wrong": "c"}', "must be texts"),
+        ('\n\n{"prompt": "a"}', "line 3: not a JSON object"),
+        ('{"prompt": "\\ud800", "right": " b", "wrong": "c"}', "must be texts"),
         ("", "no item"),
     ):
         file.write_text(text)
@@ -70,3 +86,30 @@ def test_scores_are_those_of_the_model_asked_one_by_one(small_run: Path) -> None
     none = try_task(subject, coder, ~every, items, None)
     np.testing.assert_allclose(none.margin["zero"], none.margin["coder"], atol=1e-4)
     assert list(none.right) == ["clean", "coder", "zero"]
+
+
+def test_a_continuation_is_cut_into_tokens_as_in_its_text(stories: Path) -> None:
+    """sentencepiece puts a space before a text, which a continuation has not."""
+    tokenizer = AutoTokenizer.from_pretrained(stories)
+    for prompt, text in (("Tom had a", " ball"), ("He walk", "ed")):
+        first, rest = encode(tokenizer, prompt, text)
+        assert tokenizer.decode(first + rest, skip_special_tokens=True).strip() == prompt + text
+        assert tokenizer.convert_ids_to_tokens(rest)[0] != "▁"
+
+
+def test_what_is_too_short_or_too_long_is_named(small_run: Path) -> None:
+    subject = load_subject(small_config())
+    coder = load_coder(small_run / "1_coder", "layers.1.mlp")
+    items = [*make_laundry(1, 0), Item("a b " * 5000, " b", (" c",))]
+    with pytest.raises(UserError, match="item 2 has more tokens than the subject reads"):
+        try_task(subject, coder, np.ones(coder.latents, dtype=bool), items, None)
+    for pair in (([5], [6]), ([5, 6], [])):
+        with pytest.raises(UserError, match="item 1 has a prompt of fewer than 2 tokens"):
+            check_lengths(subject, [pair], [(0, "")])
+
+
+def test_a_task_that_cannot_be_tried_is_refused_before_anything(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"diagnose.*set documents too"):
+        small_config("diagnose.task=laundry")
+    with pytest.raises(UserError, match="absent: no such file; name a JSONL file, or `laundry`"):
+        check_task(small_config("diagnose.documents=8", f"diagnose.task={tmp_path / 'absent'}"))

@@ -166,7 +166,7 @@ def test_a_transcoder_by_its_hooks_may_subtract(tmp_path: Path) -> None:
         ("standard", ("blocks.3.hook_mlp_out", None), "layers.3.mlp"),
         ("standard", ("blocks.3.hook_resid_post", None), "layers.3"),
         ("standard", ("blocks.3.hook_resid_pre", None), "layers.2"),
-        ("transcoder", ("blocks.3.ln2.hook_normalized", "blocks.3.hook_mlp_out"), "layers.3.mlp"),
+        ("transcoder", ("blocks.3.mlp.hook_in", "blocks.3.hook_mlp_out"), "layers.3.mlp"),
         ("transcoder", ("blocks.3.hook_mlp_in", "blocks.3.hook_mlp_out"), "layers.3.mlp"),
         ("standard", (None, None), None),
     ],
@@ -207,3 +207,10 @@ def test_saelens_settings_that_are_not_computed_are_refused(tmp_path: Path) -> N
     hooks = {"hook_name": "blocks.1.hook_mlp_in", "hook_name_out": "blocks.3.hook_mlp_out"}
     write_saelens(tmp_path, "transcoder", metadata=hooks)
     refuse(tmp_path, "only transcoders of one layer")
+    for read, reason in (
+        ("ln2.hook_normalized", "the norm without its gain, which is nowhere in the model"),
+        ("hook_resid_mid", "only transcoders of one layer"),
+    ):
+        hooks = {"hook_name": f"blocks.3.{read}", "hook_name_out": "blocks.3.hook_mlp_out"}
+        write_saelens(tmp_path, "transcoder", metadata=hooks)
+        refuse(tmp_path, reason)

@@ -1,17 +1,11 @@
 """Who reads what a latent writes: from weights alone, before any text is read.
 
-A head of a later block reads the stream by its query, key and value matrices. Of a latent's decoder row d, of width D,
-a matrix W reads the share
-
-    r = ‖W d‖² / (‖W‖_F² ‖d‖²)
-
-which for a direction drawn at random has mean 1 / D and, with M = Wᵀ W, variance
-2 (tr M² / (tr M)² − 1 / D) / (D (D + 2)), the second moment of a quadratic form on the sphere. `z` = (r − mean) / sd
-says how much more than by chance a latent is read; a random rotation of W has the same moments, so nothing is drawn.
-`Channels.coder` is that of the decoder with each latent weighed by its energy: the
-share that is read of all that the coder writes. With C the weighed sum of d dᵀ / ‖d‖², of trace 1, its variance is
-smaller by (tr C² − 1 / D) / (1 − 1 / D). Communication channels are Merullo, Eickhoff & Pavlick's (2024,
-*Talking Heads*).
+A head of a later block reads the stream by its query, key and value matrices. Of a latent's decoder row each reads a
+share (`rewrite.arms.circuits.shares`), whose z = (share − mean) / sd says how much more than a random direction a
+latent is read; a random rotation of the matrix has the same moments, so nothing is drawn. `Channels.coder` is that of
+the decoder with each latent weighed by its energy: the share that is read of all that the coder writes. With C the
+weighed sum of d dᵀ / ‖d‖², of trace 1, its variance is smaller by (tr C² − 1 / D) / (1 − 1 / D). Communication channels
+are Merullo, Eickhoff & Pavlick's (2024, *Talking Heads*).
 
 `close_channels` loses a channel: the directions that a head reads most, the first right singular vectors of its matrix,
 are projected out of what `coder` writes, and beside them random directions, as many. The channel is chosen because much
@@ -26,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
 from torch import Tensor
 
 from rewrite.arms.batches import losses_of
+from rewrite.arms.circuits.shares import share_read, standardise, threshold
 from rewrite.arms.drawn import Drawn
 from rewrite.subject.clamping import Head
 from rewrite.subject.weights import HeadWeights
@@ -111,7 +105,8 @@ def close_channels(drawn: Drawn, channels: Channels, documents: Int[np.ndarray, 
     """Close the channel of the head and way that read most of what the coder writes, on some test documents."""
     head, way, directions = channels.most
     rng = torch.Generator().manual_seed(seed)
-    shape = (DRAWS, directions.shape[1], max(RANKS))
+    # A head that is narrow has fewer directions than are asked for, and so have the random channels beside its own.
+    shape = (DRAWS, directions.shape[1], min(max(RANKS), len(directions)))
     random = torch.linalg.qr(torch.randn(shape, generator=rng, dtype=torch.float64)).Q.mT.to(directions.device)
     count = len(documents)
     tokens, coder = np.zeros(count, dtype=np.int64), np.zeros(count)
@@ -137,25 +132,3 @@ def close(vectors: Float[Tensor, "counted d"], basis: Float[Tensor, "rank d"]) -
     """Vectors without their part along the rows of an orthonormal basis."""
     basis = basis.to(vectors)
     return vectors - vectors @ basis.T @ basis
-
-
-def share_read(matrix: Float[Tensor, "d_head d"], rows: Float[Tensor, "row d"]) -> Float[Tensor, " row"]:
-    """‖W d‖² / (‖W‖_F² ‖d‖²) of each row d."""
-    return (rows @ matrix.T).square().sum(1) / (matrix.square().sum() * rows.square().sum(1))
-
-
-def standardise(matrix: Float[Tensor, "d_head d"], shares: Tensor) -> Tensor:
-    """Shares as deviations from a random direction's mean, in its standard deviations."""
-    width = matrix.shape[1]
-    small = matrix @ matrix.T
-    spread = 2 * (small.square().sum() / small.trace() ** 2 - 1 / width) / (width * (width + 2))
-    return (shares - 1 / width) / spread.sqrt()
-
-
-def threshold(matrix: Float[Tensor, "d_head d"], chance: float) -> float:
-    """The z that a random direction exceeds with this chance: of a gamma with the share's mean and variance, which is
-    skewed as the share is; where singular values are uneven the chance is up to twice as large."""
-    mean = 1 / matrix.shape[1]
-    sd = mean / float(standardise(matrix, matrix.new_tensor(2 * mean)))
-    shape = (mean / sd) ** 2
-    return float((stats.gamma.isf(chance, shape, scale=mean / shape) - mean) / sd)

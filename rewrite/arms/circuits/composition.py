@@ -5,7 +5,7 @@ Transformer Circuits*).
    reads by its query, key and value, M = W_Kᵀ W_Q, W_Qᵀ W_K and W_O W_V: √D ‖M W_O W_V‖_F / (‖M‖_F ‖W_O W_V‖_F), whose
    square is 1 on average where one of the two is turned at random.
 2. `join`: the same for each singular component σ u vᵀ of the earlier head, of which only the direction u that it writes
-   matters: the share of u that M reads, as z above a random direction (`rewrite.arms.circuits.channels`). A circuit may
+   matters: the share of u that M reads, as z above a random direction (`rewrite.arms.circuits.shares`). A circuit may
    live in one component of many, which a score of whole matrices does not see (Merullo, Eickhoff & Pavlick 2024).
 3. `copying`: a head's own circuit W_U W_O W_V W_E, (Σ Re λ) / (Σ |λ|) over its eigenvalues, which are those of the
    small matrix W_V W_E W_U W_O: 1 for a head that raises the token it looks at, -1 for one that lowers it.
@@ -13,8 +13,10 @@ Transformer Circuits*).
    2024, arXiv 2403.00824).
 5. `skip_trigrams`: where a head stands at `end` and looks back at `source`, what it says next: the pairs of source and
    next token that its own circuit W_U W_O W_V W_E raises most, each with the end from which it looks at the source
-   most, by W_Eᵀ W_Qᵀ W_K W_E at offset 0. It is all that a head of the first layer does, before its MLP; of later ones
+   most, by W_Eᵀ W_Qᵀ W_K W_E. It is all that a head of the first layer does, before its MLP; of later ones
    it is the part that reads embeddings.
+
+What rotary positions turn is left out of queries and keys: all is as at the same position.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rewrite.arms.circuits.channels import WAYS, share_read, standardise, threshold
+from rewrite.arms.circuits.channels import WAYS
 from rewrite.arms.circuits.heads import all_heads
+from rewrite.arms.circuits.shares import share_read, standardise, threshold
 from rewrite.subject.clamping import Clamp, Head
 from rewrite.subject.subject import Subject
 from rewrite.subject.weights import HeadWeights, head_weights, unembedding
@@ -77,7 +80,8 @@ def read_circuits(weights: HeadWeights) -> dict[str, Float[Tensor, "head d_head 
 def compose(earlier: HeadWeights, later: HeadWeights) -> Float[np.ndarray, "earlier later way"]:
     """How much each earlier head's output is read by each later head, as a multiple of what random maps would give."""
     width = earlier.value.shape[2]
-    writes = earlier.output.double() @ earlier.value.double()
+    # W_O W_V = (W_O rᵀ) qᵀ of orthonormal q: the thin factor has the same norms, and is never as large as the stream.
+    writes = earlier.output.double() @ torch.linalg.qr(earlier.value.double().mT).R.mT
     norms = writes.square().sum((1, 2)).sqrt()
     scores = np.zeros((len(writes), len(later.query), len(WAYS)))
     for way, matrices in enumerate(read_circuits(later).values()):
@@ -116,31 +120,34 @@ def join(layers: Mapping[int, HeadWeights], after: int) -> list[Joint]:
     """For each head of the layers after `after` and each way of reading, the earlier component that it reads most:
     those that stand out, by z, most first. `layers` holds the weights of every layer that is known."""
     written = {layer: write_components(weights) for layer, weights in layers.items()}
-    later = [layer for layer in layers if layer > after and any(other < layer for other in layers)]
+    later = [layer for layer in sorted(layers) if layer > after and any(other < layer for other in layers)]
+    sizes = {layer: rows.shape[0] * rows.shape[1] for layer, rows in written.items()}
     tests = sum(
-        len(layers[layer].query) * len(WAYS) * written[other].shape[:2].numel()
+        len(layers[layer].query) * len(WAYS) * sum(size for other, size in sizes.items() if other < layer)
         for layer in later
-        for other in layers
-        if other < layer
     )
     found: list[Joint] = []
     for layer in later:
         before = [other for other in sorted(layers) if other < layer]
-        rows = torch.cat([written[other].flatten(0, 1) for other in before])
-        wholes = {other: compose(layers[other], layers[layer]) for other in before}
-        owners = [(other, *place) for other in before for place in np.ndindex(*written[other].shape[:2])]
         for way, matrices in enumerate(read_circuits(layers[layer]).values()):
             for head, matrix in enumerate(matrices):
-                # A head or a component of zeros has no direction, and is read by nobody.
-                z = torch.nan_to_num(standardise(matrix, share_read(matrix, rows)), nan=-torch.inf)
-                best = int(z.argmax())
-                other, number, component = owners[best]
+                best = max((_most(matrix, written[other], other) for other in before), key=lambda one: one[0])
+                z, earlier, component = best
                 least = threshold(matrix, 0.05 / tests)
-                if float(z[best]) >= least:
-                    whole = float(wholes[other][number, head, way])
-                    ends = Head(other, number), component, Head(layer, head), WAYS[way]
-                    found.append(Joint(*ends, float(z[best]), least, whole))
+                if z >= least:
+                    whole = float(compose(layers[earlier.layer], layers[layer])[earlier.head, head, way])
+                    found.append(Joint(earlier, component, Head(layer, head), WAYS[way], z, least, whole))
     return sorted(found, key=lambda joint: -joint.z)
+
+
+def _most(
+    matrix: Float[Tensor, "d_head d"], written: Float[Tensor, "head component d"], layer: int
+) -> tuple[float, Head, int]:
+    """The component of a layer's heads that is read most: its z, whose it is, its number."""
+    # A head or a component of zeros has no direction, and is read by nobody.
+    z = torch.nan_to_num(standardise(matrix, share_read(matrix, written.flatten(0, 1))), nan=-torch.inf)
+    best = int(z.argmax())
+    return float(z[best]), Head(layer, best // written.shape[1]), best % written.shape[1]
 
 
 def say(

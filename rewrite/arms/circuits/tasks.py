@@ -37,8 +37,6 @@ NAMES = ("Tom", "Anna", "Ben", "Lily", "Max", "Sue")
 NUMBERS = ("one", "two", "three", "four", "five")
 FACTORS = (0.0, 0.5, 2.0, 4.0)
 ARMS = ("clean", "coder", "zero")
-AT_ONCE = 64
-"""Continuations in a batch."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,11 @@ def read_task(source: str, count: int, seed: int) -> list[Item]:
         return make_laundry(count, seed)
     path = Path(source)
     try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = list(enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"diagnose.task = {source}: not `laundry`, nor readable as JSONL ({error})") from None
-    items = [_read_item(line, f"{path}, line {number}") for number, line in enumerate(lines[:count], 1)]
+    asked = [(number, line) for number, line in lines if line.strip()][:count]
+    items = [_read_item(line, f"{path}, line {number}") for number, line in asked]
     if not items:
         raise UserError(f"{path}: no item; a task has a line of JSON with prompt, right and wrong for each")
     return items
@@ -91,9 +90,14 @@ def _read_item(line: str, place: str) -> Item:
         raise UserError(f"{place}: not a JSON object with prompt, right and wrong") from None
     wrong = [wrong] if isinstance(wrong, str) else wrong
     texts = [prompt, right, *(wrong if isinstance(wrong, list) else [None])]
-    if not all(isinstance(text, str) and text for text in texts) or len(texts) < 3:
+    if not all(isinstance(text, str) and text and _is_text(text) for text in texts) or len(texts) < 3:
         raise UserError(f"{place}: prompt, right and wrong must be texts, wrong one or several")
     return Item(prompt, right, tuple(wrong))
+
+
+def _is_text(text: str) -> bool:
+    """Half of a pair of surrogates, which JSON can escape, is no character."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 @dataclass(frozen=True)
@@ -112,16 +116,22 @@ def try_task(
     rewritten: Bool[np.ndarray, " latent"],
     items: Sequence[Item],
     direction: Float[Tensor, "rank d"] | None,
+    batch: int = 16,
 ) -> Tried:
-    """The task under every arm; `direction` is an orthonormal basis of the channel, None where there is none."""
+    """The task under every arm; `direction` is an orthonormal basis of the channel, None where there is none, and
+    `batch` says how many continuations are in a forward pass.
+
+    Raises UserError for an item that is too short to be scored, or longer than the subject reads.
+    """
     assert subject.tokenizer is not None
     texts = [(number, text) for number, item in enumerate(items) for text in (item.right, *item.wrong)]
+    encoded = [encode(subject.tokenizer, items[number].prompt, text) for number, text in texts]
+    check_lengths(subject, encoded, texts)
     arms = [*ARMS, *(name_factor(factor) for factor in FACTORS if direction is not None)]
     scores = np.zeros((len(arms), len(texts)))
-    for begin in range(0, len(texts), AT_ONCE):
-        rows = texts[begin : begin + AT_ONCE]
-        pairs = [encode(subject.tokenizer, items[number].prompt, text) for number, text in rows]
-        scores[:, begin : begin + len(rows)] = score_pairs(subject, coder, rewritten, pairs, direction, len(arms))
+    for begin in range(0, len(texts), batch):
+        pairs = encoded[begin : begin + batch]
+        scores[:, begin : begin + len(pairs)] = score_pairs(subject, coder, rewritten, pairs, direction, len(arms))
     right, margin = {}, {}
     starts = np.cumsum([0, *(1 + len(item.wrong) for item in items)])
     for name, own in zip(arms, scores, strict=True):
@@ -129,6 +139,18 @@ def try_task(
         margin[name] = np.asarray(gaps)
         right[name] = margin[name] > 0
     return Tried(len(items), right, margin)
+
+
+def check_lengths(subject: Subject, encoded: Sequence[Pair], texts: Sequence[tuple[int, str]]) -> None:
+    """Refuse what has no position that is written and scored, and what is longer than the subject reads."""
+    longest = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
+    for (first, rest), (number, _) in zip(encoded, texts, strict=True):
+        if len(first) < 2 or not rest:
+            raise UserError(
+                f"diagnose.task: item {number + 1} has a prompt of fewer than 2 tokens, or nothing after it"
+            )
+        if longest and len(first) + len(rest) > longest:
+            raise UserError(f"diagnose.task: item {number + 1} has more tokens than the subject reads ({longest})")
 
 
 def name_factor(factor: float) -> str:
@@ -142,8 +164,12 @@ Pair = tuple[list[int], list[int]]
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str) -> Pair:
     """The ids of a prompt and of its continuation, each by itself, so that all continuations follow the same prompt."""
     first: list[int] = list(tokenizer(prompt)["input_ids"])
-    rest: list[int] = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return first, rest
+    # Some tokenizers put a space before a text: the continuation is read after a letter, which is then cut off.
+    anchor: list[int] = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    rest: list[int] = list(tokenizer("a" + text, add_special_tokens=False)["input_ids"])
+    if rest[: len(anchor)] != anchor:
+        rest = [*anchor, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+    return first, rest[len(anchor) :]
 
 
 def score_pairs(
