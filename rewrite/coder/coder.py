@@ -48,6 +48,8 @@ class Coder:
     W_skip: Float[Tensor, "d_out d_in"] | None = None
     threshold: Float[Tensor, " latent"] | None = None
     subtract_decoder_bias: bool = False
+    reads_normed: bool = False
+    """x is yet to be the norm before the MLP without its gain (`rewrite.coder.normed`)."""
     hookpoint: str | None = None
     """Where its files say that it was trained, as `layers.N.mlp` or `layers.N`; None where they do not say."""
 

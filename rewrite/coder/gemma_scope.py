@@ -3,8 +3,8 @@ subtracted from what is read.
 
 1. Gemma Scope (Lieberum et al. 2024, arXiv 2408.05147): `params.npz` alone. Where it was trained stands in the names of
    its repository and folders, `gemma-scope-2b-pt-res/layer_20/...`: `res` reads the stream after a layer, `mlp` what
-   the MLP adds to the stream, `att` the heads' outputs. `transcoders` read the norm before the MLP without its gain,
-   which is nowhere in the model: they are refused.
+   the MLP adds to the stream, `transcoders` predict that from the norm before the MLP without its gain
+   (`rewrite.coder.normed`), `att` reads the heads' outputs.
 2. Gemma Scope 2: `params.safetensors` and a `config.json` that names the modules.
 
 The MLP's own norm comes before what it adds to the stream, and is part of `layers.N.mlp` here
@@ -23,7 +23,9 @@ from torch import Tensor
 from rewrite.config import UserError
 
 WRITES = "post_feedforward_layernorm.output"
+NORMED = "pre_feedforward_layernorm.output without its gain"
 SITES = {
+    NORMED: ("transcoder", "layers.{}.mlp"),
     "output": ("sae", "layers.{}"),
     WRITES: ("sae", "layers.{}.mlp"),
     "pre_feedforward_layernorm.output": ("transcoder", "layers.{}.mlp"),
@@ -32,7 +34,7 @@ SITES = {
 REPOSITORIES = {
     "res": "output",
     "mlp": WRITES,
-    "transcoders": "the norm before the MLP without its gain",
+    "transcoders": NORMED,
     "att": "self_attn.o_proj.input",
 }
 
@@ -65,6 +67,7 @@ def translate_gemma_scope(cfg: dict[str, Any] | None, tensors: dict[str, Tensor]
         "kind": kind if skip is None else "skip_transcoder",
         "activation": "jumprelu",
         "subtract_decoder_bias": False,
+        "reads_normed": read == NORMED,
         "hookpoint": hookpoint.format(layer),
     }
 

@@ -10,8 +10,7 @@ back.
    threshold that it learnt.
 3. Writing: what no architecture computes is refused; nothing is approximated.
 4. Hook names of TransformerLens become hookpoints: `blocks.3.hook_mlp_out` is `layers.3.mlp`. A transcoder is said to
-   read `blocks.3.mlp.hook_in`, which is what the module reads; one that reads `ln2.hook_normalized`, the norm before
-   its gain, is refused.
+   read `blocks.3.mlp.hook_in`, which is what the module reads; `ln2.hook_normalized` is the norm without its gain.
 
 As in SAELens 6.54 (`sae_lens/saes/*.py`), and in the versions before 6 where their keys differ.
 """
@@ -50,6 +49,8 @@ ARCHITECTURES = {
 
 KNOWN = ARCHITECTURES | dict.fromkeys(("gated", "batchtopk", "matryoshka_batchtopk"), ARCHITECTURES["jumprelu"])
 """Those that are read: the ones that are written, and those that are the same once something is folded."""
+READ = ("mlp.hook_in", "hook_mlp_in", "ln2.hook_normalized")
+"""What a transcoder may read of its block."""
 TRAINED = ("batchtopk", "matryoshka_batchtopk")
 """Only in the midst of training: for use SAELens writes these as jumprelu."""
 
@@ -87,6 +88,7 @@ def translate_saelens(cfg: dict[str, Any], tensors: dict[str, Tensor], file: Pat
         "activation": activation,
         "k": int(cfg.get("k") or cfg["activation_fn_kwargs"]["k"]) if activation == "topk" else 0,
         "subtract_decoder_bias": subtract,
+        "reads_normed": kind != "sae" and str(_hooks(cfg)[0]).endswith(READ[-1]),
         "hookpoint": _translate_hook(cfg, kind, file),
     }
 
@@ -136,12 +138,9 @@ def _translate_hook(cfg: dict[str, Any], kind: str, file: Path) -> str | None:
         raise UserError(
             f"{file}: a {kind} at {written} is neither an MLP's output nor the residual stream after a layer"
         )
-    if kind != "sae" and read and read not in (f"blocks.{found[1]}.{name}" for name in ("mlp.hook_in", "hook_mlp_in")):
-        why = "the norm without its gain, which is nowhere in the model; fold the gain into W_enc and say mlp.hook_in"
+    if kind != "sae" and read and read not in (f"blocks.{found[1]}.{name}" for name in READ):
         raise UserError(
-            f"{file}: reads {read}, {why}"
-            if read == f"blocks.{found[1]}.ln2.hook_normalized"
-            else f"{file}: reads {read} and writes {written}; only transcoders of one layer's MLP can be spliced"
+            f"{file}: reads {read} and writes {written}; only transcoders of one layer's MLP can be spliced"
         )
     return name_hookpoint(written)
 

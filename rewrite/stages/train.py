@@ -24,6 +24,7 @@ from rewrite.coder.coder import Coder, check_fit
 from rewrite.coder.files import load_coder, save_coder
 from rewrite.coder.hub import fetch_coder
 from rewrite.coder.metrics import hold_out_metrics
+from rewrite.coder.normed import fold_norm
 from rewrite.coder.training import train_coder
 from rewrite.config import Config, UserError
 from rewrite.run.files import write_json
@@ -66,7 +67,7 @@ def load_given(config: Config, subject: Subject) -> Coder:
     """The coder that `coder.path` names. Raises UserError where it does not fit the subject."""
     coder = load_coder(fetch_coder(config.coder.path or "", config.hookpoint, config.coder.revision), config.hookpoint)
     check_fit(coder, subject)
-    return coder
+    return fold_norm(coder, subject)
 
 
 def training_windows(documents: Sequence[Document], subject: Subject, config: Config) -> Windows:

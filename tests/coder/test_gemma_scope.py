@@ -65,6 +65,7 @@ def expect(t: dict[str, Tensor]) -> Tensor:
         ("gemma-scope-2b-pt-res", "sae", "layers.20"),
         ("gemma-scope-9b-it-res-canonical", "sae", "layers.20"),
         ("models--google--gemma-scope-2b-pt-mlp/snapshots/0123", "sae", "layers.20.mlp"),
+        ("gemma-scope-2b-pt-transcoders", "transcoder", "layers.20.mlp"),
     ],
 )
 def test_the_first(tmp_path: Path, repository: str, kind: str, hookpoint: str) -> None:
@@ -73,6 +74,7 @@ def test_the_first(tmp_path: Path, repository: str, kind: str, hookpoint: str) -
     assert find_coder(folder, hookpoint) == folder
     coder = load_coder(folder, hookpoint)
     assert (coder.kind, coder.activation, coder.hookpoint) == (kind, "jumprelu", hookpoint)
+    assert coder.reads_normed == (kind == "transcoder")
     acts = expect(tensors)
     np.testing.assert_allclose(coder.encode(X).toarray(), acts, atol=1e-5)
     torch.testing.assert_close(coder.reconstruct(coder.encode(X), X), acts @ tensors["W_dec"] + tensors["b_dec"])
@@ -112,13 +114,9 @@ def refuse(folder: Path, reason: str) -> None:
 def test_what_cannot_stand_here_is_refused(tmp_path: Path) -> None:
     write_first(tmp_path / "anywhere")
     refuse(tmp_path / "anywhere", "does not say where it was trained; keep the names")
-    for repository, read in (
-        ("att", "self_attn.o_proj.input"),
-        ("transcoders", "the norm before the MLP without its gain"),
-    ):
-        folder = tmp_path / f"gemma-scope-2b-pt-{repository}" / "layer_3"
-        write_first(folder)
-        refuse(folder, f"reads {read}, which is neither")
+    heads = tmp_path / "gemma-scope-2b-pt-att" / "layer_3"
+    write_first(heads)
+    refuse(heads, "reads self_attn.o_proj.input, which is neither")
     for cfg, reason in (
         ({"architecture": "topk"}, "architecture topk is not known here"),
         ({"hf_hook_point_in": "model.norm.output"}, "names no layer"),

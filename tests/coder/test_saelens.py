@@ -167,6 +167,7 @@ def test_a_transcoder_by_its_hooks_may_subtract(tmp_path: Path) -> None:
         ("standard", ("blocks.3.hook_resid_post", None), "layers.3"),
         ("standard", ("blocks.3.hook_resid_pre", None), "layers.2"),
         ("transcoder", ("blocks.3.mlp.hook_in", "blocks.3.hook_mlp_out"), "layers.3.mlp"),
+        ("transcoder", ("blocks.3.ln2.hook_normalized", "blocks.3.hook_mlp_out"), "layers.3.mlp"),
         ("transcoder", ("blocks.3.hook_mlp_in", "blocks.3.hook_mlp_out"), "layers.3.mlp"),
         ("standard", (None, None), None),
     ],
@@ -175,7 +176,8 @@ def test_saelens_hook_names(
     tmp_path: Path, architecture: str, hooks: tuple[str | None, str | None], hookpoint: str | None
 ) -> None:
     write_saelens(tmp_path, architecture, metadata={"hook_name": hooks[0], "hook_name_out": hooks[1]})
-    assert load_coder(tmp_path, "layers.3.mlp").hookpoint == hookpoint
+    coder = load_coder(tmp_path, "layers.3.mlp")
+    assert coder.hookpoint == hookpoint and coder.reads_normed == (hooks[0] == "blocks.3.ln2.hook_normalized")
 
 
 def refuse(folder: Path, reason: str) -> None:
@@ -207,10 +209,6 @@ def test_saelens_settings_that_are_not_computed_are_refused(tmp_path: Path) -> N
     hooks = {"hook_name": "blocks.1.hook_mlp_in", "hook_name_out": "blocks.3.hook_mlp_out"}
     write_saelens(tmp_path, "transcoder", metadata=hooks)
     refuse(tmp_path, "only transcoders of one layer")
-    for read, reason in (
-        ("ln2.hook_normalized", "the norm without its gain, which is nowhere in the model"),
-        ("hook_resid_mid", "only transcoders of one layer"),
-    ):
-        hooks = {"hook_name": f"blocks.3.{read}", "hook_name_out": "blocks.3.hook_mlp_out"}
-        write_saelens(tmp_path, "transcoder", metadata=hooks)
-        refuse(tmp_path, reason)
+    hooks = {"hook_name": "blocks.3.hook_resid_mid", "hook_name_out": "blocks.3.hook_mlp_out"}
+    write_saelens(tmp_path, "transcoder", metadata=hooks)
+    refuse(tmp_path, "only transcoders of one layer")
