@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from rewrite.coder.coder import Coder
 from rewrite.config import UserError
 from rewrite.subject.subject import Subject
+from rewrite.subject.weights import read_norm
 
 NORMS = ("pre_feedforward_layernorm", "ln_2", "post_attention_layernorm")
 """What families call the norm before the MLP; where the first is there, the last is of what attention returns."""
@@ -44,13 +43,3 @@ def fold_norm(coder: Coder, subject: Subject) -> Coder:
         return changed
     skip = coder.W_skip / gain.to(coder.W_skip)
     return replace(changed, W_skip=skip, b_dec=coder.b_dec - skip @ bias.to(skip))
-
-
-def read_norm(norm: nn.Module, width: int) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """A norm's gain and bias, however it stores them: from what it makes of a vector of mean 0 and root mean square 1,
-    and of its opposite."""
-    weight = next(norm.parameters(), torch.zeros(()))
-    signs = 1.0 - 2.0 * (torch.arange(width, device=weight.device) % 2)
-    with torch.no_grad():
-        one, other = (norm(x.to(weight.dtype)[None])[0].float() for x in (signs, -signs))
-    return (one - other) / 2 * signs, (one + other) / 2

@@ -119,26 +119,33 @@ def _first(module: Any, names: tuple[str, ...]) -> Any:
     return next((getattr(module, name) for name in names if isinstance(getattr(module, name, None), nn.Module)), None)
 
 
+def read_norm(norm: Any, width: int) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+    """A norm's gains and bias, however they are stored.
+
+    Of a vector of ones and minus ones the mean is 0 and the root mean square 1, so what is left of it are the gains,
+    and a bias, which the opposite vector has too.
+    """
+    weight = getattr(norm, "weight", None)
+    like = torch.zeros(()) if weight is None else weight
+    signs = 1.0 - 2.0 * (torch.arange(width, device=like.device) % 2)
+    with torch.no_grad():
+        one, other = (norm(x.to(like.dtype)[None])[0].float() for x in (signs, -signs))
+    return (one - other) / 2 * signs, (one + other) / 2
+
+
 def _gain(norm: Any, like: Tensor) -> Float[Tensor, "d d"]:
     """What a norm does by its weights, as a matrix for the rows of `like`; the identity where there is none.
 
-    Of a vector of ones and minus ones the mean is 0 and the root mean square 1, so what is left of it are the gains,
-    however they are stored, and a bias, which the opposite vector has too. A norm that centres makes nothing of ones.
+    A norm that centres makes nothing of ones.
     """
     width = like.shape[-1]
     unit = torch.eye(width, device=like.device)
     if norm is None or isinstance(norm, nn.Identity):
         return unit
+    gains, bias = (part.to(like.device) for part in read_norm(norm, width))
     weight = getattr(norm, "weight", None)
-    signs = 1.0 - 2.0 * (torch.arange(width, device=like.device) % 2)
+    ones = torch.ones(1, width, device=like.device, dtype=like.dtype if weight is None else weight.dtype)
     with torch.no_grad():
-        said = [_odd(norm, x, like if weight is None else weight) for x in (signs, torch.ones_like(signs))]
-    gains = torch.diag(said[0] * signs)
-    return gains @ (unit - 1 / width) if said[1].abs().max() < 1e-3 * said[0].abs().max() else gains
-
-
-def _odd(norm: Any, x: Tensor, like: Tensor) -> Tensor:
-    """What a norm makes of a vector, without its bias."""
-    x = x.to(like.dtype)[None]
-    odd: Tensor = (norm(x) - norm(-x))[0].float() / 2
-    return odd
+        left = norm(ones)[0].float() - bias
+    turned = torch.diag(gains)
+    return turned @ (unit - 1 / width) if left.abs().max() < 1e-3 * gains.abs().max() else turned

@@ -8,14 +8,7 @@ CONTENT, FUNCTION, SIGN, FIRST = CLASSES
 
 
 def test_tokens_of_a_story() -> None:
-    tokens = [
-        *("Once", " upon", " a", " time", ",", " the", " f", "ox", " ran", ".", " "),
-        "The",
-        " end",
-        "!",
-        "\n",
-        " It",
-    ]
+    tokens = ["Once", " upon", " a", " time", ",", " the", " f", "ox", " ran", ".", " ", "The", " end", "!", "\n"]
     found = [CLASSES[number] for number in classify(tokens)]
     begin = [FIRST, CONTENT, FUNCTION, CONTENT, SIGN, FUNCTION, CONTENT, CONTENT, CONTENT, SIGN]
     assert found == [*begin, SIGN, FIRST, CONTENT, SIGN, SIGN]
