@@ -29,9 +29,9 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 
+from rewrite.arms.circuits import composition
 from rewrite.arms.circuits.channels import RANKS, WAYS, Channels, Closed, close_channels, read_channels
 from rewrite.arms.circuits.classes import CLASSES
-from rewrite.arms.circuits.composition import Joint, copying, join, known_weights, say, skip_trigrams, whole_circuit
 from rewrite.arms.circuits.heads import KINDS, SCORED, UNREAD, Repeated, Scores, all_heads, repeat
 from rewrite.arms.circuits.mediation import BOUNDS, Mediated, mediate
 from rewrite.arms.circuits.routes import THRESHOLDS, Routes, follow
@@ -73,7 +73,7 @@ def run(config: Config, run: Run) -> None:
     found = mediate(drawn, asked.documents, asked.heads, asked.seed)
     clamp = found.clamp
     firings = drawn.fitted.tally.firings
-    layers = known_weights(clamp) if clamp.heads else {}
+    layers = composition.known_weights(clamp) if clamp.heads else {}
     later = {layer: weights for layer, weights in layers.items() if layer > clamp.subject.layer}
     channels = read_channels(later, coder.W_dec, np.asarray(firings.multiply(firings).sum(1)).ravel())
     content = describe_way_of(found, alpha)
@@ -81,7 +81,7 @@ def run(config: Config, run: Run) -> None:
     seen, often = np.unique(np.concatenate([shard.text.ids for _, shard in store.train.walk()]), return_counts=True)
     content["heads"] = tabulate_heads(found, score_heads(found, drawn), channels, copies, alpha)
     add_sayings(content["heads"][:SAYING], drawn, later, seen[np.argsort(-often, kind="stable")[:FREQUENT]])
-    content["joined"] = [tell_joint(joint) for joint in join(layers, clamp.subject.layer)[:SAYING]]
+    content["joined"] = [tell_joint(joint) for joint in composition.join(layers, clamp.subject.layer, SAYING)]
     content["repeated"] = describe_repeated(repeat(clamp, coder, seen, asked.seed, simulations.rewritten), clamp)
     routes = follow(drawn, clamp, asked.routes, asked.seed) if asked.routes else None
     content["routes"] = describe_routes(routes, alpha) if routes else None
@@ -125,9 +125,9 @@ def copy_scores(clamp: Clamp, later: Mapping[int, HeadWeights]) -> dict[Head, fl
     scores: dict[Head, float] = {}
     if not later:
         return scores
-    through = whole_circuit(clamp.subject)
+    through = composition.whole_circuit(clamp.subject)
     for layer, weights in later.items():
-        own = copying(weights, through)
+        own = composition.copying(weights, through)
         scores |= {Head(layer, head): float(score) for head, score in enumerate(own) if np.isfinite(score)}
     return scores
 
@@ -137,14 +137,19 @@ def add_sayings(
 ) -> None:
     """Add what these heads say: tokens at the ends of what they write, and skip-trigrams of frequent tokens."""
     model: Any = drawn.subject.model
-    names, embed = drawn.vocabulary, model.get_input_embeddings().weight.detach().float()
+    embed = model.get_input_embeddings().weight.detach().float()
     unembed = unembedding(drawn.subject) if later else embed
+    # A model's vocabulary may be larger than its tokenizer's.
+    names = (*drawn.vocabulary, *("",) * (len(unembed) - len(drawn.vocabulary)))
+    written = {
+        layer: composition.write_components(later[layer]) for layer in {row["layer"] for row in rows} & later.keys()
+    }
     for row in rows:
         if row["layer"] in later:
             weights, head = later[row["layer"]], row["head"]
-            said = say(weights, head, unembed)
-            ends = [[[name_token(names, token) for token in end.tolist()] for end in pair] for pair in said]
-            found = skip_trigrams(weights, head, embed, unembed, tokens)
+            said = composition.say(written[row["layer"]][head], unembed)
+            ends = [[[names[token] for token in end.tolist()] for end in pair] for pair in said]
+            found = composition.skip_trigrams(weights, head, embed, unembed, tokens)
             told = [
                 {"source": names[one.source], "end": names[one.end], "next": names[one.next], "sd": one.strength}
                 for one in found
@@ -152,12 +157,7 @@ def add_sayings(
             row |= {"writes": ends, "trigrams": told}
 
 
-def name_token(names: Sequence[str], token: int) -> str:
-    """The text of a token id; a model's vocabulary may be larger than its tokenizer's."""
-    return names[token] if token < len(names) else ""
-
-
-def tell_joint(joint: Joint) -> Row:
+def tell_joint(joint: composition.Joint) -> Row:
     ends = {"layer": joint.later.layer, "head": joint.later.head, "way": joint.way}
     earlier = {"earlier_layer": joint.earlier.layer, "earlier_head": joint.earlier.head, "component": joint.component}
     return ends | earlier | {"z": joint.z, "least": joint.least, "whole": joint.whole}

@@ -67,7 +67,7 @@ def test_one_component_that_is_read_is_found_where_whole_matrices_hide_it() -> N
     earlier, later = random_weights(4, 64, 1), random_weights(4, 64, 2)
     direction = write_components(earlier)[2, 9].float()
     later.key[1] += 12 * torch.outer(torch.randn(16, generator=torch.Generator().manual_seed(3)), direction)
-    (first, *rest) = join({0: earlier, 1: later}, after=0)
+    (first, *rest) = join({0: earlier, 1: later}, after=0, most=9)
     assert (first.earlier, first.component, first.later, first.way) == (Head(0, 2), 9, Head(1, 1), "key")
     assert first.z > first.least and not rest
     scores = compose(earlier, later)
@@ -82,7 +82,7 @@ def test_on_random_weights_seldom_anything_is_joined() -> None:
     def found(seed: int) -> bool:
         earlier, later = random_weights(2, 48, seed), random_weights(2, 48, 1000 + seed)
         later = HeadWeights(later.query * uneven, later.key, later.value * uneven, later.output)
-        return bool(join({0: earlier, 1: later}, 0))
+        return bool(join({0: earlier, 1: later}, 0, 9))
 
     # 2 to 7 of 80 by a binomial's 95%, a little more for what is conservative: components of a head are orthogonal.
     assert sum(found(seed) for seed in range(80)) <= 8
@@ -90,8 +90,8 @@ def test_on_random_weights_seldom_anything_is_joined() -> None:
 
 def test_heads_of_zeros_and_layers_before_the_hookpoint_are_joined_to_nothing() -> None:
     none = HeadWeights(*(torch.zeros(2, 4, 8) for _ in range(3)), torch.zeros(2, 8, 4))
-    assert join({0: none, 1: none}, 0) == []
-    assert join({0: random_weights(2, 8, 0)}, 0) == []
+    assert join({0: none, 1: none}, 0, 9) == []
+    assert join({0: random_weights(2, 8, 0)}, 0, 9) == []
 
 
 def planted_head() -> tuple[HeadWeights, torch.Tensor, torch.Tensor]:
@@ -105,7 +105,7 @@ def planted_head() -> tuple[HeadWeights, torch.Tensor, torch.Tensor]:
 
 def test_what_a_planted_head_says() -> None:
     weights, embed, unembed = planted_head()
-    ends = say(weights, 0, unembed)[0]
+    ends = say(write_components(weights)[0], unembed)[0]
     assert 5 in (ends[0][0], ends[1][0]), "the one direction that it writes"
     (best, *others) = skip_trigrams(weights, 0, embed, unembed, np.arange(12))
     assert (best.source, best.end, best.next) == (3, 7, 5)

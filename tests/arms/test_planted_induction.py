@@ -108,7 +108,7 @@ def test_weights_say_who_reads_what(clamp: Clamp) -> None:
     assert copying(after, whole_circuit(clamp.subject))[1] == pytest.approx(1, abs=1e-6), (
         "it raises the token that it looks at"
     )
-    joined = join(layers, 0)
+    joined = join(layers, 0, 9)
     assert {(joint.earlier, joint.later, joint.way) for joint in joined} == {(Head(0, 0), PLANTED, "key")}
 
 

@@ -116,9 +116,9 @@ def write_components(weights: HeadWeights) -> Float[Tensor, "head component d"]:
     return directions
 
 
-def join(layers: Mapping[int, HeadWeights], after: int) -> list[Joint]:
-    """For each head of the layers after `after` and each way of reading, the earlier component that it reads most:
-    those that stand out, by z, most first. `layers` holds the weights of every layer that is known."""
+def join(layers: Mapping[int, HeadWeights], after: int, most: int) -> list[Joint]:
+    """For each head of the layers after `after` and each way of reading, the earlier component that it reads most: of
+    those that stand out so many, by z, most first. `layers` holds the weights of every layer that is known."""
     written = {layer: write_components(weights) for layer, weights in layers.items()}
     later = [layer for layer in sorted(layers) if layer > after and any(other < layer for other in layers)]
     sizes = {layer: rows.shape[0] * rows.shape[1] for layer, rows in written.items()}
@@ -126,7 +126,7 @@ def join(layers: Mapping[int, HeadWeights], after: int) -> list[Joint]:
         len(layers[layer].query) * len(WAYS) * sum(size for other, size in sizes.items() if other < layer)
         for layer in later
     )
-    found: list[Joint] = []
+    found: list[tuple[float, float, Head, int, Head, int]] = []
     for layer in later:
         before = [other for other in sorted(layers) if other < layer]
         for way, matrices in enumerate(read_circuits(layers[layer]).values()):
@@ -135,9 +135,13 @@ def join(layers: Mapping[int, HeadWeights], after: int) -> list[Joint]:
                 z, earlier, component = best
                 least = threshold(matrix, 0.05 / tests)
                 if z >= least:
-                    whole = float(compose(layers[earlier.layer], layers[layer])[earlier.head, head, way])
-                    found.append(Joint(earlier, component, Head(layer, head), WAYS[way], z, least, whole))
-    return sorted(found, key=lambda joint: -joint.z)
+                    found.append((z, least, earlier, component, Head(layer, head), way))
+    joints = []
+    # Whole matrices are composed for those that are told alone.
+    for z, least, earlier, component, reader, way in sorted(found, key=lambda one: -one[0])[:most]:
+        whole = float(compose(layers[earlier.layer], layers[reader.layer])[earlier.head, reader.head, way])
+        joints.append(Joint(earlier, component, reader, WAYS[way], z, least, whole))
+    return joints
 
 
 def _most(
@@ -151,11 +155,11 @@ def _most(
 
 
 def say(
-    weights: HeadWeights, head: int, unembed: Float[Tensor, "vocabulary d"]
+    written: Float[Tensor, "component d"], unembed: Float[Tensor, "vocabulary d"]
 ) -> list[tuple[Int[np.ndarray, " end"], Int[np.ndarray, " end"]]]:
-    """Token ids at the two ends of the directions that a head writes most, a pair a component."""
+    """Token ids at the two ends of the directions that a head writes most (`write_components`), a pair a component."""
     ends = []
-    for direction in write_components(weights)[head, :COMPONENTS]:
+    for direction in written[:COMPONENTS]:
         logits = unembed @ direction.to(unembed)
         order = logits.argsort(descending=True).cpu().numpy()
         ends.append((order[:ENDS], order[::-1][:ENDS].copy()))

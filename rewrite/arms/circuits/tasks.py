@@ -131,7 +131,7 @@ def try_task(
     scores = np.zeros((len(arms), len(texts)))
     for begin in range(0, len(texts), batch):
         pairs = encoded[begin : begin + batch]
-        scores[:, begin : begin + len(pairs)] = score_pairs(subject, coder, rewritten, pairs, direction, len(arms))
+        scores[:, begin : begin + len(pairs)] = score_pairs(subject, coder, rewritten, pairs, direction)
     right, margin = {}, {}
     starts = np.cumsum([0, *(1 + len(item.wrong) for item in items)])
     for name, own in zip(arms, scores, strict=True):
@@ -178,7 +178,6 @@ def score_pairs(
     rewritten: Bool[np.ndarray, " latent"],
     pairs: Sequence[Pair],
     direction: Float[Tensor, "rank d"] | None,
-    arms: int,
 ) -> Float[np.ndarray, "arm pair"]:
     """The log probability of each continuation after its prompt under each arm [nats]."""
     padded = pad_windows([np.asarray([*first, *rest], dtype=np.int32) for first, rest in pairs])
@@ -201,7 +200,7 @@ def score_pairs(
             inside = (whole - coder.base(x)) @ basis.T @ basis
             written += [whole + (factor - 1) * inside for factor in FACTORS]
         scores = []
-        for vectors in written[:arms]:
+        for vectors in written:
             placed = prefix.output.float().clone()
             if vectors is not None:
                 placed[later] = vectors.view_as(placed)[later].to(placed)
