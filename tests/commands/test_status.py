@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers.commands import Command
 from makers.finished_runs import edit_manifest
 from makers.small import SMALL, small_config
 
@@ -202,13 +204,13 @@ def test_a_live_process_is_named_and_its_stage_is_running(copy: Path) -> None:
 @pytest.mark.timeout(300)
 def test_it_may_be_asked_at_any_moment_of_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "r"
-    command = [sys.executable, "-m", "rewrite", "analyse", "--run", str(folder), *SETTINGS]
+    other = Command("analyse", "--run", str(folder), *SETTINGS)
     asked: list[dict[str, str]] = []
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other:
-        while other.poll() is None:
-            if (folder / "manifest.json").exists():
-                asked.append(states_of(folder))
-    assert other.returncode == 0, "being asked disturbs nothing"
+    while other.poll() is None:
+        if (folder / "manifest.json").exists():
+            asked.append(states_of(folder))
+        time.sleep(0.02)
+    assert other.wait() == 0, "being asked disturbs nothing"
     assert len(asked) > 3
     assert not any("damaged" in states.values() for states in asked)
     assert any(states["train"] == "running" for states in asked)

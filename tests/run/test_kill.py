@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from makers.commands import Command
 from makers.small import SMALL, small_config
 
 from rewrite.run.freshness import wanted
@@ -19,21 +19,17 @@ from rewrite.stages import STAGES
 pytestmark = pytest.mark.slow
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    settings = [word for setting in SMALL for word in ("--set", setting)]
-    command = [sys.executable, "-m", "rewrite", "run", "--run", str(folder), *settings]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def words(folder: Path) -> list[str]:
+    return ["run", "--run", str(folder), *(word for setting in SMALL for word in ("--set", setting))]
 
 
 def kill_in(stage: str, folder: Path, delay: float) -> bool:
     """Run until `stage` says that it begins, wait, and kill; False where the stage had already been finished."""
-    process = start(folder)
-    assert process.stderr is not None
+    process = Command(*words(folder))
     for line in process.stderr:
         if line.startswith(f"{stage}:"):
             time.sleep(delay)
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+            process.kill()
             return True
     assert process.wait() == 0
     return False
@@ -46,8 +42,7 @@ def test_a_killed_run_goes_on_to_the_same_statistics(small_run: Path, tmp_path: 
     stages = wanted(STAGES, small_config())
     killed = [kill_in(stage.name, folder, draws.uniform(0.0, 1.5)) for stage in stages]
     assert sum(killed) >= len(stages) - 2, "too few kills struck: the stages ended before them"
-    finished = start(folder)
-    assert finished.wait() == 0
+    assert Command(*words(folder)).wait() == 0
     assert (folder / "6_stats.json").read_bytes() == (small_run / "6_stats.json").read_bytes()
     left = [path.name for path in folder.iterdir() if path.name.startswith((".writing", ".partial"))]
     assert left == []
@@ -56,7 +51,8 @@ def test_a_killed_run_goes_on_to_the_same_statistics(small_run: Path, tmp_path: 
 @pytest.mark.parametrize("delay", [0.0, 0.7, 2.5])
 def test_ctrl_c_says_so_in_one_line_and_loses_nothing(tmp_path: Path, delay: float) -> None:
     """Early ones strike while libraries are imported, some of which swallow a KeyboardInterrupt."""
-    process = start(tmp_path / "r")
+    command = [sys.executable, "-m", "rewrite", *words(tmp_path / "r")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = [next(process.stderr)]
     time.sleep(delay)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from makers.commands import Command
 from makers.small import SMALL, small_config
 
 from rewrite.arms.controls import Unread
@@ -183,19 +181,19 @@ def test_a_kill_in_tuning_changes_nothing(tuned: Path, small_run: Path, tiny_mod
     folder = tmp_path / "killed"
     shutil.copytree(small_run, folder)
     words = [word for setting in [*SMALL, *settings_of(tiny_model, *TUNE)] for word in ("--set", setting)]
-    command = [sys.executable, "-m", "rewrite", "tune", "--run", str(folder), *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
+    command = ("tune", "--run", str(folder), *words)
+    process = Command(*command)
     for line in process.stderr:
         if line.startswith("tune: reader 0, step 2"):
             time.sleep(0.2)
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             break
-    assert process.wait() == -signal.SIGKILL
+    assert process.poll() == -signal.SIGKILL
     (state,) = folder.glob(".partial-*-4_reader/fold-0/state.safetensors")
     assert state.stat().st_size > 0
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "reader 0, step 0" not in done.stderr, "it goes on, and does not begin anew"
+    done = Command(*command)
+    assert done.wait() == 0
+    assert "reader 0, step 0" not in done.said, "it goes on, and does not begin anew"
     for fold in range(2):
         one, other = (f / "4_reader" / f"fold-{fold}" / "adapter_model.safetensors" for f in (tuned, folder))
         assert one.read_bytes() == other.read_bytes()
