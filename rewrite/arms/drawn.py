@@ -22,6 +22,7 @@ from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
 from rewrite.simulators.strengths import Simulations
 from rewrite.subject.subject import Subject, load_subject
+from rewrite.text.windows import Pieces, Text
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,18 @@ class Drawn:
     """Those without a prediction."""
 
     @cached_property
+    def _text(self) -> Text:
+        return next(iter(walk_shards(self.test, self.simulations)))[1].text
+
+    @property
     def vocabulary(self) -> tuple[str, ...]:
         """The text of every token id."""
-        return next(iter(walk_shards(self.test, self.simulations)))[1].text.vocabulary
+        return self._text.vocabulary
+
+    @property
+    def pieces(self) -> Pieces:
+        """The bytes of tokens that are pieces of characters."""
+        return self._text.pieces
 
     def documents(self, wanted: int, seed: int) -> Int[np.ndarray, " document"]:
         """So many of the test documents that have a scored token; 0 takes all. Raises UserError where none has."""

@@ -155,6 +155,12 @@ class Damage:
         return [{"arm": arm, "first": a, "second": b, "learned": a - b} for arm, (a, b) in found.items()]
 
     @property
+    def terms(self) -> list[Row]:
+        """Losses with paths cut by the number of attention layers that they pass, by arm and order."""
+        rows: list[Row] = self.diagnosis.get("terms", [])
+        return rows
+
+    @property
     def alike(self) -> list[Row]:
         """How much of the clean model's routes an arm keeps."""
         return self._of("routes", "alike")
@@ -201,6 +207,7 @@ class Damage:
             "sayings": [{key: _joined(value) for key, value in row.items()} for row in self.sayings],
             "trigrams": self.trigrams,
             "repeated": self.repeated,
+            "terms": self.terms,
             "reading": self.reading,
             "task": self.task,
             "routes": self.alike,

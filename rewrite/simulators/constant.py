@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +22,8 @@ class Settings(Section):
 
     strength: float = Field(0.0, ge=0, le=9)
     """The strength given to every latent at every position [0 to 9]."""
+    calls: ClassVar[bool] = False
+    """It asks no engine."""
 
 
 @dataclass(frozen=True)

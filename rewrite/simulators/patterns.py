@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -36,6 +37,9 @@ Flags = Bool[np.ndarray, " row"]
 
 class Settings(Section):
     """This simulator has no settings."""
+
+    calls: ClassVar[bool] = False
+    """It asks no engine."""
 
 
 class _Vocabulary:

@@ -5,54 +5,60 @@
 2. From weights alone: which heads read what each latent writes (`rewrite.arms.circuits.channels`), held against what
    the latents cost (`5_costs.parquet`); which copy, which read each other, what they say
    (`rewrite.arms.circuits.composition`).
-3. What heads look at, on the same documents and on random texts said twice (`rewrite.arms.circuits.heads`).
+3. What heads look at, on the same documents and on random texts said twice (`rewrite.arms.circuits.heads`); through
+   how many attention layers what the loss needs passes (`rewrite.arms.circuits.terms`).
 4. What the stream is made of, at tokens of each class, and the routes of information back from a prediction
    (`rewrite.arms.circuits.routes`).
 5. A task before and after, where one is set (`rewrite.arms.circuits.tasks`).
 
 `5_diagnosis.json`: {"schema", "documents", "tokens", "alpha", "way": rows of `rewrite.statistics.mediation`, "heads",
-"joined", "repeated", "routes", "closed", "task", "reading"}. `5_heads.parquet` has a row for each later head and each
-rewritten latent: `layer`, `head`, `latent`, and the z of reading it by `query`, `key`, `value`; its metadata `least`
-the z from which on one stands out.
+"joined", "repeated", "terms", "routes", "closed", "task", "reading"}. `5_heads.parquet` has a row for each later head
+and each rewritten latent: `layer`, `head`, `latent`, and the z of reading it by `query`, `key`, `value`; its metadata
+`least` the z from which on one stands out.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
+from rewrite.arms.anywhere import Anywhere, Simulate
 from rewrite.arms.circuits import composition
-from rewrite.arms.circuits.channels import RANKS, WAYS, Channels, Closed, close_channels, read_channels
-from rewrite.arms.circuits.classes import CLASSES
-from rewrite.arms.circuits.heads import KINDS, SCORED, UNREAD, Repeated, Scores, all_heads, repeat
-from rewrite.arms.circuits.mediation import BOUNDS, Mediated, mediate
-from rewrite.arms.circuits.routes import THRESHOLDS, Routes, follow
+from rewrite.arms.circuits.channels import WAYS, Channels, close_channels, read_channels
+from rewrite.arms.circuits.heads import Scores, repeat
+from rewrite.arms.circuits.mediation import Mediated, mediate
+from rewrite.arms.circuits.routes import follow
 from rewrite.arms.circuits.tasks import read_task, try_task
+from rewrite.arms.circuits.terms import take_terms
 from rewrite.arms.drawn import Drawn, open_drawn
 from rewrite.coder.activations import ActivationStore
-from rewrite.coder.coder import Coder
 from rewrite.coder.files import load_coder
 from rewrite.config import Config
+from rewrite.engines.calls import Calls
+from rewrite.explainers.explanations import load_explanations
+from rewrite.run import plugins
 from rewrite.run.files import write_json
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
-from rewrite.statistics.costs import correlate
-from rewrite.statistics.mediation import (
-    describe_alike,
-    describe_closed,
-    describe_heads,
-    describe_scores,
-    describe_task,
-    describe_way,
+from rewrite.stages.diagnosis import (
+    describe_paths,
+    describe_repeated,
+    describe_routes,
+    describe_way_of,
+    tabulate_heads,
+    tabulate_reading,
+    tell_closed,
+    tell_joint,
 )
+from rewrite.stages.simulate import TrueActivations, open_simulator
+from rewrite.statistics.costs import correlate
+from rewrite.statistics.mediation import describe_task
 from rewrite.subject.clamping import Clamp, Head
 from rewrite.subject.weights import HeadWeights, unembedding
 
@@ -82,13 +88,16 @@ def run(config: Config, run: Run) -> None:
     content["heads"] = tabulate_heads(found, score_heads(found, drawn), channels, copies, alpha)
     add_sayings(content["heads"][:SAYING], drawn, later, seen[np.argsort(-often, kind="stable")[:FREQUENT]])
     content["joined"] = [tell_joint(joint) for joint in composition.join(layers, clamp.subject.layer, SAYING)]
-    content["repeated"] = describe_repeated(repeat(clamp, coder, seen, asked.seed, simulations.rewritten), clamp)
+    anywhere = Anywhere(coder, simulations.rewritten, drawn, open_reader(config, run, store))
+    content["repeated"] = describe_repeated(repeat(clamp, anywhere, seen, asked.seed), clamp)
+    terms = take_terms(drawn, clamp, found.documents)
+    content["terms"] = describe_paths(terms, alpha) if terms else []
     routes = follow(drawn, clamp, asked.routes, asked.seed) if asked.routes else None
     content["routes"] = describe_routes(routes, alpha) if routes else None
     few = drawn.documents(asked.heads, asked.seed)
     closed = close_channels(drawn, channels, few, asked.seed) if channels and asked.heads else None
     content["closed"] = tell_closed(closed, alpha) if closed else None
-    content["task"] = tell_task(config, drawn, coder, channels) if asked.task else None
+    content["task"] = tell_task(config, drawn, anywhere, channels) if asked.task else None
     content["reading"] = hold_against_costs(run.path("5_costs.parquet"), channels, alpha)
     with run.writing("5_heads.parquet") as path:
         pq.write_table(tabulate_reading(channels, drawn.simulated), path)
@@ -96,19 +105,15 @@ def run(config: Config, run: Run) -> None:
         write_json(path, content)
 
 
-def describe_way_of(found: Mediated, alpha: float) -> Row:
-    """What was taken apart, on what, and the steps."""
-    clamp = found.clamp
-    names = [(clamp.subject.layer, "direct"), *((part.layer, part.kind) for part in clamp.parts)]
-    steps = {key: found.steps(*key) for key in found.runs}
-    return {
-        "schema": 2,
-        "documents": len(found.documents),
-        "head_documents": int((~np.isnan(found.heads[0, 0])).sum()) if clamp.heads else 0,
-        "tokens": int(found.tokens.sum()),
-        "alpha": alpha,
-        "way": describe_way(found.losses, steps, names, found.tokens, alpha),
-    }
+def open_reader(config: Config, run: Run, store: ActivationStore) -> Simulate | None:
+    """The run's simulator, to read texts that no stage has seen; None where that would ask a language model."""
+    if getattr(plugins.chosen("simulator", config), "calls", True):
+        return None
+    explanations = load_explanations(run.path("3_explanations.jsonl"))
+    tuned = run.path("4_reader") if plugins.learns(config) else None
+    with Calls(config, run, "diagnose") as calls:
+        simulator = open_simulator(config, store, explanations, TrueActivations(store), calls, tuned)
+    return lambda text: simulator.simulate(text).values
 
 
 def score_heads(found: Mediated, drawn: Drawn) -> Scores:
@@ -157,61 +162,7 @@ def add_sayings(
             row |= {"writes": ends, "trigrams": told}
 
 
-def tell_joint(joint: composition.Joint) -> Row:
-    ends = {"layer": joint.later.layer, "head": joint.later.head, "way": joint.way}
-    earlier = {"earlier_layer": joint.earlier.layer, "earlier_head": joint.earlier.head, "component": joint.component}
-    return ends | earlier | {"z": joint.z, "least": joint.least, "whole": joint.whole}
-
-
-def tabulate_heads(
-    found: Mediated, scores: Scores, channels: Channels | None, copying: dict[Head, float], alpha: float
-) -> list[Row]:
-    """A row for each later head: what it carries, what it is, what it reads; by what it carries, most first."""
-    heads = found.clamp.heads
-    if not heads:
-        return []
-    rows: list[Row] = [{"layer": head.layer, "head": head.head, "copying": copying.get(head)} for head in heads]
-    if not np.isnan(found.heads).all():
-        for bound, each in zip(BOUNDS, describe_heads(found.heads, found.tokens, alpha), strict=True):
-            for row, one in zip(rows, each, strict=True):
-                row[bound] = one
-    for kind, name in enumerate(KINDS):
-        described = describe_scores(scores.paid[:, kind], scores.counts[kind], alpha)
-        for arm, each in zip(SCORED, described, strict=False):
-            for row, one in zip(rows, each, strict=True):
-                row.setdefault(name, {})[arm] = one
-    if channels is not None:
-        for head, z in zip(channels.heads, channels.coder, strict=True):
-            known = (float(way) if np.isfinite(way) else None for way in z)
-            rows[heads.index(head)]["reads"] = dict(zip(WAYS, known, strict=True))
-    return sorted(rows, key=lambda row: -sum(abs(row[bound]["nats"]) for bound in BOUNDS if bound in row))
-
-
-def describe_repeated(found: Repeated, clamp: Clamp) -> Row:
-    """Losses by arm and half, and each head's scores."""
-    own = [
-        {"layer": head.layer, "head": head.head}
-        | {kind: float(found.own[number, place]) for number, kind in enumerate(KINDS)}
-        for place, head in enumerate(all_heads(clamp))
-    ]
-    later = [
-        {"layer": head.layer, "head": head.head}
-        | {arm: float(found.later[number, KINDS.index("induction"), place]) for number, arm in enumerate(UNREAD)}
-        for place, head in enumerate(clamp.heads)
-    ]
-    losses = {arm: [float(half) for half in found.losses[number]] for number, arm in enumerate(UNREAD)}
-    return {"losses": losses, "heads": own, "induction": later}
-
-
-def tell_closed(found: Closed, alpha: float) -> Row:
-    """What it costs to lose the channel by which most of what the coder writes is read, a row a rank."""
-    rows = describe_closed(found.tokens, found.coder, found.own, found.random, alpha)
-    shares = [{"own_removed": float(own), "random_removed": float(random)} for own, random in found.removed]
-    ranks = [{"rank": rank} | row | share for rank, row, share in zip(RANKS, rows, shares, strict=True)]
-    return {"layer": found.head.layer, "head": found.head.head, "way": found.way, "ranks": ranks}
-
-
-def tell_task(config: Config, drawn: Drawn, coder: Coder, channels: Channels | None) -> Row:
+def tell_task(config: Config, drawn: Drawn, anywhere: Anywhere, channels: Channels | None) -> Row:
     """How a task goes under each arm, and with the channel that is read most turned down and up."""
     asked = config.diagnose
     items = read_task(asked.task, asked.items, asked.seed)
@@ -220,43 +171,9 @@ def tell_task(config: Config, drawn: Drawn, coder: Coder, channels: Channels | N
         head, way, directions = channels.most
         basis = directions[:TURNED]
         channel = {"layer": head.layer, "head": head.head, "way": way, "directions": len(basis)}
-    tried = try_task(drawn.subject, coder, drawn.simulations.rewritten, items, basis, config.batch)
+    tried = try_task(drawn.subject, anywhere, items, basis, config.batch)
     arms = describe_task(tried.right, tried.margin, config.analyse.alpha)
     return {"task": Path(asked.task).name, "count": tried.items, "channel": channel, "arms": arms}
-
-
-def describe_routes(found: Routes, alpha: float) -> Row:
-    """How alike routes are to the clean model's, and what the stream is made of, by layer and part under each arm."""
-    positions = found.positions.sum()
-    heads, mlp = found.heads.sum(3) / positions, found.mlp.sum(2) / positions
-    parts: list[Row] = []
-    for place, layer in enumerate(found.layers):
-        under = {arm: float(mlp[number, place]) for number, arm in enumerate(SCORED)}
-        parts.append({"layer": layer, "part": "mlp"} | under)
-        for head in range(heads.shape[2]):
-            under = {arm: float(heads[number, place, head]) for number, arm in enumerate(SCORED)}
-            parts.append({"layer": layer, "part": f"head {head}"} | under)
-    return {
-        "documents": len(found.documents),
-        "windows": int(found.windows.sum()),
-        "positions": int(found.positions.sum()),
-        "alike": describe_alike(found.alike, found.windows, SCORED, THRESHOLDS, alpha),
-        "classes": describe_classes(found, alpha),
-        "parts": parts,
-    }
-
-
-def describe_classes(found: Routes, alpha: float) -> list[Row]:
-    """What attention and the MLP make up at tokens of each class, the mean over later layers, under each arm."""
-    rows: list[Row] = []
-    for number, name in enumerate(CLASSES):
-        counts = found.of_class[number]
-        for part, shares in zip(("attention", "mlp"), found.shares, strict=True):
-            described = describe_scores(shares[:, [number]], counts, alpha)
-            if described:
-                under = {arm: own[0] for arm, own in zip(SCORED, described, strict=True)}
-                rows.append({"class": name, "part": part, "positions": int(counts.sum()), "arms": under})
-    return rows
 
 
 def hold_against_costs(path: Path, channels: Channels | None, alpha: float) -> list[Row]:
@@ -274,23 +191,3 @@ def hold_against_costs(path: Path, channels: Channels | None, alpha: float) -> l
             row = {"way": name, "how": how, "n": found["n"], "rho": found["value"], "ci": found["ci"]}
             rows.append(row | {"rho_signed": signed["value"], "ci_signed": signed["ci"]})
     return rows
-
-
-def tabulate_reading(channels: Channels | None, simulated: np.ndarray) -> pa.Table:
-    """A row for each later head and each rewritten latent; the metadata say from which z on one stands out."""
-    latents = np.flatnonzero(simulated)
-    heads = channels.heads if channels is not None else ()
-    ways: Float[np.ndarray, "head way latent"] = (
-        channels.latents[:, :, latents] if channels is not None else np.zeros((0, len(WAYS), len(latents)))
-    )
-    least = channels.least if channels is not None else np.zeros((0, len(WAYS)))
-    table = pa.table(
-        {
-            "layer": pa.array(np.repeat([head.layer for head in heads], len(latents)), pa.int32()),
-            "head": pa.array(np.repeat([head.head for head in heads], len(latents)), pa.int32()),
-            "latent": pa.array(np.tile(latents, len(heads)), pa.int32()),
-            **{name: pa.array(ways[:, way].ravel(), pa.float32()) for way, name in enumerate(WAYS)},
-        }
-    )
-    told = [[head.layer, head.head, *(float(z) for z in own)] for head, own in zip(heads, least, strict=True)]
-    return table.replace_schema_metadata({"least": json.dumps(told)})

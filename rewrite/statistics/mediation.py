@@ -175,6 +175,27 @@ def describe_alike(
     return rows
 
 
+def describe_terms(
+    losses: Mapping[str, Float[np.ndarray, "order document"]], arm: str, tokens: Tokens, alpha: float
+) -> list[Row]:
+    """Of an arm by order (`rewrite.arms.circuits.terms`), None for the run that cuts nothing: loss [nats per token],
+    what paths of this order are worth beyond those of fewer, and what the arm loses against `coder` at this order; the
+    last two with intervals by document."""
+    rows = list[Row]()
+    own, coder = losses[arm], losses["coder"]
+    for number, nats in enumerate(own):
+        last = number == len(own) - 1
+        row: Row = {"arm": arm, "order": None if last else number, "nats": float(nats.sum() / tokens.sum())}
+        compared = {"worth": (own[number - 1], nats) if number else None}
+        compared["lost"] = (nats, coder[number]) if arm not in ("coder", "model") else None
+        for name, pair in compared.items():
+            # The last two runs are the same where no path is longer.
+            found = difference(*pair, tokens) if pair and np.ptp((pair[0] - pair[1]) / tokens) > 0 else None
+            row |= {name: found.value if found else None, f"{name}_ci": _ends(found, alpha) if found else None}
+        rows.append(row)
+    return rows
+
+
 def describe_task(
     right: Mapping[str, Bool[np.ndarray, " item"]], margin: Mapping[str, Float[np.ndarray, " item"]], alpha: float
 ) -> list[Row]:

@@ -10,10 +10,12 @@ import torch
 from makers.induction import LENGTH, TOKENS, WIDTH, build_induction, repeated_text
 from torch import Tensor
 
+from rewrite.arms.anywhere import Anywhere
 from rewrite.arms.circuits.channels import WAYS, close, read_channels
 from rewrite.arms.circuits.composition import compose, copying, join, known_weights, whole_circuit
-from rewrite.arms.circuits.heads import KINDS, UNREAD, all_heads, attended, induction_of, previous_of, repeat, watch
+from rewrite.arms.circuits.heads import KINDS, all_heads, attended, induction_of, previous_of, repeat, watch
 from rewrite.arms.circuits.mediation import ORDERS, Mediated
+from rewrite.arms.circuits.terms import cut_paths
 from rewrite.coder.coder import Coder
 from rewrite.subject.clamping import Clamp, Head, build_clamp
 from rewrite.subject.scoring import next_tokens, token_losses
@@ -41,6 +43,11 @@ def copier() -> Coder:
     read, write = block.c_fc.weight.data.T, block.c_proj.weight.data
     rows = (read.contiguous(), block.c_fc.bias.data.clone(), write.contiguous(), torch.zeros(WIDTH))
     return Coder(*rows, kind="transcoder", activation="relu")
+
+
+def coder_arms() -> Anywhere:
+    """The arms that need no simulation."""
+    return Anywhere(copier(), np.ones(TOKENS, dtype=bool))
 
 
 def test_the_loss_goes_the_planted_way_and_no_other(clamp: Clamp) -> None:
@@ -86,13 +93,15 @@ def test_the_planted_head_carries_it_all(clamp: Clamp) -> None:
 
 
 def test_heads_are_called_what_they_are(clamp: Clamp) -> None:
-    found = repeat(clamp, copier(), np.arange(TOKENS), 0)
+    found = repeat(clamp, coder_arms(), np.arange(TOKENS), 0)
     scores = {head: found.own[:, number] for number, head in enumerate(all_heads(clamp))}
     assert [head for head, score in scores.items() if score[KINDS.index("previous")] > 0.5] == [Head(0, 0)]
     assert [head for head, score in scores.items() if score[KINDS.index("induction")] > 0.5] == [PLANTED]
-    under = {arm: found.later[number, KINDS.index("induction"), 1] for number, arm in enumerate(UNREAD)}
+    under = {arm: found.later[number, KINDS.index("induction"), 1] for number, arm in enumerate(found.arms)}
     assert under["coder"] == pytest.approx(under["clean"], abs=1e-5), "this coder is the layer"
-    assert under["zero"] < 0.1 and found.losses[UNREAD.index("clean"), 1] < found.losses[UNREAD.index("zero"), 1]
+    assert (
+        under["zero"] < 0.1 and found.losses[found.arms.index("clean"), 1] < found.losses[found.arms.index("zero"), 1]
+    )
 
 
 def test_weights_say_who_reads_what(clamp: Clamp) -> None:
@@ -119,12 +128,35 @@ def test_shuffled_weights_name_none() -> None:
         if weight.ndim == 2:
             weight.data = weight.data.flatten()[torch.randperm(weight.numel(), generator=rng)].view_as(weight)
     clamp = build_clamp(build_subject(model, None, "layers.0.mlp"))
-    found = repeat(clamp, copier(), np.arange(TOKENS), 0)
+    found = repeat(clamp, coder_arms(), np.arange(TOKENS), 0)
     assert (found.own < 0.2).all()
     # Weights that stand one by one on axes are read along axes; of directions that are no axes nothing stands out.
     layers = known_weights(clamp)
     channels = read_channels({1: layers[1]}, torch.randn(TOKENS, WIDTH, generator=rng), np.ones(TOKENS))
     assert channels is not None and np.nanmax(np.abs(channels.coder)) < 4
+
+
+def test_what_was_said_before_comes_through_attention_and_its_place_through_two(clamp: Clamp) -> None:
+    """The answer passes one later layer; the whole model needs two only for where it looks, which is held."""
+    subject = clamp.subject
+    prefix = subject.run_to(IDS)
+    later = [block.attention for block in clamp.later if block.attention is not None]
+    runs = {
+        name: [loss(logits) for logits in cut_paths(subject.model, modules, run, 3)]
+        for name, modules, run in (
+            ("later", later, partial(subject.run_from, prefix, prefix.output)),
+            ("model", [block.attn for block in subject.model.transformer.h], partial(subject.logits, IDS)),
+        )
+    }
+    for name, (whole, none, one, two) in runs.items():
+        assert whole < 0.1, name
+        assert none > 3, "no path without attention knows what comes next"
+        assert one == pytest.approx(whole, abs=0.05), "what is moved passes one layer, where it looks is held"
+        assert two == pytest.approx(whole, abs=1e-6), "nothing is cut"
+    # What the MLP writes steers where head 1.1 looks and no more: cut, held or not, order 0 does not see it.
+    nothing = torch.zeros_like(prefix.output)
+    cut = [loss(each) for each in cut_paths(subject.model, later, partial(subject.run_from, prefix, nothing), 1)]
+    assert cut[1] == pytest.approx(runs["later"][1], abs=1e-6) and cut[0] > 3
 
 
 def test_places_that_are_looked_for() -> None:

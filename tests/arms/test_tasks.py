@@ -11,6 +11,7 @@ import torch
 from makers.small import small_config
 from transformers import AutoTokenizer
 
+from rewrite.arms.anywhere import Anywhere
 from rewrite.arms.circuits.tasks import (
     FACTORS,
     Item,
@@ -68,7 +69,7 @@ def test_scores_are_those_of_the_model_asked_one_by_one(small_run: Path) -> None
     items = make_laundry(5, 0)
     every = np.ones(coder.latents, dtype=bool)
     basis = torch.linalg.qr(torch.randn(subject.width, 2, dtype=torch.float64)).Q.T
-    tried = try_task(subject, coder, every, items, basis)
+    tried = try_task(subject, Anywhere(coder, every), items, basis)
     assert list(tried.right) == ["clean", "coder", "zero", *map(name_factor, FACTORS)]
     assert subject.tokenizer is not None
     for number, item in enumerate(items):
@@ -83,7 +84,7 @@ def test_scores_are_those_of_the_model_asked_one_by_one(small_run: Path) -> None
     differ = {arm: np.abs(tried.margin[arm] - tried.margin["coder"]).max() for arm in tried.margin}
     assert differ["coder"] == 0 and all(differ[arm] > 1e-6 for arm in differ if arm != "coder")
     # With no latent rewritten, zero is the coder; with no channel, nothing is turned.
-    none = try_task(subject, coder, ~every, items, None)
+    none = try_task(subject, Anywhere(coder, ~every), items, None)
     np.testing.assert_allclose(none.margin["zero"], none.margin["coder"], atol=1e-4)
     assert list(none.right) == ["clean", "coder", "zero"]
 
@@ -102,7 +103,7 @@ def test_what_is_too_short_or_too_long_is_named(small_run: Path) -> None:
     coder = load_coder(small_run / "1_coder", "layers.1.mlp")
     items = [*make_laundry(1, 0), Item("a b " * 5000, " b", (" c",))]
     with pytest.raises(UserError, match="item 2 has more tokens than the subject reads"):
-        try_task(subject, coder, np.ones(coder.latents, dtype=bool), items, None)
+        try_task(subject, Anywhere(coder, np.ones(coder.latents, dtype=bool)), items, None)
     for pair in (([5], [6]), ([5, 6], [])):
         with pytest.raises(UserError, match="item 1 has a prompt of fewer than 2 tokens"):
             check_lengths(subject, [pair], [(0, "")])

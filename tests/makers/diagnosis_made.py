@@ -13,6 +13,7 @@ from rewrite.statistics.mediation import (
     describe_heads,
     describe_scores,
     describe_task,
+    describe_terms,
     describe_way,
 )
 
@@ -59,6 +60,10 @@ def make_diagnosis(alpha: float = 0.05) -> Row:
     repeated = [{"layer": a, "head": b, "previous": 0.1, "induction": 0.5 * ((a, b) == (3, 1))} for a, b in every]
     alike = np.sort(rng.random((len(ARMS), 2, DOCUMENTS)), 0)[::-1]
     lost = np.array([0.04, 0.02, 0.03])[:, None] * tokens * (1 + 0.1 * rng.random((3, DOCUMENTS)))
+    cut = {
+        "coder": np.stack([coder + tokens, coder]),
+        "simulated": np.stack([1.1 * coder + tokens, losses["simulated"]]),
+    }
     (closed,) = describe_closed(tokens, coder, coder + lost[:1], (coder + lost[1:])[None], alpha)
     return {
         "schema": 2,
@@ -73,6 +78,7 @@ def make_diagnosis(alpha: float = 0.05) -> Row:
             | {"z": 12.5, "least": 5.25, "whole": 1.75}
         ],
         "repeated": {"losses": {"clean": [5.0, 3.5], "coder": [5.1, 3.7], "zero": [5.2, 5.1]}, "heads": repeated},
+        "terms": [row for arm in cut for row in describe_terms(cut, arm, tokens, alpha)],
         "routes": {
             "documents": DOCUMENTS,
             "windows": DOCUMENTS,

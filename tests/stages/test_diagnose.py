@@ -56,6 +56,29 @@ def test_what_is_taken_apart_is_what_evaluate_measured(diagnosed: Path) -> None:
     assert [way["arm"] for way in found["way"]] == ["simulated", "zero"]
 
 
+def test_paths_of_every_length_together_are_what_evaluate_measured(diagnosed: Path) -> None:
+    rows = pd.DataFrame(read_json(diagnosed / "5_diagnosis.json")["terms"])
+    assert list(rows.arm.unique()) == ["model", "clean", "coder", "simulated", "zero"]
+    ends = rows[rows.order.isna()].set_index("arm")
+    for arm in ("clean", "coder", "simulated", "zero"):
+        measured = losses_of(diagnosed, arm)
+        assert ends.nats[arm] == pytest.approx(measured.nats.sum() / measured.tokens.sum(), abs=1e-5)
+    assert ends.nats["model"] == pytest.approx(ends.nats["clean"], abs=1e-5), "the whole model is the clean one"
+    # One later layer after the hookpoint's, three in all: what each order is worth adds up to all.
+    assert rows[rows.arm == "clean"].order.tolist()[:-1] == [0.0]
+    assert rows[rows.arm == "model"].order.tolist()[:-1] == [0.0, 1.0, 2.0]
+    for _, own in rows.groupby("arm"):
+        assert own.nats.iloc[0] - own.worth.iloc[1:].sum() == pytest.approx(own.nats.iloc[-1], abs=1e-9)
+        assert own.nats.iloc[0] > own.nats.iloc[-1], "attention helps"
+
+
+def test_texts_of_its_own_are_simulated_where_reading_costs_nothing(diagnosed: Path) -> None:
+    found = read_json(diagnosed / "5_diagnosis.json")
+    assert list(found["repeated"]["losses"]) == ["clean", "coder", "simulated", "zero"]
+    assert "simulated" in {row["arm"] for row in found["task"]["arms"]}
+    assert "simulated" in found["repeated"]["induction"][0]
+
+
 def test_heads_have_all_that_is_known_of_them(diagnosed: Path) -> None:
     found = read_json(diagnosed / "5_diagnosis.json")
     assert {(row["layer"], row["head"]) for row in found["heads"]} == {
@@ -97,7 +120,7 @@ def test_a_task_is_tried_before_and_after(diagnosed: Path) -> None:
     task = read_json(diagnosed / "5_diagnosis.json")["task"]
     assert (task["task"], task["count"]) == ("laundry", 8)
     arms = {row["arm"]: row for row in task["arms"]}
-    assert list(arms)[:4] == ["clean", "coder", "zero", "coder × 0"] and "p_holm" not in arms["coder"]
+    assert list(arms)[:5] == ["clean", "coder", "simulated", "zero", "coder × 0"] and "p_holm" not in arms["coder"]
     for row in task["arms"]:
         assert 0 <= row["ci"][0] <= row["accuracy"] <= row["ci"][1] <= 1
         assert row["accuracy"] * 8 == arms["coder"]["accuracy"] * 8 + row["gained"] - row["lost"]

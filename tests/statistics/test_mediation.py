@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rewrite.statistics.mediation import describe_alike, describe_closed, describe_heads, describe_scores, describe_way
+from rewrite.statistics.mediation import (
+    describe_alike,
+    describe_closed,
+    describe_heads,
+    describe_scores,
+    describe_terms,
+    describe_way,
+)
 
 NAMES = [(2, "direct"), (3, "values"), (3, "pattern"), (3, "mlp"), (4, "values"), (4, "pattern"), (4, "mlp")]
 TOKENS = np.array([40, 55, 60, 30, 80, 45, 50, 65, 70, 35, 20, 90])
@@ -34,6 +41,20 @@ def test_steps_add_up_in_every_grouping() -> None:
             assert one["ci"][0] < one["nats"] < one["ci"][1] and one["share_ci"][0] < one["share"] < one["share_ci"][1]
     assert [one["kind"] for one in row["kinds"]] == ["direct", "values", "pattern", "mlp"]
     assert [one["layer"] for one in row["layers"]] == [2, 3, 4]
+
+
+def test_what_orders_are_worth_adds_up() -> None:
+    rng = np.random.default_rng(3)
+    coder = np.stack([(3 - n + 0.2 * rng.random(len(TOKENS))) * TOKENS for n in range(3)])
+    losses = {"coder": coder, "simulated": coder + 0.1 * TOKENS * (1 + rng.random(len(TOKENS))), "same": coder}
+    rows = {arm: describe_terms(losses, arm, TOKENS, 0.05) for arm in losses}
+    for arm, own in rows.items():
+        assert [row["order"] for row in own] == [0, 1, None]
+        assert own[0]["worth"] is None and own[0]["nats"] == pytest.approx(losses[arm][0].sum() / TOKENS.sum())
+        assert own[0]["nats"] - sum(row["worth"] for row in own[1:]) == pytest.approx(own[-1]["nats"])
+    assert all(row["lost"] is None for row in rows["coder"])
+    assert all(row["lost_ci"][0] < row["lost"] < row["lost_ci"][1] for row in rows["simulated"])
+    assert all(row["lost"] is None for row in rows["same"]), "nothing differs: there is no interval to give"
 
 
 def test_what_does_not_add_up_is_said() -> None:

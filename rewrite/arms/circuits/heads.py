@@ -8,7 +8,7 @@ A head's *scores* are how much of its attention goes to certain places, averaged
 An induction head (Elhage et al. 2021; Olsson et al. 2022, *In-context Learning and Induction Heads*) looks there,
 raises what it finds (`rewrite.arms.circuits.composition.copying`), and gets its key from a previous-token head before
 it. Scores are taken on the test documents under `clean`, `coder`, `simulated` and `zero`, and on texts of random tokens
-that are said twice, where nothing but induction helps, under the arms that need no reader. There the loss of the second
+that are said twice, where nothing but induction helps, under the arms that read any text. There the loss of the second
 half less that of the first is in-context learning. What a rewrite can change are the scores of heads after the
 hookpoint.
 """
@@ -23,12 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from rewrite.arms.anywhere import Anywhere
 from rewrite.arms.batches import Batch
 from rewrite.arms.drawn import Drawn
-from rewrite.coder.coder import Coder
 from rewrite.subject.attending import Look, Tap, tapping
 from rewrite.subject.clamping import Clamp, Head
 from rewrite.subject.families import find_attention
@@ -36,8 +35,6 @@ from rewrite.subject.scoring import next_tokens, token_losses
 from rewrite.subject.subject import Subject
 
 SCORED = ("clean", "coder", "simulated", "zero")
-UNREAD = ("clean", "coder", "zero")
-"""The arms that random texts are scored under."""
 KINDS = ("previous", "induction")
 TEXTS, HALF = 16, 32
 """Random texts, and the tokens of each that are said twice."""
@@ -146,20 +143,14 @@ class Repeated:
     own: Float[np.ndarray, "kind head"]
     """Mean attention of each head of the model, under `clean`."""
     later: Float[np.ndarray, "arm kind later"]
-    """The same of the heads after the hookpoint under each arm of `UNREAD`."""
+    """The same of the heads after the hookpoint under each of the `arms`."""
     losses: Float[np.ndarray, "arm half"]
     """Mean loss [nats a token] of the first and of the second half."""
+    arms: tuple[str, ...]
 
 
-def repeat(
-    clamp: Clamp,
-    coder: Coder,
-    tokens: Int[np.ndarray, " token"],
-    seed: int,
-    rewritten: Bool[np.ndarray, " latent"] | None = None,
-) -> Repeated:
-    """Heads and losses on `TEXTS` random texts of these tokens, `HALF` tokens said twice, or as many as can be read.
-    `zero` leaves the latents true that are not `rewritten`, as in every run; by default all are."""
+def repeat(clamp: Clamp, anywhere: Anywhere, tokens: Int[np.ndarray, " token"], seed: int) -> Repeated:
+    """Heads and losses on `TEXTS` random texts of these tokens, `HALF` tokens said twice, or as many as can be read."""
     subject = clamp.subject
     half = min(
         HALF, (getattr(subject.model.config.get_text_config(), "max_position_embeddings", None) or 2 * HALF) // 2
@@ -167,30 +158,28 @@ def repeat(
     rng = np.random.default_rng([seed, 2])
     # Where there are enough of them no token stands twice in a half, so that one place alone tells what follows.
     drawn = np.stack([rng.choice(tokens, half, replace=len(tokens) < half) for _ in range(TEXTS)])
-    ids = torch.as_tensor(np.concatenate([drawn, drawn], 1).astype(np.int64), device=subject.device)
+    texts = np.concatenate([drawn, drawn], 1).astype(np.int64)
+    ids = torch.as_tensor(texts, device=subject.device)
     asked = torch.zeros_like(ids, dtype=torch.bool)
     asked[:, half:] = True
     wanted = (previous_of(asked), torch.where(asked, torch.arange(2 * half, device=ids.device) - half + 1, -1))
-    prefix = subject.run_to(ids)
-    x = coder.read(prefix.input, prefix.output)
-    code = coder.encode(x)
-    kept = csr_array(code.multiply(np.zeros(coder.latents) if rewritten is None else ~rewritten))
-    written = {"coder": coder.reconstruct(code, x), "zero": coder.reconstruct(kept, x)}
     every = torch.ones_like(asked)
+    # The first position is nobody's, as in every window.
+    counted = every.clone()
+    counted[:, 0] = False
+    prefix = subject.run_to(ids)
+    written = anywhere.write(prefix, counted, list(texts))
     targets = next_tokens(ids, every, every)
     _, own = watch(subject, all_heads(clamp), partial(subject.logits, ids), wanted)
     arms, losses = [], []
-    for arm in UNREAD:
-        vectors = prefix.output.float().clone()
-        if arm in written:
-            # The first position is nobody's, as in every window.
-            vectors[:, 1:] = written[arm].view_as(vectors)[:, 1:].to(vectors)
+    for arm in anywhere.arms:
+        vectors = written.place(written.vectors[arm])
         logits, paid = watch(subject, clamp.heads, partial(subject.run_from, prefix, vectors), wanted)
         arms.append(_mean(paid, half))
         nats = token_losses(logits, targets).cpu().numpy()
         # The first half's last target is the second's first token: nothing repeats yet.
         losses.append([float(nats[:, 1 : half - 1].mean()), float(nats[:, half:-1].mean())])
-    return Repeated(_mean(own, half), np.stack(arms), np.asarray(losses))
+    return Repeated(_mean(own, half), np.stack(arms), np.asarray(losses), anywhere.arms)
 
 
 def _mean(paid: Sequence[Float[Tensor, "window head"]], half: int) -> Float[np.ndarray, "kind head"]:

@@ -1,9 +1,9 @@
 """A task: prompts, each with a right continuation and wrong ones, before and after a rewrite and a channel turned up.
 
 An item counts as right where the model gives the right continuation a higher probability than every wrong one; its
-*margin* is the difference of their log probabilities, to the likeliest wrong one [nats]. Arms are those that need no
-simulation, since none exists of a task's texts; under `coder` the channel that is read most
-(`rewrite.arms.circuits.channels`) is also multiplied by factors: 0 closes it, 2 doubles it.
+*margin* is the difference of their log probabilities, to the likeliest wrong one [nats]. Arms are those of
+`rewrite.arms.anywhere`; under `coder` the channel that is read most (`rewrite.arms.circuits.channels`) is also
+multiplied by factors: 0 closes it, 2 doubles it.
 
 A task is a JSONL file with `prompt`, `right` and `wrong` (a text or several), or `laundry`, which is made here after
 the *Laundry List* of Merullo, Eickhoff & Pavlick (2024, *Talking Heads*): things are listed, all but one of them are
@@ -21,11 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.sparse import csr_array
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rewrite.coder.coder import Coder
+from rewrite.arms.anywhere import Anywhere
 from rewrite.config import UserError
 from rewrite.subject.scoring import next_tokens, token_losses
 from rewrite.subject.subject import Subject
@@ -36,7 +35,6 @@ THINGS = ("ball", "book", "cup", "hat", "box", "pen", "key", "coat", "shoe", "sp
 NAMES = ("Tom", "Anna", "Ben", "Lily", "Max", "Sue")
 NUMBERS = ("one", "two", "three", "four", "five")
 FACTORS = (0.0, 0.5, 2.0, 4.0)
-ARMS = ("clean", "coder", "zero")
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,7 @@ class Tried:
 
 def try_task(
     subject: Subject,
-    coder: Coder,
-    rewritten: Bool[np.ndarray, " latent"],
+    anywhere: Anywhere,
     items: Sequence[Item],
     direction: Float[Tensor, "rank d"] | None,
     batch: int = 16,
@@ -127,11 +124,11 @@ def try_task(
     texts = [(number, text) for number, item in enumerate(items) for text in (item.right, *item.wrong)]
     encoded = [encode(subject.tokenizer, items[number].prompt, text) for number, text in texts]
     check_lengths(subject, encoded, texts)
-    arms = [*ARMS, *(name_factor(factor) for factor in FACTORS if direction is not None)]
+    arms = [*anywhere.arms, *(name_factor(factor) for factor in FACTORS if direction is not None)]
     scores = np.zeros((len(arms), len(texts)))
     for begin in range(0, len(texts), batch):
         pairs = encoded[begin : begin + batch]
-        scores[:, begin : begin + len(pairs)] = score_pairs(subject, coder, rewritten, pairs, direction)
+        scores[:, begin : begin + len(pairs)] = score_pairs(subject, anywhere, pairs, direction)
     right, margin = {}, {}
     starts = np.cumsum([0, *(1 + len(item.wrong) for item in items)])
     for name, own in zip(arms, scores, strict=True):
@@ -173,36 +170,26 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str) -> Pair:
 
 
 def score_pairs(
-    subject: Subject,
-    coder: Coder,
-    rewritten: Bool[np.ndarray, " latent"],
-    pairs: Sequence[Pair],
-    direction: Float[Tensor, "rank d"] | None,
+    subject: Subject, anywhere: Anywhere, pairs: Sequence[Pair], direction: Float[Tensor, "rank d"] | None
 ) -> Float[np.ndarray, "arm pair"]:
     """The log probability of each continuation after its prompt under each arm [nats]."""
-    padded = pad_windows([np.asarray([*first, *rest], dtype=np.int32) for first, rest in pairs])
-    ids = torch.as_tensor(padded.ids, device=subject.device)
-    real, later = (torch.as_tensor(mask, device=subject.device) for mask in (padded.real, padded.counted))
+    windows = [np.asarray([*first, *rest], dtype=np.int32) for first, rest in pairs]
+    padded = pad_windows(windows)
+    ids, real, later = (
+        torch.as_tensor(own, device=subject.device) for own in (padded.ids, padded.real, padded.counted)
+    )
     places = torch.arange(ids.shape[1], device=ids.device)
     begins = torch.tensor([len(first) for first, _ in pairs], device=ids.device)
     # A position is scored by the token after it: from the prompt's last on.
-    asked = later & (places[None] >= begins[:, None] - 1)
-    targets = next_tokens(ids, asked, real)
+    targets = next_tokens(ids, later & (places[None] >= begins[:, None] - 1), real)
     with torch.no_grad():
         prefix = subject.run_to(ids)
-        x = coder.read(prefix.input, prefix.output)
-        code = coder.encode(x)
-        whole = coder.reconstruct(code, x)
-        zero = coder.reconstruct(csr_array(code.multiply(~rewritten)), x)
-        written: list[Tensor | None] = [None, whole, zero]
+        written = anywhere.write(prefix, later, windows)
+        vectors = [written.vectors[arm] for arm in anywhere.arms]
         if direction is not None:
+            whole = written.vectors["coder"]
             basis = direction.to(whole)
-            inside = (whole - coder.base(x)) @ basis.T @ basis
-            written += [whole + (factor - 1) * inside for factor in FACTORS]
-        scores = []
-        for vectors in written:
-            placed = prefix.output.float().clone()
-            if vectors is not None:
-                placed[later] = vectors.view_as(placed)[later].to(placed)
-            scores.append(-token_losses(subject.run_from(prefix, placed), targets).sum(1).cpu().numpy())
-    return np.stack(scores)
+            inside = (whole - written.base) @ basis.T @ basis
+            vectors += [whole + (factor - 1) * inside for factor in FACTORS]
+        scores = [token_losses(subject.run_from(prefix, written.place(own)), targets).sum(1) for own in vectors]
+    return -torch.stack(scores).cpu().numpy()
