@@ -20,7 +20,7 @@ from rewrite.run.files import read_json
 from rewrite.run.finished import count_seconds
 from rewrite.run.plugins import Role, asked_model, chosen, learns
 from rewrite.run.store import Run
-from rewrite.simulators.readers import find_reader
+from rewrite.simulators.readers import find_reader, is_all
 from rewrite.simulators.tuning import LEARNED
 
 
@@ -126,7 +126,8 @@ def describe_reader(config: Config) -> dict[str, str]:
     said = find_reader(adapter)
     here = (said.get("subject"), said.get("hookpoint")) == (config.subject, config.hookpoint)
     place = f"{said.get('hookpoint')} of {public(str(said.get('subject')))}"
-    told = "at this hookpoint, maybe on these latents" if here else "zero-shot transfer to this one"
+    met = "each latent is read by one that never met it" if is_all(adapter) else "maybe on these latents"
+    told = f"at this hookpoint, {met}" if here else "zero-shot transfer to this one"
     return {"tuned": f"elsewhere: by a run at {place}; {told}"}
 
 

@@ -31,7 +31,15 @@ from rewrite.explainers.base import Explanation
 from rewrite.simulators.base import Peek, Strengths, Unread, find_missing
 from rewrite.simulators.examples import Lessons
 from rewrite.simulators.pages import Page, Placed, Window, list_windows
-from rewrite.simulators.readers import LanguageModelPupil, Reader, check_folds, check_reader, learned_by, tuned_scheme
+from rewrite.simulators.readers import (
+    LanguageModelPupil,
+    Reader,
+    check_folds,
+    check_reader,
+    learned_by,
+    list_readers,
+    tuned_scheme,
+)
 from rewrite.simulators.schemes import AllAtOnce, LastToken, Ratings, RatingsList, Scheme
 from rewrite.text.windows import Text
 
@@ -49,7 +57,7 @@ class Settings(Section):
     tune: bool = False
     """Tune the model, on the train split, to read this run's explanations (`tune`)."""
     adapter: Place = ""
-    """A reader that another run tuned: `4_reader/fold-0` of its folder, or a hub name."""
+    """Readers that another run tuned: `4_reader` of its folder, `4_reader/fold-0` or a hub name."""
     scheme: Literal["auto", "all_at_once", "last_token", "ratings_list"] = "auto"
     """How the model is asked; `auto` takes the best that the engine can serve."""
     least_mass: float = Field(0.1, ge=0, le=1)
@@ -225,9 +233,11 @@ def build(
         raise UserError("simulators.llm.model: not set; name a language model, a folder or a hub name")
     every = frozenset(range(latents))
     if settings.adapter:
-        engine = open_engine(settings.model, settings.adapter)
-        check_reader("llm", settings.adapter, learned_by(settings.model, engine.identity))
-        readers = [Reader(engine, every, tuned=True)]
+        readers = []
+        for adapter, own in list_readers(settings.adapter, latents):
+            engine = open_engine(settings.model, adapter)
+            check_reader("llm", adapter, learned_by(settings.model, engine.identity))
+            readers.append(Reader(engine, own, tuned=True))
     elif tuned is not None:
         readers = [
             Reader(open_engine(settings.model, str(place)), own, tuned=True) for place, own in check_folds(tuned)

@@ -80,9 +80,27 @@ def check_reader(simulator: str, adapter: str, here: Learned) -> Path:
     return place
 
 
+def list_readers(adapter: str, latents: int) -> list[tuple[str, frozenset[int]]]:
+    """The readers that an adapter is, each with the latents that it reads: a reader by itself reads all; of all the
+    readers of a run (`4_reader`) each reads those of its fold, which it never met if this is the run's own coder, and
+    its share of those that have no fold there. Raises UserError as `check_folds` does."""
+    every = frozenset(range(latents))
+    if not is_all(adapter):
+        return [(adapter, every)]
+    folds = list(check_folds(Path(adapter)))
+    others = every.difference(*(own for _, own in folds))
+    shares = (frozenset(latent for latent in others if latent % len(folds) == number) for number in range(len(folds)))
+    return [(str(place), own & every | share) for (place, own), share in zip(folds, shares, strict=True)]
+
+
+def is_all(adapter: str) -> bool:
+    """Whether an adapter is the folder of all readers of a run."""
+    return (Path(adapter) / FOLDS).is_file()
+
+
 def _find(adapter: str) -> Path:
-    """A reader's folder, on disk or brought from the hub; it describes itself."""
-    folder = Path(adapter)
+    """A reader's folder, on disk or brought from the hub; it describes itself. Of all readers of a run the first."""
+    folder = Path(adapter) / name_fold(0) if is_all(adapter) else Path(adapter)
     if folder.exists():
         if (folder / READER).is_file():
             return folder

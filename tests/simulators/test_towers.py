@@ -137,3 +137,18 @@ def test_a_head_is_taken_to_another_run(finished: Path, small_run: Path, tiny_mo
     own = [latent for latent, fold in folds.items() if fold == 0]
     assert own and both[1].nnz
     np.testing.assert_allclose(both[0].toarray()[:, own], both[1].toarray()[:, own], atol=1e-4)
+    rest = [latent for latent, fold in folds.items() if fold == 1]
+    assert np.abs(both[0].toarray()[:, rest] - both[1].toarray()[:, rest]).max() > 0.01, (
+        "read by the head that met them"
+    )
+    # All heads of a run taken along: each latent is read by the one that never met it, as in the run itself.
+    with Run(folder, "test") as run:
+        go(
+            STAGES,
+            small_config(*few, *SMALL, f"simulators.towers.adapter={finished / '4_reader'}"),
+            run,
+            "simulate",
+            str,
+        )
+    again = Simulations(folder / "4_simulations", store.latents).strengths(shard, size)
+    np.testing.assert_allclose(both[0].toarray(), again.toarray(), atol=1e-4)

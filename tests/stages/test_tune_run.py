@@ -20,6 +20,7 @@ from rewrite.run.files import read_json
 from rewrite.run.freshness import check, stage_keys, wanted
 from rewrite.run.runner import go, plan
 from rewrite.run.store import Run
+from rewrite.simulators.readers import list_readers
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages import STAGES
 from rewrite.text.corpus import SPLITS
@@ -109,11 +110,19 @@ def test_a_reader_is_taken_to_another_run_and_the_report_says_so(
         a, b = there.strengths(shard, size).toarray(), here.strengths(shard, size).toarray()
         own = [latent for latent, fold in folds.items() if fold == 0]
         np.testing.assert_array_equal(a[:, own], b[:, own])
+    # Latents that have no fold there are shared out; in a larger coder too each is read by one reader.
+    listed = dict(list_readers(str(tuned / "4_reader"), 300))
+    assert [Path(place).name for place in listed] == ["fold-0", "fold-1"]
+    assert sorted(latent for own in listed.values() for latent in own) == list(range(300))
+    assert all(latent in listed[str(tuned / "4_reader" / f"fold-{fold}")] for latent, fold in folds.items())
+    assert list_readers(str(adapter), 3) == [(str(adapter), frozenset(range(3)))]
     assert "elsewhere: by a run at layers.1.mlp" in (elsewhere / "7_report" / "report.md").read_text()
     moved = small_config(*settings_of(tiny_model, f"simulators.llm.adapter={adapter}", "hookpoint=layers.2.mlp"))
     from rewrite.report.gathering import describe_reader
 
     assert describe_reader(moved)["tuned"].endswith("zero-shot transfer to this one")
+    every = small_config(*settings_of(tiny_model, f"simulators.llm.adapter={tuned / '4_reader'}"))
+    assert describe_reader(every)["tuned"].endswith("each latent is read by one that never met it")
 
 
 def test_what_it_depends_on_and_what_not(tuned: Path, tiny_model: Path) -> None:

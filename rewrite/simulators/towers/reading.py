@@ -20,7 +20,7 @@ from rewrite.engines.base import States
 from rewrite.explainers.base import Explanation
 from rewrite.simulators.base import Strengths, Unread, find_missing
 from rewrite.simulators.examples import Lessons
-from rewrite.simulators.readers import check_folds, check_reader
+from rewrite.simulators.readers import check_folds, check_reader, list_readers
 from rewrite.simulators.towers.head import TOP, Head, Queries, ask, read
 from rewrite.simulators.towers.learning import HEAD, Material, TowersPupil, learned_with
 from rewrite.simulators.towers.settings import Settings
@@ -83,7 +83,9 @@ def build(
 ) -> Towers:
     """The simulator with the heads that the run tuned, or with its adapter."""
     if settings.adapter:
-        folds = [(check_reader("towers", settings.adapter, learned_with(settings)), frozenset(range(latents)))]
+        here = learned_with(settings)
+        named = list_readers(settings.adapter, latents)
+        folds = [(check_reader("towers", adapter, here), own) for adapter, own in named]
     else:
         assert tuned is not None, "what is tuned stands before what reads"
         folds = list(check_folds(tuned))

@@ -15,7 +15,7 @@ class Settings(Section):
     model: Place = ""
     """The language model that reads: a folder, a GGUF file or a hub name."""
     adapter: Place = ""
-    """A head that another run tuned: `4_reader/fold-0` of its folder, or a hub name; none is tuned then."""
+    """Heads that another run tuned: `4_reader` of its folder, `4_reader/fold-0` or a hub name; none is tuned then."""
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 4, 10), min_length=1)
     """Layers whose hidden states are read, side by side: 0 is the embedding, n what the n-th block writes."""
     device: str = "cpu"
