@@ -6,20 +6,22 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV_VLLM ?= .venv-vllm
 VENV_EXPORT ?= .venv-export
+VENV_DOCS ?= .venv-docs
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_VLLM := $(VENV_VLLM)/.installed
 INSTALLED_EXPORT := $(VENV_EXPORT)/.installed
+INSTALLED_DOCS := $(VENV_DOCS)/.installed
 REWRITE := $(BIN)/rewrite
-SETTINGS = $(if $(CONFIG),--config $(CONFIG)) --run $(RUN) \
+SETTINGS = $(if $(CONFIG),--config $(CONFIG)) $(if $(PRESET),--preset $(PRESET)) --run $(RUN) \
 	$(if $(EXPLAINER),--set explainer=$(EXPLAINER)) $(if $(SIMULATOR),--set simulator=$(SIMULATOR)) \
 	$(if $(CALIBRATOR),--set calibrator=$(CALIBRATOR)) $(if $(ENGINE),--set engine=$(ENGINE)) \
 	$(foreach pair,$(SET),--set '$(pair)')
 OPTIONS = $(SETTINGS) $(if $(DRY),--dry-run)
 
 .PHONY: setup train explain tune simulate score evaluate report run status export compare plan planted paper-small subject
-.PHONY: browser test test-llm test-vllm test-export check mutants bench clean
+.PHONY: browser test test-llm test-vllm test-export check docs mutants bench clean
 
 setup: $(INSTALLED)
 
@@ -90,6 +92,16 @@ $(INSTALLED_EXPORT): pyproject.toml constraints-export.txt
 test-export: $(INSTALLED_EXPORT)
 	OMP_NUM_THREADS=1 $(VENV_EXPORT)/bin/python -m pytest tests/exports tests/coder/test_authors.py tests/arms/test_lens.py
 
+# What builds the documentation reads the code and imports none of it, so its environment is small.
+$(INSTALLED_DOCS): constraints-docs.txt
+	$(PYTHON) -m venv $(VENV_DOCS)
+	$(VENV_DOCS)/bin/pip install --quiet --disable-pip-version-check --requirement constraints-docs.txt
+	touch $@
+
+# A warning is an error. The site is in site/: `python3 -m http.server --directory site` shows it.
+docs: $(INSTALLED_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build --strict
+
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -117,4 +129,4 @@ small-model: $(INSTALLED)
 	test -d $@ || $(BIN)/python tests/makers/tiny.py $@
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) $(VENV_EXPORT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV_VLLM) $(VENV_EXPORT) $(VENV_DOCS) site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -5,7 +5,9 @@
     rewrite compare runs/mine runs/other --out compared.html
     rewrite plan runs/pilot --effect 0.05
     rewrite export dataset runs/mine --out dataset
+    rewrite pull OWNER/NAME --out theirs
     rewrite planted FOLDER
+    rewrite new my.toml
     rewrite config > my.toml
     rewrite help coder
 
@@ -23,13 +25,14 @@ import webbrowser
 from pathlib import Path
 
 from rewrite import DISTRIBUTION, __version__
-from rewrite.commands.export import export, forms
+from rewrite.commands.export import export
 from rewrite.commands.keys import list_topics, tell_keys, topics, write_config
+from rewrite.commands.options import add_readers, add_tellers, config_options, table_options
 from rewrite.config import Config, UserError
 from rewrite.display.tables import Form, Page, say, show
 from rewrite.engines.calls import Planned
-from rewrite.run.configs import load_config, read_recorded
-from rewrite.run.files import is_full_disk, read_json, write_whole
+from rewrite.run.configs import choose_config
+from rewrite.run.files import is_full_disk, write_whole
 from rewrite.run.runner import go, verdict
 from rewrite.run.runner import plan as plan_calls
 from rewrite.run.store import Run
@@ -42,8 +45,8 @@ ENDINGS: dict[str, Form] = {".md": "markdown", ".json": "json"}
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; what the config may say is told by `rewrite help`."""
-    config = _config_options()
-    shown = _table_options()
+    config = config_options()
+    shown = table_options()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="rewrite", description=__doc__, epilog=KEYS, formatter_class=layout)
     parser.add_argument("--version", action="version", version=f"{DISTRIBUTION} {__version__}")
@@ -61,88 +64,14 @@ def build_parser() -> argparse.ArgumentParser:
     text = "say which stages of a run are fresh, how far it has come, what it cost, and what to do next"
     status = commands.add_parser("status", parents=[config, shown], help=text, description=text)
     status.set_defaults(act=_status)
-    _add_readers(commands, shown)
-    _add_tellers(commands)
+    add_readers(commands, shown)
+    add_tellers(commands, shown)
+    acts = {"compare": _compare, "plan": _plan, "export": _export, "planted": _planted, "new": _new, "pull": _pull}
+    for name, act in acts.items():
+        commands.choices[name].set_defaults(act=act)
+    commands.choices["config"].set_defaults(act=lambda options: say(write_config(options.topic)))
+    commands.choices["help"].set_defaults(act=lambda options: _help(options.topic, commands.choices))
     return parser
-
-
-def _config_options() -> argparse.ArgumentParser:
-    """What names a run and its config."""
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="TOML config (default: the bundled default.toml; without --set, that of the run folder where it has one)",
-    )
-    options.add_argument(
-        "--run", type=Path, metavar="DIR", default=Path("runs/default"), help="run folder (%(default)s)"
-    )
-    options.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key; may be repeated"
-    )
-    return options
-
-
-def _table_options() -> argparse.ArgumentParser:
-    """In which form a table is given."""
-    options = argparse.ArgumentParser(add_help=False)
-    form = options.add_mutually_exclusive_group()
-    form.add_argument("--json", dest="form", action="store_const", const="json", help="print the table's facts as JSON")
-    form.add_argument("--markdown", dest="form", action="store_const", const="markdown", help="print it as Markdown")
-    form.add_argument("--out", type=Path, metavar="FILE", help="write it to a file: .json, .md, else plain text")
-    return options
-
-
-def _add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser], shown: argparse.ArgumentParser) -> None:
-    """The commands that read finished runs."""
-    text = "set runs on the same test documents side by side, and test every pair; --out FILE.html writes a page"
-    compare = commands.add_parser("compare", parents=[shown], help=text, description=text)
-    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
-    compare.set_defaults(act=_compare)
-    text = "say how many documents, calls and dollars an effect needs, from a small run"
-    plan = commands.add_parser("plan", parents=[shown], help=text, description=text)
-    plan.add_argument("pilot", type=Path, metavar="RUN", help="folder of a run with losses; 20 documents make a pilot")
-    plan.add_argument(
-        "--effect", nargs="+", type=float, default=(), metavar="X", help="what is to be found (default: 0.01 to 0.1)"
-    )
-    plan.add_argument(
-        "--unit", choices=("recovered", "nats"), default="recovered", help="unit of --effect: share of the gap, or nats"
-    )
-    plan.add_argument("--power", type=float, default=0.8, help="chance to find it (%(default)s)")
-    plan.add_argument("--reference", default="zero", metavar="ARM", help="arm to tell simulated from (%(default)s)")
-    plan.add_argument("--latents", type=int, default=0, help="latents to rewrite (default: as many as the run)")
-    plan.set_defaults(act=_plan)
-    text = "give a finished run to other tools"
-    told = "; ".join(f"{name}: {what}" for name, what in forms().items())
-    export = commands.add_parser("export", help=text, description=f"{text}. Forms: {told}")
-    export.add_argument("form", metavar="FORM", help=f"one of {', '.join(forms())}")
-    export.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
-    export.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        required=True,
-        help="folder to write; one of an earlier export is replaced",
-    )
-    export.set_defaults(act=_export)
-    text = "build a model whose every rule is known, and check what the whole pipeline says of it"
-    planted = commands.add_parser("planted", help=text, description=text)
-    planted.add_argument("folder", type=Path, metavar="FOLDER", help="where the built model, its texts and the runs go")
-    planted.set_defaults(act=_planted)
-
-
-def _add_tellers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The commands that tell what the config may say."""
-    what = "a table of the config, as in coder or simulators.towers, or one key"
-    text = "print a config to start from: TOML, every key at its default, told in comments"
-    config = commands.add_parser("config", help=text, description=text)
-    config.add_argument("topic", nargs="?", default="", metavar="TABLE", help=f"{what} (default: all)")
-    config.set_defaults(act=lambda options: say(write_config(options.topic)))
-    text = "tell the keys of one table of the config, with unit and default"
-    told = commands.add_parser("help", help=text, description=text)
-    told.add_argument("topic", nargs="?", default="", metavar="TOPIC", help=f"{what}, or a command (default: list all)")
-    told.set_defaults(act=lambda options: _help(options.topic, commands.choices))
 
 
 def _help(topic: str, commands: dict[str, argparse.ArgumentParser]) -> None:
@@ -171,7 +100,7 @@ def _run_stages(options: argparse.Namespace) -> None:
         raise UserError(
             f"{options.command}: --json, --markdown and --out are for --dry-run; `rewrite status` tells of a run"
         )
-    config = _choose_config(options)
+    config = choose_config(options.run, options.config, options.set, _say, options.preset)
     try:
         with Run(options.run, options.command) as run:
             if options.dry_run:
@@ -187,19 +116,6 @@ def _run_stages(options: argparse.Namespace) -> None:
         ) from None
     if options.open:
         _open(options.run / "7_report" / "index.html")
-
-
-def _choose_config(options: argparse.Namespace) -> Config:
-    """The config that is named; else the one that the run folder records, so that opening a report or going on with a
-    run never makes it another; else the bundled one."""
-    manifest = options.run / "manifest.json"
-    own = read_json(manifest) if manifest.is_file() else {}
-    if options.config or options.set or not (isinstance(own, dict) and own.get("config")):
-        return load_config(options.config, options.set)
-    recorded = read_recorded(manifest, own)
-    if recorded.unknown:
-        _say(f"{options.run}: {recorded.describe_unknown()}")
-    return recorded.config
 
 
 def _say_price(planned: dict[str, Planned], config: Config, options: argparse.Namespace) -> None:
@@ -221,7 +137,7 @@ def _open(page: Path) -> None:
 def _status(options: argparse.Namespace) -> None:
     from rewrite.commands.status import status
 
-    _show(status(options.run, options.config, options.set), options)
+    _show(status(options.run, options.config, options.set, options.preset), options)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -243,8 +159,30 @@ def _plan(options: argparse.Namespace) -> None:
     _show(plan_run(options.pilot, wish), options)
 
 
+def _new(options: argparse.Namespace) -> None:
+    from rewrite.commands.new import Wish, ask_at_terminal, draft, is_asked
+
+    said = options.subject, options.hookpoint, options.corpus, options.preset, options.device, options.minutes
+    _show(draft(Wish(options.file, *said), ask_at_terminal if is_asked() else None), options)
+
+
 def _export(options: argparse.Namespace) -> None:
+    if options.upload:
+        from rewrite.commands.share import check_token, upload
+
+        if options.form != "hub":
+            raise UserError(f"--upload: is for the form hub, not {options.form}; `rewrite export hub`")
+        check_token(options.upload)
     for line in export(options.form, options.run, options.out):
+        print(line)
+    if options.upload:
+        print(f"on the hub: {upload(options.out, options.upload, options.private)}")
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from rewrite.commands.share import pull
+
+    for line in pull(options.source, options.out, options.revision):
         print(line)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from rewrite.config.asking import CallsConfig, ExplainConfig, ScoreConfig, TuneConfig
+from rewrite.config.asking import CallsConfig, ExplainConfig, ScoreConfig, TrackConfig, TuneConfig
 from rewrite.config.base import MaybePlace, OnDisk, Place, Scalar, Section, UserError, name_hookpoint
 from rewrite.config.data import CoderConfig, CollectConfig, CorpusConfig, SampleConfig
 from rewrite.config.judging import AnalyseConfig, Control, CostConfig, DiagnoseConfig, EvaluateConfig
@@ -35,6 +35,7 @@ __all__ = [
     "Scalar",
     "ScoreConfig",
     "Section",
+    "TrackConfig",
     "TuneConfig",
     "UserError",
     "name_hookpoint",
@@ -78,6 +79,7 @@ class Config(Section):
     cost: CostConfig = CostConfig()
     diagnose: DiagnoseConfig = DiagnoseConfig()
     analyse: AnalyseConfig = AnalyseConfig()
+    track: TrackConfig = TrackConfig()
     explainers: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     """Settings of the explainers, a table each: `explainers.patterns.max_words = 40`."""
     simulators: dict[str, dict[str, Scalar]] = Field(default_factory=dict)

@@ -72,6 +72,17 @@ class CallsConfig(Section):
     """Price of answer tokens [dollars a million tokens]."""
 
 
+class TrackConfig(Section):
+    """Numbers of a run, sent to a tracker as its stages end."""
+
+    to: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
+    """Where they go: nowhere, Trackio, Weights & Biases, or TensorBoard's files in `track/` of the run folder."""
+    project: str = "rewrite"
+    """The project there that the run is listed under."""
+    name: str = ""
+    """The run's name there; empty for that of its folder."""
+
+
 class ScoreConfig(Section):
     """A language model that judges the explanations, beside the scores that cost nothing."""
 

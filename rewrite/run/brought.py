@@ -3,11 +3,13 @@
 
 An entry point names a module that defines what a file in the folder of that name would. Listing them reads what the
 packages say of themselves and imports none; a package that cannot be imported is in the way only of who chooses it.
+A backend may also be given by the process itself (`give`), such as a class in a cell of a notebook.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -55,12 +57,41 @@ class Brought:
         return module
 
 
-def find_brought(kind: str) -> dict[str, list[Brought]]:
-    """The backends of a kind that packages bring, by name; a name that two of them bring has both."""
-    found: dict[str, list[Brought]] = {}
+@dataclass(frozen=True)
+class Given:
+    """A backend that this process defines; it is gone with it."""
+
+    module: ModuleType
+    version: str
+    """Changes where what it does may have changed."""
+
+    @property
+    def package(self) -> str:
+        """What stands for a package's name."""
+        return f"{self.module.__name__} of this session"
+
+    def load(self) -> ModuleType:
+        """The backend's module."""
+        return self.module
+
+
+_GIVEN: dict[tuple[str, str], Given] = {}
+
+
+def give(kind: str, name: str, module: ModuleType, version: str) -> None:
+    """Let a config of this process name a backend; one given before by that name is forgotten."""
+    _GIVEN[kind, name] = Given(module, version)
+
+
+def find_brought(kind: str) -> dict[str, Sequence[Brought | Given]]:
+    """The backends of a kind that packages bring or this process gave, by name; a name that two bring has both."""
+    found: dict[str, list[Brought | Given]] = {}
     for point in _scan(f"rewrite.{kind}", tuple(sys.path)):
         found.setdefault(point.name, []).append(Brought(kind, point))
-    return found
+    for (own, name), given in _GIVEN.items():
+        if own == kind:
+            found.setdefault(name, []).append(given)
+    return dict(found)
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from rewrite.config import Config, OnDisk, Section, UserError
 from rewrite.run import plugins
 from rewrite.run.brought import find_brought
-from rewrite.run.files import bundled
+from rewrite.run.files import bundled, read_json
 
 Row = dict[str, Any]
 
@@ -30,29 +31,94 @@ def data_folder() -> Path:
     return bundled("data")
 
 
-def load_config(file: Path | None = None, overrides: list[str] | None = None) -> Config:
-    """Read `file` (the bundled default where none is given) and apply `key=value` overrides in order.
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Settings that stand over a file: `key=value` as the command line says it, or values by key."""
 
-    Raises UserError, in one line, for a file that is absent or not TOML and for a key or value that does not fit.
+
+def presets() -> list[str]:
+    """The presets that there are."""
+    return sorted(file.stem for file in (data_folder() / "configs" / "presets").glob("*.toml"))
+
+
+def read_preset(name: str) -> Row:
+    """What a preset sets. Raises UserError where there is none of that name."""
+    if name not in presets():
+        raise UserError(f"--preset {name}: no such preset; there are: {', '.join(presets())}")
+    return _read_toml(data_folder() / "configs" / "presets" / f"{name}.toml")
+
+
+def load_config(file: Path | None = None, overrides: Overrides | None = None, preset: str = "") -> Config:
+    """Read `file` (the bundled default where none is given), lay a preset over it, and apply overrides in order.
+
+    Raises UserError, in one line, for a file that is absent or not TOML, a preset that there is none of, and a key or
+    value that does not fit.
     """
     file = file or data_folder() / "configs" / "default.toml"
     tree = _read_toml(file)
+    if preset:
+        _lay(tree, read_preset(preset))
+    tree.setdefault("subject", str((data_folder() / "configs" / Config.model_fields["subject"].default).resolve()))
+    return _settle(tree, overrides or [], file)
+
+
+def change_config(config: Config, overrides: Overrides) -> Config:
+    """The same config with overrides. Raises UserError, in one line, for a key or value that does not fit."""
+    return _settle(config.model_dump(mode="json"), overrides, None)
+
+
+def _lay(tree: Row, over: Row) -> None:
+    """Put the values of one tree over those of another."""
+    for name, value in over.items():
+        if isinstance(value, dict) and isinstance(tree.get(name), dict):
+            _lay(tree[name], value)
+        else:
+            tree[name] = value
+
+
+def choose_config(
+    folder: Path, file: Path | None, overrides: Overrides, say: Callable[[str], None], preset: str = ""
+) -> Config:
+    """The config that is named; else the one that the run folder records, so that opening a report or going on with a
+    run never makes it another; else the bundled one. `say` hears of recorded keys that are not known."""
+    manifest = folder / "manifest.json"
+    own = read_json(manifest) if manifest.is_file() else {}
+    if file or overrides or preset or not (isinstance(own, dict) and own.get("config")):
+        return load_config(file, overrides, preset)
+    recorded = read_recorded(manifest, own)
+    if recorded.unknown:
+        say(f"{folder}: {recorded.describe_unknown()}")
+    return recorded.config
+
+
+def _settle(tree: Row, overrides: Overrides, file: Path | None) -> Config:
+    """Overrides laid over what a file says, or a config whose places are absolute already, all of it checked."""
     named: set[str] = set()
     sources: dict[str, str] = {}
-    for override in overrides or []:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise UserError(f"--set {override}: write it as key=value, as in --set coder.k=16")
-        _assign(tree, key, parse_value(text))
+    for key, value, said in _read_overrides(overrides):
+        _assign(tree, key, value, said)
         named.add(key)
-        sources[key] = f"--set {override}"
+        sources[key] = said
     for place in _list_places(tree):
-        _anchor(tree, place, Path.cwd() if place in named else file.parent)
-    tree.setdefault("subject", str((data_folder() / "configs" / Config.model_fields["subject"].default).resolve()))
+        if place in named or file is not None:
+            _anchor(tree, place, Path.cwd() if place in named or file is None else file.parent)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain_error(error, file, sources)) from None
+        raise UserError(_explain_error(error, file or "settings", sources)) from None
+
+
+def _read_overrides(overrides: Overrides) -> list[tuple[str, Any, str]]:
+    """Each override's key and value, and how it was said."""
+    if isinstance(overrides, Mapping):
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
+        return [(key, value, f"{key} = {value!r}") for key, value in plain.items()]
+    found = []
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise UserError(f"--set {override}: write it as key=value, as in --set coder.k=16")
+        found.append((key, parse_value(text), f"--set {override}"))
+    return found
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -72,12 +138,12 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+def _assign(tree: dict[str, Any], key: str, value: Any, said: str) -> None:
     *tables, last = key.split(".")
     for table in tables:
         tree = tree.setdefault(table, {})
         if not isinstance(tree, dict):
-            raise UserError(f"--set {key}: {table} is a value, not a table")
+            raise UserError(f"{said}: {table} is a value, not a table")
     tree[last] = value
 
 
@@ -117,7 +183,7 @@ def _anchor(tree: dict[str, Any], path: str, folder: Path) -> None:
         tree[last] = str((folder / value).resolve())
 
 
-def _explain_error(error: ValidationError, file: Path, sources: dict[str, str]) -> str:
+def _explain_error(error: ValidationError, file: Path | str, sources: dict[str, str]) -> str:
     """The first fault in one line: where it stands, what is wrong, what is near."""
     fault = error.errors()[0]
     names = [str(part) for part in fault["loc"] if isinstance(part, str)]

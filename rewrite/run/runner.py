@@ -15,6 +15,7 @@ from rewrite.run.files import read_json
 from rewrite.run.freshness import Stage, ask_again, check, stage_keys, wanted
 from rewrite.run.plugins import asked_model
 from rewrite.run.store import Run
+from rewrite.run.tracking import check_tracker, tracking
 
 
 def go(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Callable[[str], None]) -> None:
@@ -22,9 +23,12 @@ def go(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Callab
     check(stages, config)
     ahead = _up_to(stages, config, last)
     run.describe(config)
+    check_tracker(config)
     keys = stage_keys(stages, config)
-    for stage in ahead:
-        _make(stage, config, run, keys[stage.name], say)
+    with tracking(config, run, say) as track:
+        for number, stage in enumerate(ahead, start=1):
+            if _make(stage, config, run, keys[stage.name], say):
+                track(stage, number)
 
 
 def plan(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Callable[[str], None]) -> dict[str, Any]:
@@ -54,14 +58,15 @@ def _up_to(stages: Sequence[Stage], config: Config, last: str) -> Sequence[Stage
     return kept[: names.index(last) + 1]
 
 
-def _make(stage: Stage, config: Config, run: Run, key: str, say: Callable[[str], None]) -> None:
-    """Run a stage unless all that it writes is fresh."""
+def _make(stage: Stage, config: Config, run: Run, key: str, say: Callable[[str], None]) -> bool:
+    """Run a stage unless all that it writes is fresh; whether it ran."""
     reason = _stale(run, stage, key)
     if reason:
         say(f"{stage.name}: {reason}")
         run.describe(config)
         run.begin(key, stage.reads)
         _module(stage).run(config, run)
+    return bool(reason)
 
 
 def _module(stage: Stage) -> Any:

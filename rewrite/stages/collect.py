@@ -76,7 +76,7 @@ class Collector:
         with progress:
             for number, begin in enumerate(range(0, len(documents), size)):
                 windows = [(begin + i, w) for i, ws in enumerate(kept[begin : begin + size]) for w in ws]
-                save_shard(folder, f"{split}-{number:05d}", self._encode(windows, split == "calibrate"))
+                save_shard(folder, f"{split}-{number:05d}", self.encode(windows, split == "calibrate"))
                 names.append([d.name for d in documents[begin : begin + size]])
                 progress.update(len(windows))
         return names
@@ -88,7 +88,8 @@ class Collector:
         share = self.config.collect.train_tokens / max(sum(len(w) for windows in cut for w in windows), 1)
         return [(windows, 0 if share >= 1 else max(1, round(share * len(windows)))) for windows in cut]
 
-    def _encode(self, windows: list[tuple[int, np.ndarray]], add_to_mean: bool) -> Shard:
+    def encode(self, windows: Sequence[tuple[int, np.ndarray]], add_to_mean: bool = False) -> Shard:
+        """Windows, each with the number of its document, and every latent's activations at their counted positions."""
         ids = np.concatenate([np.empty(0, dtype=np.int32), *(w for _, w in windows)])
         starts = np.concatenate([[0], np.cumsum([len(w) for _, w in windows])]).astype(np.int64)
         text = Text(ids, starts, self.vocabulary)

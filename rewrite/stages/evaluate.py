@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +65,18 @@ def run(config: Config, run: Run) -> None:
     with run.writing("5_calibration.safetensors") as path:
         save_curves(path, draw_curves(fitted, measured))
 
-    subject = load_subject(config)
-    device = torch.device(config.device)
+    scorer = open_scorer(config, run, store, simulations, fitted)
+    scores = scorer.score(store.test, simulations, train_frequencies(store.train))
+    with run.writing("5_losses.parquet") as path:
+        pq.write_table(scores.losses, path)
+    with run.writing("5_places.parquet") as path:
+        pq.write_table(scores.places, path)
+
+
+def open_scorer(config: Config, run: Run, store: ActivationStore, simulations: Simulations, fitted: Fitted) -> Scorer:
+    """The subject with every arm that the config asks for."""
+    absent, rewritten = simulations.absent(store.calibrate.shards + store.test.shards), simulations.rewritten
+    subject, device = load_subject(config), torch.device(config.device)
     coder = load_coder(run.path("1_coder"), config.hookpoint).to(device)
     splicer = splice(fitted, simulations, coder, absent, fit_readers(config, subject, store.train, device))
     left_out = absent if config.evaluate.missing == "leave_out" else np.zeros_like(absent)
@@ -76,12 +86,7 @@ def run(config: Config, run: Run) -> None:
     arms = plan_arms(config, coder, best, left_out)
     drawn = Controls(config, store.calibrate, simulations, coder, fitted.tally, absent)
     arms += plan_draws(config, rewritten & ~absent, rewritten & ~left_out, drawn)
-    frequencies = train_frequencies(store.train)
-    scores = Scorer(config, subject, splicer, arms).score(store.test, simulations, frequencies)
-    with run.writing("5_losses.parquet") as path:
-        pq.write_table(scores.losses, path)
-    with run.writing("5_places.parquet") as path:
-        pq.write_table(scores.places, path)
+    return Scorer(config, subject, splicer, arms)
 
 
 def draw_curves(fitted: Fitted, measured: Measured) -> Curves:
@@ -165,6 +170,11 @@ class Scorer:
             for planned in arms
         ]
         self.placed = find_placed(arms)
+
+    def only(self, names: Collection[str]) -> Scorer:
+        """The same with the arms of these names alone."""
+        kept = [planned for planned in self.arms if planned.arm.name in names]
+        return Scorer(self.config, self.subject, self.splicer, kept)
 
     def score(self, test: Split, simulations: Simulations, frequencies: Float[np.ndarray, " token"]) -> Scores:
         """Walk the test split once; what is kept by place needs tokens' frequencies in the train split."""

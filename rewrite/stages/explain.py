@@ -58,11 +58,14 @@ def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[E
     if config.explain.file:
         every = read_explanations(Path(config.explain.file), store.latents)
         return [every[latent] for latent in latents]
-    settings = plugins.settings("explainers", config.explainer, config.explainers.get(config.explainer, {}))
-    explainer: Explainer = plugins.load("explainers", config.explainer).build(
-        settings, calls.open, open_simulate(config, calls)
-    )
-    return explainer.explain(gather_evidence(store.train), latents)
+    return open_explainer(config, calls).explain(gather_evidence(store.train), latents)
+
+
+def open_explainer(config: Config, calls: Calls) -> Explainer:
+    """The explainer that the config names."""
+    module = plugins.load("explainers", config.explainer)
+    explainer: Explainer = module.build(plugins.chosen("explainer", config), calls.open, open_simulate(config, calls))
+    return explainer
 
 
 def explained_latents(config: Config, store: ActivationStore) -> list[int]:
@@ -79,20 +82,25 @@ class NoPeek:
 
     def __call__(self, text: Text) -> csr_array:
         """Refuses."""
-        raise UserError("explainers.llm.candidates, rounds: the simulator reads no explanations; use another simulator")
+        raise UserError("simulator: reads no explanations, so none can be tried out with it; use another simulator")
 
 
 def open_simulate(config: Config, calls: Calls) -> Simulate:
     """How explanations are tried out: the run's simulator reads each as if it were a latent's."""
 
     def simulate(texts: Sequence[str], text: Text) -> Float[np.ndarray, "counted text"]:
-        settings = plugins.chosen("simulator", config)
-        given = [Explanation(number, written) for number, written in enumerate(texts)]
-        module = plugins.load("simulators", config.simulator)
-        simulator: Simulator = module.build(given, len(texts), settings, NoPeek(len(texts)), calls.open)
+        simulator = open_reader(config, calls, texts)
         strengths = simulator.simulate(text)
         found: np.ndarray = strengths.values[text.counted()].toarray() / simulator.scale
         found[:, list(strengths.missing)] = np.nan
         return found
 
     return simulate
+
+
+def open_reader(config: Config, calls: Calls, texts: Sequence[str]) -> Simulator:
+    """The run's simulator with some explanations, each as if it were a latent's, by their order."""
+    given = [Explanation(number, written) for number, written in enumerate(texts)]
+    module, settings = plugins.load("simulators", config.simulator), plugins.chosen("simulator", config)
+    simulator: Simulator = module.build(given, len(texts), settings, NoPeek(len(texts)), calls.open)
+    return simulator

@@ -25,7 +25,7 @@ from rewrite.explainers.base import Explanation
 from rewrite.explainers.explanations import load_explanations, suppose
 from rewrite.run import plugins
 from rewrite.run.store import Run
-from rewrite.simulators.base import Simulator, Strengths
+from rewrite.simulators.base import Peek, Simulator, Strengths
 from rewrite.simulators.strengths import save_simulator, save_strengths
 from rewrite.text.sampling import ask, draw_latents
 from rewrite.text.windows import Text
@@ -114,7 +114,7 @@ def open_simulator(
     config: Config,
     store: ActivationStore,
     explanations: Sequence[Explanation],
-    truth: TrueActivations,
+    truth: Peek,
     calls: Calls,
     tuned: Path | None = None,
 ) -> Simulator:

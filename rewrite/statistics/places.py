@@ -104,7 +104,7 @@ class Tally:
                 "by": pa.array([one.by for one in bins], pa.string()),
                 "low": pa.array([one.low for one in bins], pa.int64()),
                 "high": pa.array([one.high for one in bins], pa.int64()),
-                "arm": pa.array(np.repeat(self.arms, len(cells)), pa.string()),
+                "arm": pa.array([arm for arm in self.arms for _ in cells], pa.string()),
                 "document": pa.array(np.tile(cells % self.documents, len(self.arms)), pa.int32()),
                 "nats": pa.array(self.nats[:, cells].ravel(), pa.float64()),
                 "tokens": pa.array(np.tile(self.tokens[cells], len(self.arms)), pa.int64()),

@@ -38,6 +38,7 @@ from rewrite.subject.families import (
     parse_hookpoint,
 )
 from rewrite.subject.forwards import Forward, Record, tail_of, vectors_of, with_forwards
+from rewrite.subject.held import find_held
 from rewrite.subject.loading import check_device, check_folder, load_network, load_part
 
 Rewriter = Callable[[Tensor, Tensor], Tensor]
@@ -237,18 +238,27 @@ def _check_identity(
 
 
 def load_subject(config: Config) -> Subject:
-    """Load the subject that the config names, with its tokenizer.
+    """Load the subject that the config names, with its tokenizer; one that is in memory is taken from there.
 
     Raises UserError, in one line, where the model, its tokenizer, the device or the hookpoint is not to be had, and
     where the model cannot read windows as long as the corpus is cut into.
     """
     device, said = check_device("device", config.device), f"subject = {config.subject}"
+    held = find_held(config.subject)
+    if held is not None:
+        check_window(config, held.model)
+        return build_subject(held.model, held.tokenizer, config.hookpoint)
     check_folder(said, config.subject)
     model = load_network(said, config.subject, config.revision, config.dtype)
     tokenizer = load_part(said, AutoTokenizer, config.subject, config.revision)
+    check_window(config, model)
+    return build_subject(model.to(device), tokenizer, config.hookpoint)
+
+
+def check_window(config: Config, model: PreTrainedModel) -> None:
+    """Raise UserError where the model cannot read windows as long as the corpus is cut into."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit and config.corpus.window > limit:
         raise UserError(
             f"corpus.window = {config.corpus.window}: {config.subject} reads at most {limit} tokens; set less"
         )
-    return build_subject(model.to(device), tokenizer, config.hookpoint)

@@ -25,12 +25,12 @@ def refuse(attempt: Callable[[], object], reason: str) -> None:
 
 def test_forms_are_files() -> None:
     folder = Path(rewrite.exports.saelens.__file__).parent
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base"}
-    assert set(forms()) == files == {"dataset", "neuronpedia", "saelens"}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "predictions"}
+    assert set(forms()) == files == {"dataset", "hub", "neuronpedia", "saelens"}
     assert all(text and "\n" not in text for text in forms().values())
 
 
-@pytest.mark.parametrize("form", ["dataset", "neuronpedia", "saelens"])
+@pytest.mark.parametrize("form", ["dataset", "hub", "neuronpedia", "saelens"])
 def test_the_same_run_gives_the_same_folder_and_stays_as_it_was(small_run: Path, tmp_path: Path, form: str) -> None:
     before = hash_path(small_run)
     one, two = tmp_path / "a" / "out", tmp_path / "b" / "out"
@@ -76,7 +76,7 @@ def test_the_run_folder_is_no_place_for_an_export(small_run: Path) -> None:
 
 def test_what_cannot_be_exported_is_refused_in_one_line(small_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    refuse(lambda: export("neuropedia", small_run, out), "did you mean neuronpedia.*dataset, neuronpedia, saelens")
+    refuse(lambda: export("neuropedia", small_run, out), "did you mean neuronpedia.*dataset, hub, neuronpedia, saelens")
     refuse(lambda: export("base", small_run, out), "no such export")
     refuse(lambda: export("dataset", tmp_path / "absent", out), "no run there")
     damaged = tmp_path / "damaged"

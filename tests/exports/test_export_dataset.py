@@ -21,7 +21,7 @@ from rewrite.coder.activations import ActivationStore, Shard, save_shard
 from rewrite.commands.export import export
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.explanations import load_explanations
-from rewrite.exports.dataset import Source, tabulate_explanations
+from rewrite.exports.predictions import Source, tabulate_explanations
 from rewrite.run.files import write_json
 from rewrite.run.finished import open_finished
 from rewrite.simulators.base import Strengths

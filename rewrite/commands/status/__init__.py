@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from rewrite.engines.calls import cost_of
 from rewrite.run.configs import load_config, parse_value, read_recorded
 from rewrite.run.files import flatten, read_json
 from rewrite.run.finished import LAST, Finished
-from rewrite.run.freshness import wanted
+from rewrite.run.freshness import Stage, wanted
 from rewrite.run.store import find_holder
 from rewrite.stages import STAGES
 
@@ -48,11 +48,11 @@ class Asked:
     notes: tuple[str, ...] = ()
 
 
-def status(folder: Path, file: Path | None = None, overrides: Iterable[str] = ()) -> Page:
+def status(folder: Path, file: Path | None = None, overrides: Iterable[str] = (), preset: str = "") -> Page:
     """The page of a run. Raises UserError where there is none, or where the config that is given does not fit."""
     for _ in range(TRIES):
         manifest = _read_manifest(folder)
-        asked = _ask(folder, manifest, file, tuple(overrides))
+        asked = _ask(folder, manifest, file, tuple(overrides), preset)
         page = _describe(folder, manifest, asked)
         if _read_manifest(folder) == manifest:
             break
@@ -78,14 +78,15 @@ def _read_manifest(folder: Path) -> Row:
 # --- the config -------------------------------------------------------------------------------------------------------
 
 
-def _ask(folder: Path, manifest: Row, file: Path | None, overrides: tuple[str, ...]) -> Asked:
-    if file is None and not overrides:
+def _ask(folder: Path, manifest: Row, file: Path | None, overrides: tuple[str, ...], preset: str) -> Asked:
+    if file is None and not overrides and not preset:
         recorded = read_recorded(folder / "manifest.json", manifest)
         unknown = recorded.describe_unknown()
         return Asked(recorded.config, True, _options_of(recorded.config), (unknown,) if unknown else ())
-    config = load_config(file, list(overrides))
+    config = load_config(file, list(overrides), preset)
     named = () if file is None else ("--config", str(file))
-    return Asked(config, False, (*named, *(word for pair in overrides for word in ("--set", pair))))
+    laid = ("--preset", preset) if preset else ()
+    return Asked(config, False, (*named, *laid, *(word for pair in overrides for word in ("--set", pair))))
 
 
 def _options_of(config: Config) -> tuple[str, ...] | None:
@@ -113,7 +114,8 @@ def _describe(folder: Path, manifest: Row, asked: Asked) -> Page:
         unknown = str(error)
     holder = find_holder(folder)
     looked = Looked(Finished(folder, folder.resolve().name, manifest), asked.config.calls)
-    stages = find_standings(looked, wanted(STAGES, asked.config), keys, bool(holder) and asked.own)
+    had = _list_stages(asked, looked)
+    stages = find_standings(looked, had, keys, bool(holder) and asked.own)
     page = folder / "7_report" / "index.html"
     facts: Row = {
         "schema": 1,
@@ -134,6 +136,15 @@ def _describe(folder: Path, manifest: Row, asked: Asked) -> Page:
         "next": "" if holder else _next(folder, stages, asked),
     }
     return Page(_title(facts), (_table(facts),), (*asked.notes, *_notes(facts)), facts, facts["next"])
+
+
+def _list_stages(asked: Asked, looked: Looked) -> tuple[Stage, ...]:
+    """The stages that a run has; where its backends are not here to say, those of which something is there."""
+    try:
+        return wanted(STAGES, asked.config)
+    except UserError:
+        there = [stage for stage in STAGES if stage.only is None or looked.entries.keys() & set(stage.writes)]
+        return wanted([replace(stage, only=None) for stage in there], asked.config)
 
 
 def _read_stats(run: Finished, part: str, key: str) -> Any:

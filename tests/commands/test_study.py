@@ -1,0 +1,470 @@
+"""The Python API: each step alone, on a run folder like any other, by the code that the stages use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from makers.small import SMALL, small_config
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import rewrite
+from rewrite.commands.status import status
+from rewrite.commands.study import Study
+from rewrite.commands.study.classes import give_simulator
+from rewrite.config import Config, Section, UserError
+from rewrite.display.notebook import tokens_html
+from rewrite.explainers.base import Explanation
+from rewrite.explainers.explanations import load_explanations
+from rewrite.run import brought
+from rewrite.run.brought import find_brought
+from rewrite.run.configs import change_config, data_folder, parse_value
+from rewrite.run.files import hash_path
+from rewrite.simulators.base import Strengths
+from rewrite.simulators.strengths import Simulations
+from rewrite.statistics.curves import load_curves
+from rewrite.subject.held import find_held, hold
+from rewrite.text.corpus import split_documents
+from rewrite.text.sources import read_corpus
+from rewrite.text.windows import Text, spread_windows
+
+SETTINGS = {key: parse_value(value) for key, _, value in (setting.partition("=") for setting in SMALL)}
+BUNDLED = data_folder() / "subject"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    """Classes that are given here are forgotten for the tests of other files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(brought, "_GIVEN", {})
+        yield
+
+
+@pytest.fixture(scope="module")
+def study(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study that goes on with a copy of a finished run."""
+    folder = tmp_path_factory.mktemp("study") / "r"
+    shutil.copytree(small_run, folder)
+    return rewrite.study(run=folder)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return AutoModelForCausalLM.from_pretrained(BUNDLED, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(BUNDLED)
+
+
+def seen(html: str) -> str:
+    """The text that a notebook shows; refuses markup that is not closed."""
+    opened: list[str] = []
+    found: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            assert tag in {"p", "b", "i", "div", "span", "table", "caption", "thead", "tbody", "tr", "th", "td"}, tag
+            opened.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+        def handle_data(self, data: str) -> None:
+            found.append(data)
+
+    Reader().feed(html)
+    assert not opened
+    return "".join(found)
+
+
+# --- each step is the stage's own code --------------------------------------------------------------------------------
+
+
+def test_a_study_goes_on_with_what_a_run_has_finished(study: Study, small_run: Path) -> None:
+    assert study.config == small_config()
+    before = hash_path(study.folder / "1_coder"), hash_path(study.folder / "6_stats.json")
+    assert study.coder.latents == 128
+    stats = json.loads((small_run / "6_stats.json").read_text())
+    assert study.verdict().stats == stats
+    assert study.report() == study.folder / "7_report" / "index.html"
+    assert (hash_path(study.folder / "1_coder"), hash_path(study.folder / "6_stats.json")) == before
+    assert study.coder_metrics() == json.loads((small_run / "1_coder" / "metrics.json").read_text())
+
+
+def test_one_latent_is_explained_as_among_all_of_them(small_run: Path, study: Study) -> None:
+    written = load_explanations(small_run / "3_explanations.jsonl")
+    alone = Study(study.config, study.folder)
+    assert [alone.explain(number).explanation for number in (5, 77)] == [written[5], written[77]], (
+        "before the stage ran"
+    )
+    assert alone.explanations().num_rows == 128
+    assert alone.explain(5).explanation == written[5], "after it ran"
+
+
+def test_a_latent_shows_the_windows_where_it_fires_most(study: Study) -> None:
+    latent = study.latent(5)
+    column = study._evidence.activations[:, [5]].data
+    assert latent.maximum == column.max() == latent.windows[0].activations.max()
+    assert latent.density == (column > 0).sum() / study._evidence.text.counted().sum()
+    tops = [window.activations.max() for window in latent.windows]
+    assert tops == sorted(tops, reverse=True) and len(tops) == 10
+    assert f"latent 5: fires at {latent.density:.2%}" in repr(latent)
+    assert "[" in repr(latent) and latent.text is None
+    explained = study.explain(5)
+    assert explained.text is not None and explained.text in repr(explained)
+    assert explained.text in seen(explained._repr_html_())
+    for number in (-1, 128):
+        with pytest.raises(UserError, match=rf"latent {number}: the coder has latents 0 to 127"):
+            study.latent(number)
+
+
+def test_a_text_of_ones_own_is_encoded_as_the_collect_stage_does(study: Study) -> None:
+    corpus = study.config.corpus
+    documents = read_corpus(corpus).documents
+    test = study.activations.test
+    names = [documents[i].name for i in split_documents(documents, corpus)["test"]]
+    assert names == test.names
+    shard = test.load(test.shards[0])
+    own = study.encode(next(d.text for d in documents if d.name == names[0]))
+    kept = spread_windows(len(own.text.starts) - 1, corpus.max_windows)
+    mine = np.isin(np.repeat(np.arange(len(own.text.starts) - 1), np.diff(own.text.starts)), kept)
+    theirs = np.repeat(shard.documents == 0, np.diff(shard.text.starts))
+    np.testing.assert_array_equal(own.text.ids[mine], shard.text.ids[theirs])
+    np.testing.assert_allclose(own.activations[mine].toarray(), shard.activations[theirs].toarray(), atol=1e-4)
+    with pytest.raises(UserError, match="fewer than 3 tokens"):
+        study.encode("a")
+
+
+def test_a_text_is_read_with_one_explanation_as_with_all(study: Study) -> None:
+    text = "import os\n\ndef run(self, name):\n    for one in self.names:\n        return one\n"
+    among = study.simulate(5, text)
+    alone = study.simulate(among.text, text)
+    assert among.text == study.explain(5).text and among.scale == alone.scale == 9
+    np.testing.assert_array_equal(among.strengths, alone.strengths)
+    assert np.isnan(among.strengths[0]) and np.isnan(among.activations[0]), "a window's first token is context"
+    assert "".join(among.tokens).endswith(text[-10:])
+    true = study.encode(text).activations[:, [5]].toarray()[:, 0]
+    np.testing.assert_array_equal(among.activations[1:], true[1:])
+    assert alone.activations is None
+    the = study.simulate('Fires on "self" (7).', text)
+    assert {token.strip() for token, s in zip(the.tokens, the.strengths, strict=True) if s == 7} == {"self"}
+    assert "predicted" in seen(among._repr_html_()) and "true" in seen(among._repr_html_())
+    assert "strength, 0 to 9" in repr(the)
+    with pytest.raises(UserError, match="latent 500: not explained"):
+        study.simulate(500, text)
+
+
+def test_an_unreadable_explanation_is_missing_and_not_zero(study: Study) -> None:
+    reading = study.simulate("It likes verbs.", "for i in range(3): pass")
+    assert np.isnan(reading.strengths).all()
+
+
+def test_a_calibration_is_the_evaluate_stages(study: Study) -> None:
+    calibration = study.calibrate()
+    kept = load_curves(study.folder / "5_calibration.safetensors").calibrator
+    strengths = np.array([0, 3, 9, np.nan], dtype=np.float32)
+    np.testing.assert_array_equal(calibration.apply(5, strengths), kept.apply(strengths, np.full(4, 5)))
+    curve = calibration.curve(5).to_pylist()
+    assert len(curve) == 91 and sum(row["positions"] for row in curve) == calibration.fitted.tally.positions
+    assert "conditional_mean" in repr(calibration)
+    assert "8 to 9" in seen(calibration._repr_html_())
+
+
+@pytest.mark.parametrize(
+    ("arm", "fraction"), [("simulated", 1.0), ("simulated", 0.1), ("mean", 1.0), ("shuffled", 1.0)]
+)
+def test_an_arm_alone_loses_what_it_does_among_all(study: Study, arm: str, fraction: float) -> None:
+    scored = study.score(arm, fraction)
+    every = study.losses().to_pandas()
+    own = every[every.arm == arm]
+    if arm == "simulated":
+        own = own[(own.fraction == fraction) & (own.order == "best")]
+    found = scored.table.to_pandas()
+    keys = ["document", "seed", "tokens"]
+    assert found[keys].to_numpy().tolist() == own[keys].to_numpy().tolist()
+    np.testing.assert_allclose(found.nats, own.nats, rtol=1e-6)
+    if arm == "shuffled":
+        assert scored.means.num_rows == own.seed.nunique() == 5
+        with pytest.raises(ValueError, match="5 arms"):
+            _ = scored.loss
+    else:
+        assert scored.loss == pytest.approx(own.nats.sum() / own.tokens.sum())
+        assert f"{scored.loss:.4f}" in repr(scored)
+
+
+def test_an_arm_that_is_not_there_is_refused_with_those_there_are(study: Study) -> None:
+    with pytest.raises(
+        UserError, match=r"arm simulate: none of that name in this run; there are: clean, coder, .*hits"
+    ):
+        study.score("simulate")
+
+
+def test_tables_are_the_artefacts(study: Study) -> None:
+    for table, name in ((study.scores(), "4_scores.parquet"), (study.costs(), "5_costs.parquet")):
+        assert table.equals(pq.read_table(study.folder / name))
+
+
+def test_a_verdict_shows_its_ladder(study: Study) -> None:
+    verdict = study.verdict()
+    assert verdict.word in ("better", "worse", "equivalent", "inconclusive")
+    for told in (repr(verdict), seen(verdict._repr_html_())):
+        assert verdict.sentence in told
+        for row in verdict.ladder:
+            assert row["arm"] in told and f"{row['loss']:.4f}" in told
+    losses = [row["loss"] for row in verdict.ladder]
+    assert losses == sorted(losses)
+    assert verdict._repr_html_().count("<tr>") == len(losses) + 1
+
+
+def test_what_a_run_says_is_text_in_a_notebook() -> None:
+    shown = tokens_html(["<b>", "\n", "a"], [0.5, None, 0.0], ['"x"', "", ""])
+    assert seen(shown) == "<b>⏎a"
+    assert 'title="&quot;x&quot;"' in shown and "opacity" in shown
+
+
+def test_a_language_model_reads_one_text(study: Study, tiny_model: Path) -> None:
+    asked = {"simulators.llm.model": str(tiny_model), "simulators.llm.least_mass": 0}
+    own = study.but(simulator="llm", settings=asked)
+    reading = own.simulate("fires on words", "for i in range(3):\n    return i")
+    assert (
+        np.isfinite(reading.strengths[1:]).all()
+        and 0 <= reading.strengths[1:].min() <= reading.strengths[1:].max() <= 9
+    )
+    assert json.loads((own.folder / "manifest.json").read_text())["calls"]["simulate"]["calls"] > 0, (
+        "it is in the ledger"
+    )
+    tuned = own.but(settings={"simulators.llm.tune": True})
+    with pytest.raises(UserError, match="simulator = llm: learns from latents; read one by its number"):
+        tuned.simulate("fires on words", "for i in range(3): pass")
+
+
+# --- what is in memory ------------------------------------------------------------------------------------------------
+
+
+def brief(run: Path, *given: Any, **more: Any) -> Study:
+    settings = SETTINGS | {"coder.tokens": 2000} | more.pop("settings", {})
+    return rewrite.study(*given, run=run, settings=settings, **more)
+
+
+def test_a_model_in_memory_gives_what_its_folder_gives(tmp_path: Path, model: Any, tokenizer: Any) -> None:
+    loaded, held = brief(tmp_path / "a"), brief(tmp_path / "b", model, tokenizer)
+    for study in (loaded, held):
+        study.run("train")
+    assert hash_path(tmp_path / "a" / "1_coder") == hash_path(tmp_path / "b" / "1_coder")
+    assert held.subject.model is model
+    assert held.config.subject.startswith("memory:llama-")
+    assert (held.config.dtype, held.config.device) == ("float32", "cpu")
+
+
+def test_a_subject_that_is_wrapped_brings_its_hookpoint(tmp_path: Path, model: Any, tokenizer: Any) -> None:
+    subject = rewrite.build_subject(model, tokenizer, "layers.0.mlp")
+    study = brief(tmp_path / "r", subject)
+    assert (study.config.hookpoint, study.subject.layer) == ("layers.0.mlp", 0)
+
+
+def test_a_model_that_was_changed_is_another(model: Any, tokenizer: Any) -> None:
+    name = hold(model, tokenizer)
+    assert hold(model, tokenizer) == name and find_held(name).model is model  # type: ignore[union-attr]
+    weight = model.get_input_embeddings().weight
+    kept = weight[0, 0].item()
+    weight.data[0, 0] += 1
+    assert hold(model, tokenizer) != name
+    weight.data[0, 0] = kept
+    assert hold(model, tokenizer) == name
+
+
+@pytest.mark.parametrize("hookpoint", ["layers.0.mlp", "layers.1"])
+def test_a_model_is_known_again_after_its_norms_were_joined(tokenizer: Any, hookpoint: str) -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = Gemma2Config(vocab_size=len(tokenizer), num_hidden_layers=2, head_dim=8, **sizes)
+    gemma = Gemma2ForCausalLM(config)
+    name = hold(gemma, tokenizer)
+    rewrite.build_subject(gemma, tokenizer, hookpoint)
+    assert hold(gemma, tokenizer) == name
+
+
+def test_a_model_of_another_process_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"subject = memory:llama-1: was in the memory of another process"):
+        rewrite.study("memory:llama-1", run=tmp_path).run("train")
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path, model: Any) -> None:
+    with pytest.raises(UserError, match="Linear: not a model of the transformers library"):
+        rewrite.study(model.get_output_embeddings(), run=tmp_path)
+    with pytest.raises(UserError, match="tokenizer: not given"):
+        rewrite.study(model, run=tmp_path)
+
+
+def test_texts_coder_and_explanations_are_kept_in_the_run_folder(tmp_path: Path, study: Study) -> None:
+    documents = [document.text for document in read_corpus(small_config().corpus).documents]
+    mine = brief(tmp_path / "r", texts=documents, coder=study.coder, explanations={5: 'Fires on "self" (7).'})
+    assert mine.coder.W_enc.equal(study.coder.W_enc)
+    assert mine.explain(5).text == 'Fires on "self" (7).'
+    assert mine.explain(6).text is None and "not in the explanations file" in repr(mine.explain(6))
+    assert sorted(p.name for p in (tmp_path / "r" / "given").iterdir()) == [
+        "coder",
+        "explanations.jsonl",
+        "texts.jsonl",
+    ]
+    assert len(mine.activations.test.names) == 12
+    again = rewrite.study(run=tmp_path / "r")
+    assert again.config == mine.config, "goes on from disk alone"
+    with pytest.raises(UserError, match="texts: give a list of strings"):
+        brief(tmp_path / "r", texts=[1, 2])
+
+
+def test_settings_are_refused_in_one_line(tmp_path: Path) -> None:
+    for settings, said in (
+        ({"coder.kk": 3}, r"coder.kk = 3: no such key; did you mean coder.k\?"),
+        ({"coder.k": "many"}, "coder.k = 'many': input should be a valid integer"),
+        ({"batch.x": 1}, "batch.x = 1: batch is a value, not a table"),
+    ):
+        config = change_config(Config(), {"batch": 4})
+        with pytest.raises(UserError, match=said):
+            change_config(config, settings)
+    assert change_config(config, {}) == config
+    with pytest.raises(UserError, match=r"nowhere\.toml: no such config file"):
+        rewrite.study(run=tmp_path, config="nowhere.toml")
+
+
+# --- a class in a cell ------------------------------------------------------------------------------------------------
+
+
+class Second:
+    """Says the same of every second latent that is explained, wherever it is asked."""
+
+    scale = 4.0
+
+    def __init__(self, explanations: list[Explanation], latents: int) -> None:
+        self.explanations, self.latents = explanations, latents
+
+    def simulate(self, text: Text) -> np.ndarray:
+        said = np.zeros((len(text.ids), self.latents))
+        for one in self.explanations:
+            said[:, one.latent] = 2.0 * (one.latent % 2)
+        return said
+
+
+def test_a_class_is_a_simulator(study: Study, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    shutil.copytree(study.folder, folder)
+    own = study.but(simulator=Second, run=folder)
+    calibration = own.calibrate()
+    assert calibration.fitted.tally.scale == 4
+    simulations = Simulations(folder / "4_simulations", 128)
+    shard = own.activations.test.shards[0]
+    text = simulations.show(shard, own.activations.test.load(shard).text)
+    said = simulations.strengths(shard, len(text.ids)).toarray()
+    assert not said[~text.counted()].any(), "what is not counted is not simulated"
+    assert (said[text.counted()] == 2.0 * (np.arange(128) % 2)).all()
+    assert own.simulate(7, "for i in range(3): pass").strengths[3] == 2
+    own.verdict()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["config"]["simulator"] == "Second"
+    assert set(manifest["versions"]) >= {"Second of this session"}
+
+
+def test_status_tells_of_a_run_whose_class_is_not_here(small_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    shutil.copytree(small_run, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"]["simulator"] = "Gone"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    page = status(folder)
+    assert page.facts["verdict"] and "simulator = Gone: no such simulator" in page.facts["unknown"]
+    assert [stage["stage"] for stage in page.facts["stages"]][:4] == ["train", "collect", "explain", "simulate"]
+
+
+def define(body: str, settings: str = "") -> type:
+    """A class as a cell defines it: nowhere in a file."""
+    scope: dict[str, Any] = {"np": np, "Section": Section, "Strengths": Strengths}
+    source = f"class Cell:\n    scale = 9.0\n{settings}    def __init__(self, explanations, latents, settings=None):\n"
+    source += "        self.latents, self.settings = latents, settings\n    def simulate(self, text):\n        " + body
+    exec(source, scope)
+    found: type = scope["Cell"]
+    return found
+
+
+ZEROS = "return np.zeros((len(text.ids), self.latents))"
+
+
+def version(simulator: type) -> str:
+    give_simulator(simulator)
+    (given,) = find_brought("simulators")["Cell"]
+    return given.version
+
+
+def test_a_cell_that_is_edited_simulates_anew() -> None:
+    first = version(define(ZEROS))
+    assert version(define(ZEROS)) == first, "run again as it was"
+    assert version(define(ZEROS.replace("zeros", "ones"))) != first
+    assert version(define(ZEROS + " + 1")) != first
+    table = "    class Settings(Section):\n        words: int = 3\n"
+    assert version(define(ZEROS, table)) not in (first, version(define(ZEROS, table.replace("3", "4"))))
+
+
+def test_a_class_may_have_settings(study: Study) -> None:
+    table = "    class Settings(Section):\n        words: int = 3\n"
+    simulator = define("return np.full((len(text.ids), self.latents), float(self.settings.words))", table)
+    own = study.but(simulator=simulator, run=study.folder, settings={"simulators.Cell.words": 5})
+    assert own.simulate("whatever it says", "for i in range(3): pass").strengths[2] == 5
+    with pytest.raises(UserError, match=r"simulators.Cell.word: no such setting; there are: words"):
+        own.but(settings={"simulators.Cell.word": 5}).run("simulate")
+
+
+@pytest.mark.parametrize(
+    ("simulator", "said"),
+    [
+        (object, r"simulator object: needs to be a class with simulate\(text\)"),
+        (type("patterns", (Second,), {}), "simulator patterns: is built in; give the class another name"),
+        (type("Own", (Second,), {"Settings": dict}), r"simulator Own: its Settings are no rewrite.Section"),
+    ],
+)
+def test_a_class_that_is_no_simulator_is_refused(simulator: type, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        give_simulator(simulator)
+
+
+@pytest.mark.parametrize(
+    ("simulator", "said"),
+    [
+        (
+            define("return np.zeros((3, self.latents))"),
+            r"returned \(3, 1\); it must be positions × latents, \(\d+, 1\)",
+        ),
+        (type("NoScale", (Second,), {"scale": "nine"}), "scale = 'nine'; set it to the top of its scale"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_refused(study: Study, simulator: type, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        study.but(simulator=simulator).simulate("words", "for i in range(3): pass")
+
+
+# --- the package ------------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_waits_for_no_library() -> None:
+    script = "import sys, rewrite; print([m for m in ('torch', 'numpy', 'pydantic', 'pyarrow') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_public_names_are_there() -> None:
+    assert set(rewrite.HOMES) == set(rewrite.__all__)
+    for name in rewrite.__all__:
+        assert getattr(rewrite, name).__doc__
+        assert name in dir(rewrite)
+    with pytest.raises(AttributeError, match="has no attribute 'studdy'"):
+        _ = rewrite.studdy  # type: ignore[attr-defined]
