@@ -14,13 +14,14 @@ INSTALLED_VLLM := $(VENV_VLLM)/.installed
 INSTALLED_EXPORT := $(VENV_EXPORT)/.installed
 INSTALLED_DOCS := $(VENV_DOCS)/.installed
 REWRITE := $(BIN)/rewrite
-SETTINGS = $(if $(CONFIG),--config $(CONFIG)) $(if $(PRESET),--preset $(PRESET)) --run $(RUN) \
+CHOSEN = $(if $(CONFIG),--config $(CONFIG)) $(if $(PRESET),--preset $(PRESET)) \
 	$(if $(EXPLAINER),--set explainer=$(EXPLAINER)) $(if $(SIMULATOR),--set simulator=$(SIMULATOR)) \
 	$(if $(CALIBRATOR),--set calibrator=$(CALIBRATOR)) $(if $(ENGINE),--set engine=$(ENGINE)) \
 	$(foreach pair,$(SET),--set '$(pair)')
+SETTINGS = $(CHOSEN) --run $(RUN)
 OPTIONS = $(SETTINGS) $(if $(DRY),--dry-run)
 
-.PHONY: setup train explain tune simulate score evaluate report run status export compare plan planted paper-small subject
+.PHONY: setup train explain tune simulate score evaluate report run sweep status export compare plan planted paper-small subject
 .PHONY: browser test test-llm test-vllm test-export check docs mutants bench clean
 
 setup: $(INSTALLED)
@@ -38,6 +39,10 @@ train explain tune simulate score: $(INSTALLED)
 # The verdict needs the analysis and the report, so evaluating ends with both.
 evaluate report run: $(INSTALLED)
 	$(REWRITE) report $(OPTIONS) $(if $(OPEN),--open)
+
+# make sweep GRID="hookpoint=layers.0.mlp,layers.1.mlp coder.seed=0,1" RUN=runs/sweep: a run a point, and one page over all.
+sweep: $(INSTALLED)
+	$(REWRITE) sweep $(CHOSEN) $(foreach pair,$(GRID),--grid '$(pair)') --out $(RUN:runs/default=runs/sweep)
 
 # What is fresh in RUN, how far it has come, what it cost, and what to do next.
 status: $(INSTALLED)

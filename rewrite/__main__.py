@@ -2,6 +2,7 @@
 
     rewrite report --config my.toml --run runs/mine --set coder.k=32 --open
     rewrite status --run runs/mine
+    rewrite sweep --config my.toml --grid hookpoint=layers.0.mlp,layers.2.mlp --grid coder.seed=0,1 --out runs/sweep
     rewrite compare runs/mine runs/other --out compared.html
     rewrite plan runs/pilot --effect 0.05
     rewrite export dataset runs/mine --out dataset
@@ -27,12 +28,13 @@ from pathlib import Path
 from rewrite import DISTRIBUTION, __version__
 from rewrite.commands.export import export
 from rewrite.commands.keys import list_topics, tell_keys, topics, write_config
-from rewrite.commands.options import add_readers, add_tellers, config_options, table_options
+from rewrite.commands.options import add_readers, add_tellers, config_options, grid_options, table_options
 from rewrite.config import Config, UserError
 from rewrite.display.tables import Form, Page, say, show
 from rewrite.engines.calls import Planned
 from rewrite.run.configs import choose_config
-from rewrite.run.files import is_full_disk, write_whole
+from rewrite.run.files import full_disk_told, write_whole
+from rewrite.run.finished import SWEEP
 from rewrite.run.runner import go, verdict
 from rewrite.run.runner import plan as plan_calls
 from rewrite.run.store import Run
@@ -64,6 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     text = "say which stages of a run are fresh, how far it has come, what it cost, and what to do next"
     status = commands.add_parser("status", parents=[config, shown], help=text, description=text)
     status.set_defaults(act=_status)
+    text = "make a run of every point of a grid, and one page over all of them; a rerun goes on"
+    sweep = commands.add_parser("sweep", parents=[grid_options()], help=text, description=text, epilog=KEYS)
+    sweep.set_defaults(act=_sweep)
     add_readers(commands, shown)
     add_tellers(commands, shown)
     acts = {"compare": _compare, "plan": _plan, "export": _export, "planted": _planted, "new": _new, "pull": _pull}
@@ -101,19 +106,12 @@ def _run_stages(options: argparse.Namespace) -> None:
             f"{options.command}: --json, --markdown and --out are for --dry-run; `rewrite status` tells of a run"
         )
     config = choose_config(options.run, options.config, options.set, _say, options.preset)
-    try:
-        with Run(options.run, options.command) as run:
-            if options.dry_run:
-                _say_price(plan_calls(STAGES, config, run, last, _say), config, options)
-            else:
-                go(STAGES, config, run, last, _say)
-                print(verdict(run) if last == STAGES[-1].name else f"{last}: done, in {options.run}")
-    except Exception as error:
-        if not is_full_disk(error):
-            raise
-        raise UserError(
-            f"{options.run}: no space left on the disk; free some and run again, nothing finished is lost"
-        ) from None
+    with full_disk_told(options.run), Run(options.run, options.command) as run:
+        if options.dry_run:
+            _say_price(plan_calls(STAGES, config, run, last, _say), config, options)
+        else:
+            go(STAGES, config, run, last, _say)
+            print(verdict(run) if last == STAGES[-1].name else f"{last}: done, in {options.run}")
     if options.open:
         _open(options.run / "7_report" / "index.html")
 
@@ -137,7 +135,25 @@ def _open(page: Path) -> None:
 def _status(options: argparse.Namespace) -> None:
     from rewrite.commands.status import status
 
-    _show(status(options.run, options.config, options.set, options.preset), options)
+    if (options.run / SWEEP).is_file():
+        from rewrite.commands.status.sweep import status_of_sweep
+
+        if options.config or options.set or options.preset:
+            raise UserError(
+                "status: --config and --set are for one run; a sweep's points are told by their own configs"
+            )
+        _show(status_of_sweep(options.run), options)
+    else:
+        _show(status(options.run, options.config, options.set, options.preset), options)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    """Status 1 where anything was not made."""
+    from rewrite.commands.sweep import sweep
+
+    page = sweep(options.config, options.set, options.grid, options.out)
+    show(page)
+    return 1 if page.facts["faults"] else 0
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -44,7 +44,15 @@ LONG = (
 )
 """Files that take longest, in the order in which they begin, or one of the two processes would end alone with them. The
 first makes runs of its own while the other process makes the one that they share."""
-UNTRACED = {"test_identities", "test_splits", "test_status", "test_llm_run", "test_tune_run", "test_planted", "test_kill"}
+UNTRACED = {
+    "test_identities",
+    "test_splits",
+    "test_status",
+    "test_llm_run",
+    "test_tune_run",
+    "test_planted",
+    "test_kill",
+}
 """Files whose tests run whole stages again, each line of which other tests trace: coverage is not counted there, which
 would take a third of their time."""
 SHARED = Path(__file__).parents[2] / "shared"

@@ -19,7 +19,8 @@ LAYERS = [
     *("arms", "statistics", "report", "exports", "stages", "commands", "__main__"),
 ]
 """Each may import itself and those before it; nothing reaches back."""
-BACKENDS: tuple[plugins.Kind, ...] = ("explainers", "simulators", "engines", "exports")
+KINDS: tuple[plugins.Kind, ...] = ("explainers", "simulators", "engines", "executors", "exports")
+BACKENDS: dict[str, plugins.Kind] = {plugins.ROOMS.get(kind, kind): kind for kind in KINDS}
 ENTRIES, FILES, LINES, BODY = 18, 14, 300, 45
 OWN = [entry for entry in ROOT.iterdir() if entry.name not in ("__pycache__", "data", "prompts", "py.typed")]
 MODULES = sorted(path for path in ROOT.rglob("*.py") if not {"data", "prompts"} & set(path.relative_to(ROOT).parts))
@@ -47,8 +48,16 @@ def imports_of(path: Path) -> set[str]:
 
 
 GRAPH = {module_of(path): imports_of(path) for path in MODULES}
-BESIDE = {folder: {name.split(".")[1] for name in NAMES if name.startswith(f"{folder}.")} for folder in BACKENDS}
-SHARED = {folder: BESIDE[folder] - {*plugins.names(folder), "base"} for folder in BACKENDS}
+
+
+def split_backend(module: str) -> tuple[str, str]:
+    """The folder of backends that a module stands in, and its name there; empty where it is none."""
+    found = next((folder for folder in BACKENDS if module.startswith(f"{folder}.")), "")
+    return found, module.removeprefix(f"{found}.").split(".")[0] if found else ""
+
+
+BESIDE = {folder: {split_backend(name)[1] for name in NAMES if split_backend(name)[0] == folder} for folder in BACKENDS}
+SHARED = {folder: BESIDE[folder] - {*plugins.names(kind), "base"} for folder, kind in BACKENDS.items()}
 """What stands beside the backends of a folder and is no backend; every backend may know it."""
 
 
@@ -61,14 +70,13 @@ def test_no_folder_reaches_back(module: str) -> None:
         assert LAYERS.index(other) <= LAYERS.index(own), f"{module} imports {imported}, a layer that comes after it"
 
 
-@pytest.mark.parametrize("module", sorted(name for name in GRAPH if name.split(".")[0] in BACKENDS and "." in name))
+@pytest.mark.parametrize("module", sorted(name for name in GRAPH if split_backend(name)[0]))
 def test_no_backend_knows_its_sibling(module: str) -> None:
-    folder, name = module.split(".")[:2]
-    assert folder in BACKENDS
-    beside = {one.split(".")[1] for one in GRAPH[module] if one.startswith(f"{folder}.")} - {name, "base"}
+    folder, name = split_backend(module)
+    beside = {split_backend(one)[1] for one in GRAPH[module] if split_backend(one)[0] == folder} - {name, "base"}
     assert beside <= SHARED[folder], f"{module} imports its sibling {', '.join(beside - SHARED[folder])}"
     if name in SHARED[folder] or name == "base":
-        assert not beside & {*plugins.names(folder)}, f"{module} is shared by all backends and knows one"
+        assert not beside & {*plugins.names(BACKENDS[folder])}, f"{module} is shared by all backends and knows one"
 
 
 def test_there_are_no_circles() -> None:

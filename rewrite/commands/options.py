@@ -41,6 +41,26 @@ def table_options() -> argparse.ArgumentParser:
     return options
 
 
+def grid_options() -> argparse.ArgumentParser:
+    """What a sweep is made of."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--config", type=Path, metavar="FILE", help="TOML config (default: the bundled default.toml)")
+    options.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key; may be repeated"
+    )
+    options.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="KEY=A,B",
+        help="values of a key, each combination a point; may be repeated, beside or instead of [sweep.grid]",
+    )
+    options.add_argument(
+        "--out", type=Path, metavar="DIR", default=Path("runs/sweep"), help="folder of all runs (%(default)s)"
+    )
+    return options
+
+
 def add_readers(commands: Commands, shown: argparse.ArgumentParser) -> None:
     """The commands that read finished runs."""
     text = "set runs on the same test documents side by side, and test every pair; --out FILE.html writes a page"

@@ -15,6 +15,7 @@ from rewrite.config.asking import CallsConfig, ExplainConfig, ScoreConfig, Track
 from rewrite.config.base import MaybePlace, OnDisk, Place, Scalar, Section, UserError, name_hookpoint
 from rewrite.config.data import CoderConfig, CollectConfig, CorpusConfig, SampleConfig
 from rewrite.config.judging import AnalyseConfig, Control, CostConfig, DiagnoseConfig, EvaluateConfig
+from rewrite.config.sweep import SweepConfig
 
 __all__ = [
     "AnalyseConfig",
@@ -35,6 +36,7 @@ __all__ = [
     "Scalar",
     "ScoreConfig",
     "Section",
+    "SweepConfig",
     "TrackConfig",
     "TuneConfig",
     "UserError",
@@ -67,6 +69,8 @@ class Config(Section):
     and simulator and the scorers need one."""
     calibrator: str = "conditional_mean"
     """How strengths become activations: a function of `rewrite/arms/calibrate.py`."""
+    executor: str = "local"
+    """Where the points of a sweep are made: a file of `rewrite/run/executors/`, or one that a package brings."""
     corpus: CorpusConfig = CorpusConfig()
     coder: CoderConfig = CoderConfig()
     collect: CollectConfig = CollectConfig()
@@ -79,6 +83,7 @@ class Config(Section):
     cost: CostConfig = CostConfig()
     diagnose: DiagnoseConfig = DiagnoseConfig()
     analyse: AnalyseConfig = AnalyseConfig()
+    sweep: SweepConfig = SweepConfig()
     track: TrackConfig = TrackConfig()
     explainers: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     """Settings of the explainers, a table each: `explainers.patterns.max_words = 40`."""
@@ -86,6 +91,8 @@ class Config(Section):
     """Settings of the simulators, a table each: `simulators.oracle.levels = 10`."""
     engines: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     """Settings of the engines, a table each: `engines.openai.base_url = "http://127.0.0.1:8000/v1"`."""
+    executors: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    """Settings of the executors, a table each: `executors.processes.workers = 4`."""
 
     @field_validator("hookpoint")
     @classmethod

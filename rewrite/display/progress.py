@@ -17,6 +17,15 @@ EVERY = 30.0
 """Seconds between two lines."""
 
 
+_lines_only = False
+
+
+def in_lines() -> None:
+    """From now on this process tells of its progress in lines: it is one of several at the same terminal."""
+    global _lines_only
+    _lines_only = True
+
+
 class Lines(tqdm):  # type: ignore[misc]
     """The same interface, told in lines."""
 
@@ -37,7 +46,7 @@ class Lines(tqdm):  # type: ignore[misc]
 def bar(over: Iterable[Any] | None = None, what: str = "", unit: str = "", total: int | None = None) -> Any:
     """Progress over some things, or of what `update` is told; `unit` is what is counted."""
     said: dict[str, Any] = {"desc": what, "unit": f" {unit}" if unit else "", "total": total}
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not _lines_only:
         return tqdm(over, **said)
     return Lines(over, **said, miniters=1, mininterval=0, file=sys.stderr)
 

@@ -1,5 +1,5 @@
 """Backends that other installed packages bring: entry points in the groups `rewrite.explainers`, `rewrite.simulators`,
-`rewrite.engines` and `rewrite.exports`.
+`rewrite.engines`, `rewrite.executors` and `rewrite.exports`.
 
 An entry point names a module that defines what a file in the folder of that name would. Listing them reads what the
 packages say of themselves and imports none; a package that cannot be imported is in the way only of who chooses it.

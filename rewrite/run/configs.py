@@ -23,7 +23,7 @@ from rewrite.run.files import bundled, read_json
 
 Row = dict[str, Any]
 
-KINDS: tuple[plugins.Kind, ...] = ("explainers", "simulators", "engines")
+KINDS: tuple[plugins.Kind, ...] = ("explainers", "simulators", "engines", "executors")
 
 
 def data_folder() -> Path:
@@ -31,7 +31,18 @@ def data_folder() -> Path:
     return bundled("data")
 
 
-Overrides = Sequence[str] | Mapping[str, Any]
+@dataclass(frozen=True)
+class Given:
+    """The value of a key that stands beside the file, and how it was said, for errors."""
+
+    key: str
+    value: Any
+    said: str
+    near: bool = True
+    """A relative path is one from the working folder; else from the file's."""
+
+
+Overrides = Sequence[str | Given] | Mapping[str, Any]
 """Settings that stand over a file: `key=value` as the command line says it, or values by key."""
 
 
@@ -92,33 +103,33 @@ def choose_config(
 
 def _settle(tree: Row, overrides: Overrides, file: Path | None) -> Config:
     """Overrides laid over what a file says, or a config whose places are absolute already, all of it checked."""
-    named: set[str] = set()
-    sources: dict[str, str] = {}
-    for key, value, said in _read_overrides(overrides):
-        _assign(tree, key, value, said)
-        named.add(key)
-        sources[key] = said
+    given = {one.key: one for one in _read_overrides(overrides)}
+    for one in given.values():
+        _assign(tree, one)
     for place in _list_places(tree):
-        if place in named or file is not None:
-            _anchor(tree, place, Path.cwd() if place in named or file is None else file.parent)
+        near = place in given and given[place].near
+        if near or file is not None:
+            _anchor(tree, place, Path.cwd() if near or file is None else file.parent)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain_error(error, file or "settings", sources)) from None
+        said = {key: one.said for key, one in given.items()}
+        raise UserError(_explain_error(error, file or "settings", said)) from None
 
 
-def _read_overrides(overrides: Overrides) -> list[tuple[str, Any, str]]:
+def _read_overrides(overrides: Overrides) -> list[Given]:
     """Each override's key and value, and how it was said."""
     if isinstance(overrides, Mapping):
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
-        return [(key, value, f"{key} = {value!r}") for key, value in plain.items()]
-    found = []
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise UserError(f"--set {override}: write it as key=value, as in --set coder.k=16")
-        found.append((key, parse_value(text), f"--set {override}"))
-    return found
+        return [Given(key, value, f"{key} = {value!r}") for key, value in plain.items()]
+    return [_read_override(override) if isinstance(override, str) else override for override in overrides]
+
+
+def _read_override(override: str) -> Given:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"--set {override}: write it as key=value, as in --set coder.k=16")
+    return Given(key, parse_value(text), f"--set {override}")
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -138,13 +149,13 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def _assign(tree: dict[str, Any], key: str, value: Any, said: str) -> None:
-    *tables, last = key.split(".")
+def _assign(tree: dict[str, Any], given: Given) -> None:
+    *tables, last = given.key.split(".")
     for table in tables:
         tree = tree.setdefault(table, {})
         if not isinstance(tree, dict):
-            raise UserError(f"{said}: {table} is a value, not a table")
-    tree[last] = value
+            raise UserError(f"{given.said}: {table} is a value, not a table")
+    tree[last] = given.value
 
 
 def _list_places(tree: Row) -> list[str]:

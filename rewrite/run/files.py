@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,40 @@ import numpy as np
 from rewrite.config import UserError
 
 
-def hash_path(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of a folder's relative names and bytes in sorted order."""
+def hash_path(path: Path, name: str = "") -> str:
+    """SHA-256 of a file's bytes, or of a folder's relative names and bytes in sorted order; as if it were called
+    `name`, where one is given."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
-        digest.update(file.relative_to(path.parent).as_posix().encode() + b"\0")
+        called = Path(name or path.name, file.relative_to(path))
+        digest.update(called.as_posix().encode() + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+_hashed: dict[object, str] | None = None
+
+
+@contextmanager
+def hash_once() -> Iterator[None]:
+    """Within, what `once` is asked for a second time is not read again: for many configs over the same files."""
+    global _hashed
+    _hashed = {}
+    try:
+        yield
+    finally:
+        _hashed = None
+
+
+def once(what: object, find: Callable[[], str]) -> str:
+    """A hash that is known by what it is of; found anew each time but within `hash_once`."""
+    if _hashed is None:
+        return find()
+    if what not in _hashed:
+        _hashed[what] = find()
+    return _hashed[what]
 
 
 def hash_source(source: str | None, revision: str = "") -> str:
@@ -59,11 +86,49 @@ def write_json(path: Path, value: object) -> None:
     write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", errors="replace"))
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def link(source: Path, place: Path) -> None:
+    """The same files at another place: linked, or copied where the disk cannot. Raises OSError."""
+    if source.is_dir():
+        shutil.copytree(source, place, copy_function=_link_file)
+    else:
+        _link_file(source, place)
+
+
+def _link_file(source: str | Path, place: str | Path) -> None:
+    try:
+        os.link(source, place)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copy2(source, place)
+
+
 def is_full_disk(error: Exception) -> bool:
     """Whether a disk or quota is full; safetensors and torch raise errors of their own, known by what they say."""
     number = error.errno if isinstance(error, OSError) else None
     signs = ("No space left on device", "os error 28", "inline_container.cc")
     return number in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error) for sign in signs)
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """What fails within for want of room on the disk is told in one line."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        raise UserError(
+            f"{folder}: no space left on the disk; free some and run again, nothing finished is lost"
+        ) from None
 
 
 def read_json(path: Path) -> Any:

@@ -17,6 +17,8 @@ from typing import Any
 from rewrite.config import UserError
 from rewrite.run.files import flatten, hash_path, read_json
 
+SWEEP = "sweep.json"
+"""What makes a folder that of a sweep: it names the points, whose runs are folders in it."""
 LAST = "6_stats.json"
 """The artefact without which a run is not finished."""
 ASKED = {"explain": "3_explanations.jsonl", "simulate": "4_simulations", "score": "4_scores.parquet"}

@@ -52,6 +52,10 @@ class Stage:
     version: int = 1
     only: Callable[[Config], bool] | None = None
     """Whether a run has this stage at all; None is always."""
+    across: tuple[str, ...] = ()
+    """Keys in which runs may differ that its module makes at once (`run_together`); none where it has no such way."""
+    notes: tuple[str, ...] = ()
+    """What it says of its inputs in the manifest, beside its artefacts (`Run.note`)."""
     unless: str = ""
     """What makes a run have it, for who asks for it in vain."""
 
@@ -99,6 +103,12 @@ def stage_keys(stages: Sequence[Stage], config: Config) -> dict[str, str]:
         found = [outside[find] for find in stage.outside]
         keys[stage.name] = hash_value([__version__, stage.version, part, found, language])
     return keys
+
+
+def hash_together(stage: Stage, config: Config) -> str:
+    """The same for all runs that the stage can make at once; `Stage.across` says in what they may differ."""
+    blank = config.model_copy(update=dict.fromkeys(stage.across, ""))
+    return hash_value([stage_keys((stage,), blank)[stage.name], config.batch])
 
 
 def _find(tree: Any, key: str) -> Any:

@@ -1,5 +1,5 @@
-"""Backends are files: a name in the config is a file in `explainers/`, `simulators/` or `engines/`, and the name of a
-form of `rewrite export` is one in `exports/`. Other packages bring more of them (`rewrite.run.brought`).
+"""Backends are files: a name in the config is a file in `explainers/`, `simulators/`, `engines/` or `run/executors/`,
+and the name of a form of `rewrite export` is one in `exports/`. Other packages bring more (`rewrite.run.brought`).
 
 A backend is a file, or a folder with an `__init__.py`, that defines `build` (`write` for a form of export), whose
 arguments its folder's `base.py` documents, and a `Settings` table (a `rewrite.config.Section`). Nothing else lists
@@ -22,13 +22,15 @@ from rewrite import DISTRIBUTION
 from rewrite.config import Config, Section, UserError
 from rewrite.run.brought import find_brought
 
-Kind = Literal["explainers", "simulators", "engines", "exports"]
+Kind = Literal["explainers", "simulators", "engines", "executors", "exports"]
 Role = Literal["explainer", "simulator", "score"]
 """In what role a language model is asked."""
-Chosen = Literal["explainer", "simulator", "engine"]
+Chosen = Literal["explainer", "simulator", "engine", "executor"]
 """What the config names one backend of."""
 
-CHOSEN: tuple[Chosen, ...] = ("explainer", "simulator", "engine")
+CHOSEN: tuple[Chosen, ...] = ("explainer", "simulator", "engine", "executor")
+ROOMS = {"executors": "run.executors"}
+"""Where the files of a kind are, if not in a folder of its name."""
 MAKES = re.compile(r"^def (build|write)\(", re.MULTILINE)
 
 
@@ -50,7 +52,7 @@ def tell(kind: Kind) -> dict[str, str]:
 
 def _sources(kind: Kind, makes: re.Pattern[str] = MAKES) -> dict[str, str]:
     """The text of each backend's file, sorted by name."""
-    folder = Path(__file__).parents[1] / kind
+    folder = Path(__file__).parents[1].joinpath(*ROOMS.get(kind, kind).split("."))
     texts = {
         file: file.read_text(encoding="utf-8") for file in (*folder.glob("[!_]*.py"), *folder.glob("*/__init__.py"))
     }
@@ -86,7 +88,7 @@ def load(kind: Kind, name: str) -> ModuleType:
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(f"{kind[:-1]} = {name}: no such {kind[:-1]}; {hint}there are: {', '.join(known) or 'none'}")
     try:
-        return importlib.import_module(f"rewrite.{kind}.{name}")
+        return importlib.import_module(f"rewrite.{ROOMS.get(kind, kind)}.{name}")
     except ModuleNotFoundError as error:
         raise UserError(
             f"{kind[:-1]} = {name}: needs {error.name}; install it: pip install '{DISTRIBUTION}[{name}]'"
@@ -112,16 +114,16 @@ def settings(kind: Kind, name: str, table: dict[str, Any]) -> Section:
 
 
 def chosen(what: Chosen, config: Config) -> Section:
-    """The settings of the explainer, simulator or engine that the config names. Raises UserError where there is
-    none."""
+    """The settings of the explainer, simulator, engine or executor that the config names. Raises UserError where there
+    is none."""
     kind: Kind = f"{what}s"  # type: ignore[assignment]
     name: str = getattr(config, what)
     return settings(kind, name, getattr(config, kind).get(name, {}))
 
 
 def identify(what: Chosen, config: Config) -> str:
-    """The name of the explainer, simulator or engine that the config chooses, with package and version where one brings
-    it: another version may give other results."""
+    """The name of the explainer, simulator, engine or executor that the config chooses, with package and version where
+    one brings it: another version may give other results."""
     name: str = getattr(config, what)
     return " ".join([name, *(f"{one.package} {one.version}" for one in find_brought(f"{what}s").get(name, []))])
 

@@ -1,37 +1,133 @@
 """Runs the stages that it is given (`rewrite.stages`), or says what they would ask.
 
-`go` runs every stage up to the one asked for, skipping what is fresh (`rewrite.run.freshness`). A stage's module is
-imported only when it runs, so that a run with nothing to do does not wait for torch.
+`go` runs every stage up to the one asked for, skipping what is fresh (`rewrite.run.freshness`). `go_together` does so
+for several runs: what one of them, or a run in another folder, has made of the same things is taken over, and a stage
+that can make several at once does. A stage's module is imported only when it runs, so that a run with nothing to do
+does not wait for torch.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rewrite.config import Config, UserError
-from rewrite.run.files import read_json
-from rewrite.run.freshness import Stage, ask_again, check, stage_keys, wanted
+from rewrite.run.files import hash_value, read_json
+from rewrite.run.freshness import Stage, ask_again, check, hash_together, stage_keys, wanted
 from rewrite.run.plugins import asked_model
 from rewrite.run.store import Run
-from rewrite.run.tracking import check_tracker, tracking
+from rewrite.run.tracking import Track, check_tracker, tracking
+
+Say = Callable[[str], None]
 
 
-def go(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Callable[[str], None]) -> None:
+def go(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Say) -> None:
     """Run the stages up to `last`, skipping those whose artefacts are fresh; `say` hears what is done and why."""
-    check(stages, config)
-    ahead = _up_to(stages, config, last)
-    run.describe(config)
-    check_tracker(config)
-    keys = stage_keys(stages, config)
-    with tracking(config, run, say) as track:
-        for number, stage in enumerate(ahead, start=1):
-            if _make(stage, config, run, keys[stage.name], say):
-                track(stage, number)
+    go_together(stages, [(config, run)], last, say)
 
 
-def plan(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Callable[[str], None]) -> dict[str, Any]:
+def go_together(
+    stages: Sequence[Stage], points: Sequence[tuple[Config, Run]], last: str, say: Say, others: Sequence[Path] = ()
+) -> None:
+    """`go` for several runs, stage by stage; `others` are folders of runs that may have made the same already."""
+    members = []
+    with ExitStack() as trackers:
+        for config, run in points:
+            check(stages, config)
+            ahead = {stage.name: stage for stage in _up_to(stages, config, last)}
+            run.describe(config)
+            check_tracker(config)
+            track = trackers.enter_context(tracking(config, run, say))
+            members.append(Member(config, run, ahead, stage_keys(stages, config), track))
+        folders = [*(member.run.folder for member in members), *others]
+        for stage in stages:
+            stale = [member for member in members if stage.name in member.ahead and member.why_stale(stage.name)]
+            for group in _group(stage, stale):
+                _make(stage.name, group, folders, say)
+                for member in group:
+                    member.track(stage, 1 + list(member.ahead).index(stage.name))
+
+
+def _group(stage: Stage, stale: Sequence[Member]) -> list[list[Member]]:
+    """Which of some runs a stage makes at once."""
+    groups: dict[str, list[Member]] = {}
+    for number, member in enumerate(stale):
+        key = hash_together(stage, member.config) if stage.across and len(stale) > 1 else str(number)
+        groups.setdefault(key, []).append(member)
+    return list(groups.values())
+
+
+def _make(name: str, group: Sequence[Member], folders: Sequence[Path], say: Say) -> None:
+    """Make a stage of some runs at once; what one of them, or another run, made of the same things is taken over."""
+    first: dict[str, Member] = {}
+    for member in group:
+        if not member.take_over(name, folders, say):
+            first.setdefault(member.depends_on(name), member)
+    if not first:
+        return
+    leaders = list(first.values())
+    say(f"{name}: {leaders[0].why_stale(name)}" + (f"; for {len(leaders)} runs at once" if len(leaders) > 1 else ""))
+    for member in leaders:
+        member.run.describe(member.config)
+        member.run.begin(member.keys[name], member.ahead[name].reads, len(leaders))
+    module = _module(name)
+    if len(leaders) > 1:
+        module.run_together([(member.config, member.run) for member in leaders])
+    else:
+        module.run(leaders[0].config, leaders[0].run)
+    for member in group:
+        if member not in leaders and not member.take_over(name, folders, say):
+            _make(name, [member], (), say)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A run that is made, maybe with others: its stages up to the one asked for, and their keys."""
+
+    config: Config
+    run: Run
+    ahead: dict[str, Stage]
+    keys: dict[str, str]
+    track: Track = lambda stage, number: None
+    """Told of each stage that was made, with its number."""
+
+    def why_stale(self, name: str) -> str | None:
+        """Why a stage must run, or None where all that it writes is fresh."""
+        return _stale(self.run, self.ahead[name], self.keys[name])
+
+    def depends_on(self, name: str) -> str:
+        """The same for all runs in which a stage gives the same."""
+        return hash_value([self.keys[name], self.run.inputs(self.ahead[name].reads)])
+
+    def take_over(self, name: str, folders: Sequence[Path], say: Say) -> bool:
+        """Take what a stage writes from the first of some runs that has made it of the same things; whether one had."""
+        stage, inputs = self.ahead[name], self.run.inputs(self.ahead[name].reads)
+        for folder in folders:
+            file = folder / "manifest.json"
+            if folder == self.run.folder or not file.is_file():
+                continue
+            try:
+                manifest = read_json(file)
+                entries = [manifest["artefacts"].get(artefact, {}) for artefact in stage.writes]
+                same = all(entry.get("key") == self.keys[name] and entry["inputs"] == inputs for entry in entries)
+            except (UserError, KeyError, TypeError):  # No run, or a damaged one: it has nothing to give.
+                continue
+            if not same or ask_again(manifest, stage):
+                continue
+            pairs = zip(stage.writes, entries, strict=True)
+            if all(self.run.take(artefact, folder, entry) for artefact, entry in pairs):
+                say(f"{name}: the same as in {folder.name}")
+                for note in set(stage.notes) & manifest.keys():
+                    self.run.note(note, manifest[note])
+                return True
+        return False
+
+
+def plan(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Say) -> dict[str, Any]:
     """What the stages up to `last` would ask of language models, by stage and as its `plan` says it; nothing is asked
     and nothing is spent.
 
@@ -40,12 +136,13 @@ def plan(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Call
     check(stages, config)
     keys = stage_keys(stages, config)
     planned: dict[str, Any] = {}
-    for stage in _up_to(stages, config, last):
-        key, role = keys[stage.name], stage.asks.role if stage.asks else None
-        if role and asked_model(role, config) is not None and (planned or _stale(run, stage, key)):
-            planned[stage.name] = _module(stage).plan(config, run, frozenset(planned))
-        elif not planned:
-            _make(stage, config, run, key, say)
+    ahead = {stage.name: stage for stage in _up_to(stages, config, last)}
+    for name, stage in ahead.items():
+        role = stage.asks.role if stage.asks else None
+        if role and asked_model(role, config) is not None and (planned or _stale(run, stage, keys[name])):
+            planned[name] = _module(name).plan(config, run, frozenset(planned))
+        elif not planned and _stale(run, stage, keys[name]):
+            _make(name, [Member(config, run, ahead, keys)], (), say)
     return planned
 
 
@@ -58,19 +155,8 @@ def _up_to(stages: Sequence[Stage], config: Config, last: str) -> Sequence[Stage
     return kept[: names.index(last) + 1]
 
 
-def _make(stage: Stage, config: Config, run: Run, key: str, say: Callable[[str], None]) -> bool:
-    """Run a stage unless all that it writes is fresh; whether it ran."""
-    reason = _stale(run, stage, key)
-    if reason:
-        say(f"{stage.name}: {reason}")
-        run.describe(config)
-        run.begin(key, stage.reads)
-        _module(stage).run(config, run)
-    return bool(reason)
-
-
-def _module(stage: Stage) -> Any:
-    return importlib.import_module(f"rewrite.stages.{stage.name}")
+def _module(name: str) -> Any:
+    return importlib.import_module(f"rewrite.stages.{name}")
 
 
 def _stale(run: Run, stage: Stage, key: str) -> str | None:

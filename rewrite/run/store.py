@@ -14,7 +14,6 @@ import fcntl
 import os
 import platform
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from typing import Any
 
 from rewrite import __version__
 from rewrite.config import Config, UserError
-from rewrite.run.files import flatten, hash_path, hash_value, read_json, write_json
+from rewrite.run.files import flatten, hash_path, hash_value, link, read_json, remove, write_json
 from rewrite.run.plugins import packages
 
 PACKAGES = ("torch", "transformers", "eai-sparsify", "datasets", "numpy", "scipy", "tokenizers")
@@ -83,6 +82,20 @@ def find_holder(folder: Path) -> str:
     return ""
 
 
+def take_lock(folder: Path, command: str) -> int:
+    """Lock a folder for this process alone, until the file that is returned is closed. Raises UserError, naming who has
+    it, where another process does."""
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    # `find_holder` shares the lock for a moment: who only looks keeps no run from starting.
+    if not any(_try_lock(lock, pause) for pause in PAUSES):
+        holder = _read_holder(lock)
+        os.close(lock)
+        raise UserError(f"{folder}: in use by {holder}; wait for it to end or name another --run")
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} (rewrite {command})".encode())
+    return lock
+
+
 def _try_lock(lock: int, pause: float) -> bool:
     """Whether a lock is ours alone, tried after a pause."""
     time.sleep(pause)
@@ -116,29 +129,18 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder}: cannot be a run folder ({error.strerror}); name another with --run") from None
-        self._lock = self._take_lock(command)
+        self._lock = take_lock(folder, command)
         manifest = folder / "manifest.json"
         self.manifest: dict[str, Any] = read_json(manifest) if manifest.exists() else {"artefacts": {}}
-        self._key, self._inputs, self._began = "", dict[str, str](), time.monotonic()
+        self._key, self._inputs, self._began, self._together = "", dict[str, str](), time.monotonic(), 1
         for left_over in folder.glob(".writing-*"):
-            _remove(left_over)
+            remove(left_over)
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *error: object) -> None:
         os.close(self._lock)
-
-    def _take_lock(self, command: str) -> int:
-        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
-        # `find_holder` shares the lock for a moment: who only looks keeps no run from starting.
-        if not any(_try_lock(lock, pause) for pause in PAUSES):
-            holder = _read_holder(lock)
-            os.close(lock)
-            raise UserError(f"{self.folder}: in use by {holder}; wait for it to end or name another --run")
-        os.ftruncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} (rewrite {command})".encode())
-        return lock
 
     def describe(self, config: Config) -> None:
         """Put what made this run into the manifest: resolved config, versions, commit, seeds."""
@@ -168,10 +170,15 @@ class Run:
         """
         return why_stale(self.folder, self.manifest["artefacts"], artefact, key, inputs)
 
-    def begin(self, key: str, inputs: Sequence[str]) -> None:
-        """Say what the artefacts that are written next depend on."""
-        self._key, self._began = key, time.monotonic()
-        self._inputs = {name: str(self._entry(name)["sha256"]) for name in inputs}
+    def begin(self, key: str, inputs: Sequence[str], together: int = 1) -> None:
+        """Say what the artefacts that are written next depend on, and for how many runs they are made at once: each
+        took its share of the time."""
+        self._key, self._began, self._together = key, time.monotonic(), together
+        self._inputs = self.inputs(inputs)
+
+    def inputs(self, names: Sequence[str]) -> dict[str, str]:
+        """The hashes of some artefacts that are there, by name."""
+        return {name: str(self._entry(name)["sha256"]) for name in names}
 
     def path(self, artefact: str) -> Path:
         """Where a finished artefact is, after its content was checked against the manifest."""
@@ -191,35 +198,52 @@ class Run:
         beside = own if resumable else self.folder / f".writing-{artefact}"
         if resumable:
             for other in self.folder.glob(f".partial-*-{artefact}"):
-                _remove(other) if other != beside else None
+                remove(other) if other != beside else None
             beside.mkdir(exist_ok=True)
         else:
-            _remove(beside)
+            remove(beside)
         yield beside
         _sync(beside)
-        self.manifest["artefacts"].pop(artefact, None)
-        self._save()
-        place = self.folder / artefact
-        _remove(place)
-        beside.replace(place)
+        place = self._put(artefact, beside)
         self.manifest["artefacts"][artefact] = {
             "sha256": hash_path(place),
             "key": self._key,
             "inputs": self._inputs,
-            "seconds": round(time.monotonic() - self._began, 2),
+            "seconds": round((time.monotonic() - self._began) / self._together, 2),
         }
         self._began = time.monotonic()
         self._save()
 
+    def take(self, artefact: str, other: Path, entry: Entry) -> bool:
+        """Take an artefact over from another run's folder, whose manifest has this entry of it; whether it was there as
+        the entry says. The files are the same on the disk where it can link them: no artefact is changed in place.
+        """
+        beside = self.folder / f".writing-{artefact}"
+        remove(beside)
+        try:
+            link(other / artefact, beside)
+        except OSError:  # It is being made anew just now.
+            remove(beside)
+            return False
+        if hash_path(beside, artefact) != entry["sha256"]:
+            remove(beside)
+            return False
+        self._put(artefact, beside)
+        self.manifest["artefacts"][artefact] = entry | {"seconds": 0.0, "from": entry.get("from", other.name)}
+        self._save()
+        return True
+
+    def _put(self, artefact: str, beside: Path) -> Path:
+        """Move what was written into its place; until it has an entry again it counts as absent."""
+        self.manifest["artefacts"].pop(artefact, None)
+        self._save()
+        place = self.folder / artefact
+        remove(place)
+        beside.replace(place)
+        return place
+
     def _save(self) -> None:
         write_json(self.folder / "manifest.json", self.manifest)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -16,20 +16,20 @@ from rewrite.config import Config, UserError
 from rewrite.engines.calls import check_prices, check_tunes, fingerprint_asked
 from rewrite.engines.encoding import fingerprint_model
 from rewrite.run import plugins
-from rewrite.run.files import hash_source, hash_value, on_hub
+from rewrite.run.files import hash_source, hash_value, on_hub, once
 from rewrite.run.freshness import Asks, Stage
 
 # --- what lies outside a run folder -----------------------------------------------------------------------------------
 
 
 def subject(config: Config) -> str:
-    return hash_source(config.subject, config.revision)
+    return once((config.subject, config.revision), lambda: hash_source(config.subject, config.revision))
 
 
 def corpus(config: Config) -> str:
     from rewrite.text.sources import fingerprint_corpus
 
-    return fingerprint_corpus(config.corpus)
+    return once(config.corpus, lambda: fingerprint_corpus(config.corpus))
 
 
 def given_coder(config: Config) -> str:
@@ -145,6 +145,8 @@ STAGES = (
         by_content=("corpus.source",),
         outside=(subject, corpus),
         version=2,
+        across=("hookpoint",),
+        notes=("corpus",),
     ),
     Stage(
         "explain",

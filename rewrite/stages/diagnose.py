@@ -88,7 +88,7 @@ def run(config: Config, run: Run) -> None:
     content["heads"] = tabulate_heads(found, score_heads(found, drawn), channels, copies, alpha)
     add_sayings(content["heads"][:SAYING], drawn, later, seen[np.argsort(-often, kind="stable")[:FREQUENT]])
     content["joined"] = [tell_joint(joint) for joint in composition.join(layers, clamp.subject.layer, SAYING)]
-    anywhere = Anywhere(coder, simulations.rewritten, drawn, open_reader(config, run, store))
+    anywhere = Anywhere(coder, simulations.rewritten, drawn, read_anything(config, run, store))
     content["repeated"] = describe_repeated(repeat(clamp, anywhere, seen, asked.seed), clamp)
     terms = take_terms(drawn, clamp, found.documents)
     content["terms"] = describe_paths(terms, alpha) if terms else []
@@ -105,7 +105,7 @@ def run(config: Config, run: Run) -> None:
         write_json(path, content)
 
 
-def open_reader(config: Config, run: Run, store: ActivationStore) -> Simulate | None:
+def read_anything(config: Config, run: Run, store: ActivationStore) -> Simulate | None:
     """The run's simulator, to read texts that no stage has seen; None where that would ask a language model."""
     if getattr(plugins.chosen("simulator", config), "calls", True):
         return None

@@ -18,7 +18,7 @@ is added to the stream. Batches are padded on the right and the models are causa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -57,6 +57,14 @@ class Prefix:
     """The block before the hookpoint's; empty at layer 0, whose input the embeddings give."""
     attention: Record
     """The attention of the hookpoint's block; empty where the whole block is rewritten."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a hookpoint's module read and returned on some token windows."""
+
+    input: Float[Tensor, "batch position d_in"]
+    output: Float[Tensor, "batch position d"]
 
 
 @dataclass
@@ -154,6 +162,17 @@ class Subject:
             return self._logits(prefix.ids)
 
 
+def look(subjects: Sequence[Subject], ids: Int[Tensor, "batch position"]) -> list[Seen]:
+    """What each hookpoint of one model shows, from one pass that ends at the last of them: bit for bit what `run_to`
+    of each would."""
+    last = max(subjects, key=lambda subject: subject.layer)
+    records = {subject.module: Record() for subject in subjects}
+    with last.cut(), with_forwards({part: record.watch(part) for part, record in records.items()}), torch.no_grad():
+        last.model.base_model(input_ids=ids.to(last.device), use_cache=False)
+    found = [records[subject.module] for subject in subjects]
+    return [Seen(record.input, vectors_of(record.output)) for record in found]
+
+
 @contextmanager
 def tap(subject: Subject) -> Iterator[Tapped]:
     """Record what the hookpoint's module reads and returns while open."""
@@ -235,6 +254,13 @@ def _check_identity(
             f"{name}: a {subject.model.config.model_type} model does more with what {subject.hookpoint} returns than "
             "can be replaced here (written back, it changes the logits); set hookpoint to another, as in layers.0"
         )
+
+
+def load_subjects(config: Config, hookpoints: Sequence[str]) -> list[Subject]:
+    """The subject that the config names at each of some hookpoints, all of one model. Raises as `load_subject` does."""
+    first = load_subject(config.model_copy(update={"hookpoint": hookpoints[0]}))
+    others = [build_subject(first.model, first.tokenizer, hookpoint) for hookpoint in hookpoints[1:]]
+    return [first, *others]
 
 
 def load_subject(config: Config) -> Subject:

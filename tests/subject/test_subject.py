@@ -14,7 +14,7 @@ from makers.families import FAMILIES
 from torch import Tensor, nn
 
 from rewrite.config import Config, CorpusConfig, UserError
-from rewrite.subject.subject import Subject, build_subject, load_subject, tap, write
+from rewrite.subject.subject import Subject, build_subject, load_subject, look, tap, write
 
 STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260K"
 needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/models/stories260K is not here")
@@ -48,6 +48,16 @@ def plain(model: hf.PreTrainedModel, ids: Tensor = IDS) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model(input_ids=ids, use_cache=False).logits
     return logits
+
+
+def test_one_pass_shows_each_hookpoint_what_its_own_would(family: hf.PreTrainedModel) -> None:
+    clean = plain(family)
+    names = [f"layers.{layer}{suffix}" for layer in (1, 0, 2, 1) for suffix in ("", ".mlp")]
+    subjects = [build_subject(family, None, name) for name in names]
+    for subject, seen in zip(subjects, look(subjects, IDS), strict=True):
+        alone = subject.run_to(IDS)
+        assert torch.equal(seen.input, alone.input) and torch.equal(seen.output, alone.output), subject.hookpoint
+    assert torch.equal(plain(family), clean), "the modules are as they were"
 
 
 @pytest.mark.parametrize("suffix", ["", ".mlp"])

@@ -33,17 +33,17 @@ from rewrite.statistics.losses import Key, read_losses
 from rewrite.statistics.verdict import find_headline
 
 # Settings that change nothing of a result.
-UNTOLD = ("calls.", "collect.shard", "device", "batch")
+UNTOLD = ("calls.", "collect.shard", "device", "batch", "executor", "sweep.")
 
 
 def compare(folders: Sequence[Path]) -> Page:
     """The comparison of some runs. Raises UserError where they cannot be set side by side."""
     runs = _open(folders)
     results: list[Row] = [read_json(run.path("6_stats.json")) for run in runs]
-    sides = [_read(run, result) for run, result in zip(runs, results, strict=True)]
+    sides = [read_side(run, result) for run, result in zip(runs, results, strict=True)]
     for one, other in combinations(sides, 2):
         check_same(one, other)
-    described = [_describe(side, result) for side, result in zip(sides, results, strict=True)]
+    described = [describe(side, result) for side, result in zip(sides, results, strict=True)]
     facts: Row = {
         "schema": 1,
         "unit": "document",
@@ -86,7 +86,7 @@ def _name(place: Path, places: Sequence[Path]) -> str:
     return "/".join(next((end for end in ends if all(other[-len(end) :] != end for other in others)), parts))
 
 
-def _read(run: Finished, result: Row) -> Side:
+def read_side(run: Finished, result: Row) -> Side:
     """What two runs are compared by."""
     losses = read_losses(run.path("5_losses.parquet"))
     scored = read_documents(run)
@@ -109,7 +109,7 @@ def _read(run: Finished, result: Row) -> Side:
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
-def _describe(side: Side, result: Row) -> Row:
+def describe(side: Side, result: Row) -> Row:
     """What a run reached and what it cost."""
     headline = find_headline(result)
     place = (headline["arm"], headline["fraction"], headline["order"])

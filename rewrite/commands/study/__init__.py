@@ -51,7 +51,7 @@ from rewrite.run.runner import go
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages import STAGES
-from rewrite.stages.collect import Collector
+from rewrite.stages.collect import Collector, Keeper
 from rewrite.stages.evaluate import open_scorer, train_frequencies
 from rewrite.stages.explain import open_explainer
 from rewrite.subject.subject import Subject, load_subject
@@ -141,12 +141,13 @@ class Study:
         windows = cut_windows(text, self._collector.tokenizer, self.config.corpus)
         if not windows:
             raise UserError("text: fewer than 3 tokens; give a longer one")
-        return self._collector.encode([(0, window) for window in windows])
+        (shard,) = self._collector.encode([(0, window) for window in windows])
+        return shard
 
     @cached_property
     def _collector(self) -> Collector:
         assert self.subject.tokenizer is not None
-        return Collector(self.config, self.subject, self.subject.tokenizer, self.coder)
+        return Collector(self.config, self.subject.tokenizer, [Keeper(self.subject, self.coder)])
 
     # --- latents ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,43 @@
+"""Jobs are handed to an executor, each when those that it needs are done.
+
+A job whose worker died is tried again; one that failed by itself is not, and neither is what needs it, but all others
+go on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from rewrite.run.executors.base import Executor, Job
+
+
+def launch(executor: Executor, jobs: Sequence[Job], retries: int, say: Callable[[str], None]) -> dict[str, str]:
+    """Do the jobs, in their order as far as there is room; the faults of those that were not done, by name.
+
+    What a job needs and is not among the jobs is taken to be done. `say` hears of every end.
+    """
+    waiting = {job.name: job for job in jobs}
+    undone, faults, tries, out = set(waiting), dict[str, str](), Counter[str](), 0
+    while True:
+        for job in [job for job in waiting.values() if not undone.intersection(job.needs)]:
+            if out < executor.slots:
+                executor.start(waiting.pop(job.name))
+                out += 1
+        if not out:
+            break
+        ended = executor.wait()
+        out -= 1
+        name = ended.job.name
+        tries[name] += 1
+        if ended.died and tries[name] <= retries:
+            say(f"{name}: {ended.fault}; tried again")
+            waiting = {name: ended.job, **waiting}
+        elif ended.fault:
+            faults[name] = ended.fault
+            say(f"{name}: {ended.fault}")
+        else:
+            undone.discard(name)
+            say(f"{name}: done, {len(jobs) - len(undone)} of {len(jobs)}")
+    waits = {job.name: f"waits for {next(need for need in job.needs if need in undone)}" for job in waiting.values()}
+    return faults | waits
