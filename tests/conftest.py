@@ -52,6 +52,8 @@ UNTRACED = {
     "test_tune_run",
     "test_planted",
     "test_kill",
+    "test_notebooks",
+    "test_docs",
 }
 """Files whose tests run whole stages again, each line of which other tests trace: coverage is not counted there, which
 would take a third of their time."""

@@ -22,6 +22,35 @@ PARTS = {
 }
 
 
+PLAIN = {
+    "clean": "the model itself",
+    "coder": "true latents",
+    "quantised": "true latents, in 10 levels",
+    "matched": "strengths simulated",
+    "true_active": "strengths simulated, misses at mean",
+    "simulated_active": "firings simulated",
+    "hits": "simulated, without false firings",
+    "simulated": "simulated from words",
+    "simulated_topk": "simulated, k strongest kept",
+    "shuffled": "another latent's words",
+    "random": "random strengths",
+    "unread": "the reader, no words",
+    "token_table": "mean at each token, no words",
+    "linear_probe": "linear probe, no words",
+    "mean": "every latent at its mean",
+    "mean_layer": "the layer's mean output",
+    "zero": "no latents",
+    "zero_layer": "no layer",
+}
+"""What arms are, in the figures, where a reader meets them first; an arm that is not here goes by its name."""
+
+
+def name_plainly(row: Row) -> str:
+    """An arm in words; a share stands with it where not all latents are simulated."""
+    told = PLAIN.get(row["arm"], row["arm"])
+    return f"{told}, {100 * row['fraction']:.3g}%" if (row["fraction"] or 1) < 1 else told
+
+
 def select_ladder(stats: Row) -> list[Row]:
     """The arms that stand once, the drawn controls, and the simulated ones at the largest fraction; best loss first."""
     best = [row for row in stats["arms"] if row["order"] == "best"]

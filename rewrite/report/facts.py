@@ -20,6 +20,8 @@ from rewrite.statistics.verdict import find_headline
 
 # Rows in each of the lists of best, worst and costliest latents, and kinds of missing predictions listed.
 SHOWN, KINDS = 10, 12
+TASTE = 5
+"""Of the costliest, on the first screen."""
 
 
 Row = dict[str, Any]
@@ -165,6 +167,18 @@ class Facts:
         known = [row for row in self.latent_costs if row["cost"] is not None]
         rows = sorted(known, key=lambda row: (-row["cost"], row["latent"]))[:SHOWN]
         return [row | {"ci": None if row["cost_low"] is None else [row["cost_low"], row["cost_high"]]} for row in rows]
+
+    @property
+    def taste(self) -> list[tuple[float, Latent]]:
+        """The few latents of most cost that have an explanation, each with that cost [nats]."""
+        found = {latent.number: latent for latent in self.latents if not latent.missing}
+        rows = [(row["cost"], found[row["latent"]]) for row in self.costly if row["latent"] in found]
+        return rows[:TASTE]
+
+    @property
+    def reads_nothing(self) -> Row | None:
+        """The arm that reads nothing and is not zero: every latent at its mean."""
+        return next((row for row in self.ladder if row["arm"] == "mean" and row["recovered_ci"]), None)
 
     @property
     def rates(self) -> list[Row]:

@@ -189,8 +189,8 @@ def describe_terms(
         compared = {"worth": (own[number - 1], nats) if number else None}
         compared["lost"] = (nats, coder[number]) if arm not in ("coder", "model") else None
         for name, pair in compared.items():
-            # The last two runs are the same where no path is longer.
-            found = difference(*pair, tokens) if pair and np.ptp((pair[0] - pair[1]) / tokens) > 0 else None
+            # Runs may be the same, and then nothing is to be said.
+            found = difference(*pair, tokens) if pair and (pair[0] != pair[1]).any() else None
             row |= {name: found.value if found else None, f"{name}_ci": _ends(found, alpha) if found else None}
         rows.append(row)
     return rows

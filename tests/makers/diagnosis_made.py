@@ -61,8 +61,8 @@ def make_diagnosis(alpha: float = 0.05) -> Row:
     alike = np.sort(rng.random((len(ARMS), 2, DOCUMENTS)), 0)[::-1]
     lost = np.array([0.04, 0.02, 0.03])[:, None] * tokens * (1 + 0.1 * rng.random((3, DOCUMENTS)))
     cut = {
-        "coder": np.stack([coder + tokens, coder]),
-        "simulated": np.stack([1.1 * coder + tokens, losses["simulated"]]),
+        "coder": np.stack([1.4 * coder, coder]),
+        "simulated": np.stack([1.5 * coder, losses["simulated"]]),
     }
     (closed,) = describe_closed(tokens, coder, coder + lost[:1], (coder + lost[1:])[None], alpha)
     return {

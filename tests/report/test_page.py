@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from makers.facts_made import make_facts, make_stats
 
 from rewrite.report import page as page_package
+from rewrite.report.arms import name_plainly
 from rewrite.report.page import SCRIPTS, show
 from rewrite.report.page.formats import FILTERS
 from rewrite.report.page.templates import open_templates
@@ -134,13 +135,14 @@ def test_the_first_screen_and_the_ladder_hold_the_numbers_of_the_statistics(
     assert f"95% interval [{nats(gap['ci'][0])}, {nats(gap['ci'][1])}]" in text
     whole = next(row for row in stats["arms"] if (row["arm"], row["fraction"]) == ("simulated", 1.0))
     assert f'<dd class="large">{100 * whole["recovered"]:.1f}%</dd>' in text
-    rows = table_of(page, "arm", "loss [nats]")
+    rows = table_of(page, "arm", "is", "loss [nats]")
     arms = {row["arm"]: row for row in stats["arms"] if row["fraction"] in (None, 1.0)}
     assert len(rows) == len(arms) == 6
     for cells in rows:
         row = arms[cells[0].split(",")[0]]
         expected = [row["loss"], row["se"], row["increase"], 100 * row["recovered"]]
-        found = [float(cells[i].rstrip("%")) for i in (1, 2, 3, 5)]
+        found = [float(cells[i].rstrip("%")) for i in (2, 3, 4, 6)]
+        assert cells[1] == name_plainly(row)
         assert found == pytest.approx(expected, abs=0.0501)
         assert found[:3] == pytest.approx(expected[:3], abs=0.5001e-4)
 

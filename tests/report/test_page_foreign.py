@@ -53,6 +53,15 @@ def test_hostile_settings_metrics_and_reasons_are_text_and_bring_no_elements(see
     assert seen.run(handlers) == []
 
 
+def test_the_first_screen_has_the_ladder_and_the_costliest_latents(seen: Visit) -> None:
+    """Without scrolling, on a screen of 1280 by 900, where no caution stands above."""
+    seen.run("document.querySelectorAll('.cautions').forEach(one => one.remove())")
+    seen_first = "document.querySelectorAll('#figure-ladder .picture, .taste li')"
+    ends = f"[...{seen_first}].map(one => one.getBoundingClientRect().bottom)"
+    assert seen.page.locator(".taste li").count() >= 1
+    assert all(end <= 900 for end in seen.run(ends))
+
+
 def test_the_scripts_and_the_package_show_what_is_not_seen_alike(seen: Visit) -> None:
     numbers = [*range(0x3100), *range(0xD7F0, 0xE010), *range(0xFE00, 0x10000), *range(0xE0000, 0xE0200), 0x1F642]
     found = seen.page.evaluate("all => all.map(one => rewrite.visible(String.fromCodePoint(one)))", numbers)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rewrite.report.arms import CURVES, PARTS, cover, select_curve, select_ladder
+from rewrite.report.arms import CURVES, PARTS, cover, name_plainly, select_curve, select_ladder
 from rewrite.report.figures.pictures import (
     BACKED,
     BLUE,
@@ -52,21 +52,21 @@ def draw_ladder(stats: Row) -> Drawn:
             colour = COLOURS.get(row["arm"], VERMILION if row["arm"].startswith("zero") else GREY)
             low, high = row["increase_ci"]
             axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
-            axes.plot(row["increase"], place, "o", color=colour, markersize=7)
+            axes.plot(row["increase"], place, "o", color=colour, markersize=6)
             note = f"  {row['loss']:.3f}{_share_note(row)}"
             axes.annotate(note, (high, place), (5, 0), "data", "offset points", va="center", fontsize=9, color=GREY)
-        _name_rows(axes, [name_arm(row) for row in rows], narrow)
+        _name_rows(axes, [name_plainly(row) for row in rows], narrow)
         axes.margins(x=0.05)
         _leave_room(axes, 0.5 if narrow else 0.28)
         axes.set_xlabel("loss above the clean model [nats per token]")
         axes.grid(axis="x", color=RULE)
 
-    told = "; ".join(f"{name_arm(row)}: {row['increase']:.3f}{_share_note(row)}" for row in rows)
+    told = "; ".join(f"{name_plainly(row)} ({name_arm(row)}): {row['increase']:.3f}{_share_note(row)}" for row in rows)
     return draw_twice(
         "ladder",
         f"Loss of each arm with its {cover(stats)} paired interval, and in brackets the share of the gap recovered",
         f"Loss above the clean model in nats per token, and share of the gap, best first. {told}.",
-        (0.8 + 0.42 * len(rows), 0.8 + 0.56 * len(rows)),
+        (0.7 + 0.25 * len(rows), 0.8 + 0.56 * len(rows)),
         paint,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rewrite.display import escaping
+from rewrite.report.arms import name_plainly
 from rewrite.report.figures import places as place_figures
 from rewrite.statistics.losses import name_arm
 from rewrite.statistics.verdict import format_p
@@ -63,6 +64,7 @@ FILTERS: dict[str, Any] = {
     "p": format_p_cell,
     "count": format_count,
     "arm": name_arm,
+    "plainly": name_plainly,
     "bin": place_figures.name_bin,
 }
 """What a template may write after a bar."""
