@@ -30,17 +30,9 @@ from rewrite.stages import STAGES  # noqa: E402
 WHOLE = {"browser", "llama", "small_run", "analysed", "outcomes", "run_folder", "stories", "diagnosed"}
 """Fixtures that start a browser or a server, or make a whole run."""
 LONG = (
-    *("test_splits", "test_llm_run", "test_llm_kill", "test_identities", "test_status", "test_tune_run", "test_cli"),
-    *(
-        "test_notebooks",
-        "test_engines",
-        "test_diagnose",
-        "test_kill",
-        "test_towers",
-        "test_planted",
-        "test_page_foreign",
-        "test_compare",
-    ),
+    *("test_splits", "test_sweep", "test_sweep_ray", "test_llm_run", "test_llm_kill", "test_identities", "test_status"),
+    *("test_tune_run", "test_cli", "test_notebooks", "test_study", "test_docs"),
+    *("test_engines", "test_diagnose", "test_kill", "test_towers", "test_planted", "test_page_foreign", "test_compare"),
 )
 """Files that take longest, in the order in which they begin, or one of the two processes would end alone with them. The
 first makes runs of its own while the other process makes the one that they share."""
