@@ -411,7 +411,7 @@ def test_a_cell_that_is_edited_simulates_anew() -> None:
     first = version(define(ZEROS))
     assert version(define(ZEROS)) == first, "run again as it was"
     assert version(define(ZEROS.replace("zeros", "ones"))) != first
-    assert version(define(ZEROS + " + 1")) != first
+    assert version(define(ZEROS + " + 1")) not in (first, version(define(ZEROS + " + 2")))
     table = "    class Settings(Section):\n        words: int = 3\n"
     assert version(define(ZEROS, table)) not in (first, version(define(ZEROS, table.replace("3", "4"))))
 
