@@ -47,7 +47,7 @@ PLAIN = {
 
 def name_plainly(row: Row) -> str:
     """An arm in words; a share stands with it where not all latents are simulated."""
-    told = PLAIN.get(row["arm"], row["arm"])
+    told = PLAIN.get(row["arm"], str(row["arm"]))
     return f"{told}, {100 * row['fraction']:.3g}%" if (row["fraction"] or 1) < 1 else told
 
 
