@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import rewrite.__main__ as cli
-from rewrite.commands.new import Wish, draft
+from rewrite.commands.new import Wish, draft, pace
 from rewrite.commands.new.estimate import Amounts, count_arms, estimate
 from rewrite.commands.new.pace import measure, random_coder
 from rewrite.commands.new.sizes import LEVELS, Machine, choose, read_sample
@@ -21,6 +21,12 @@ from rewrite.stages import STAGES
 from rewrite.subject.subject import load_subject
 
 MACHINE = Machine("cpu", 16 * 2**30)
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure for a moment only."""
+    monkeypatch.setattr(pace, "ENOUGH", 0.05)
 
 
 def test_it_writes_a_config_that_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,8 +71,10 @@ def test_sizes_shrink_until_they_fit() -> None:
     configs = [change_config(Config(), settings) for settings in choose(subject, MACHINE, sample, start, "")]
     assert len(configs) == len(LEVELS)
     coder = random_coder(subject, 256, 8, "transcoder")
-    pace = measure(subject, sample.windows, coder, 8)
-    totals = [sum(v or 0 for v in estimate(config, pace, sample.amounts(config), coder).values()) for config in configs]
+    speed = measure(subject, sample.windows, coder, 8)
+    totals = [
+        sum(v or 0 for v in estimate(config, speed, sample.amounts(config), coder).values()) for config in configs
+    ]
     assert totals == sorted(totals, reverse=True) and totals[0] > 3 * totals[-1]
     assert all(config.corpus.test == 20 for config in configs), "a tenth of the documents at most"
     with pytest.raises(UserError, match="stdlib: 60 documents; three splits need 80"):
@@ -93,8 +101,8 @@ def test_minutes_are_about_those_that_a_run_took(small_run: Path) -> None:
     subject = load_subject(config)
     coder = random_coder(subject, config.coder.latents, config.coder.k, config.coder.kind)
     sample = read_sample(change_config(config, {"corpus.max_documents": 100}), subject)
-    pace = measure(subject, sample.windows, coder, config.coder.batch)
-    minutes = estimate(config, pace, Amounts(40_000, 2020, 2183, 12), coder)
+    speed = measure(subject, sample.windows, coder, config.coder.batch)
+    minutes = estimate(config, speed, Amounts(40_000, 2020, 2183, 12), coder)
     took = sum(open_finished(small_run, last="7_report").seconds.values()) / 60
     told = sum(value or 0.0 for value in minutes.values())
     assert list(minutes) == [stage.name for stage in STAGES if stage.only is None]
@@ -105,8 +113,8 @@ def test_what_a_language_model_takes_is_not_guessed() -> None:
     config = load_config(None, ["explainer=llm", "explainers.llm.model=x", "score.scorers=['fuzz']", "score.model=x"])
     subject = load_subject(config)
     coder = random_coder(subject, 128, 8, "transcoder")
-    pace = measure(subject, read_sample(config, subject).windows, coder, 8)
-    minutes = estimate(config, pace, Amounts(1000, 1000, 1000, 10), coder)
+    speed = measure(subject, read_sample(config, subject).windows, coder, 8)
+    minutes = estimate(config, speed, Amounts(1000, 1000, 1000, 10), coder)
     assert minutes["explain"] is None and minutes["score"] is None and minutes["simulate"] is not None
 
 
