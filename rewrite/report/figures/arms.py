@@ -66,7 +66,7 @@ def draw_ladder(stats: Row) -> Drawn:
         "ladder",
         f"Loss of each arm with its {cover(stats)} paired interval, and in brackets the share of the gap recovered",
         f"Loss above the clean model in nats per token, and share of the gap, best first. {told}.",
-        (0.7 + 0.25 * len(rows), 0.8 + 0.56 * len(rows)),
+        (0.7 + 0.235 * len(rows), 0.8 + 0.56 * len(rows)),
         paint,
     )
 
