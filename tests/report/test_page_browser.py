@@ -82,6 +82,29 @@ def test_it_filters_by_numbers_and_by_what_is_missing(seen: Visit) -> None:
     count_says(seen, f"1 to 50 of {LATENTS} latents")
 
 
+def test_a_link_gives_the_same_view_to_another_reader(seen: Visit, browser: Any) -> None:
+    open_table(seen)
+    seen.page.click("#narrowing summary")
+    seen.page.fill("[data-key=simulation][data-end=low]", "0.9")
+    seen.page.fill("[data-key=density][data-end=high]", "0.5")
+    count_says(seen, f"1 to 5 of 5 found, of {LATENTS} latents")
+    seen.page.click("#all th[data-key=latent] button")
+    seen.page.click("#all th[data-key=latent] button")
+    found = numbers(seen)
+    assert found == [4, 3, 2, 1, 0]
+    seen.page.click("#link")
+    seen.until("document.getElementById('linked').textContent !== ''")
+    address = str(seen.run("location.hash"))
+    assert "simulation.low=0.9" in address and "sort=latent" in address
+    with visit(browser, seen.folder) as other:
+        other.go(address)
+        count_says(other, f"1 to 5 of 5 found, of {LATENTS} latents")
+        assert numbers(other) == found
+        assert other.page.input_value("[data-key=density][data-end=high]") == "0.5"
+        other.go("#table=sort=nothing&simulation.low=x&down=")
+        count_says(other, f"1 to 50 of {LATENTS} latents")
+
+
 def test_keys_move_along_the_rows_and_open_one(seen: Visit) -> None:
     open_table(seen)
     focused = "Number(document.activeElement.textContent)"

@@ -121,6 +121,41 @@
     links().find((link) => link.hash === `#latent=${number}`)?.focus({ preventScroll: true });
   }
 
+  // --- a link to what the table shows --------------------------------------------------------------------------------
+  // `#table=` and what differs from the start: what is searched for, every bound, the column that sorts and which way.
+  const PREFIX = "#table=";
+  const fields = () => [...document.querySelectorAll("#search, #lost, #filters [data-key]")];
+  const nameOf = ({ id, dataset }) => (dataset.key ? `${dataset.key}.${dataset.end}` : id);
+
+  function describe() {
+    const told = fields().filter(({ value }) => value).map((field) => [nameOf(field), field.value]);
+    return PREFIX + new URLSearchParams([...told, ["sort", listing.key], ["down", listing.down ? "1" : "0"]]);
+  }
+
+  // Some browsers let no page from disk reach the clipboard; the link stands in the address bar in any.
+  async function giveLink() {
+    await begin();
+    history.replaceState(null, "", describe());
+    const copied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
+    find("linked").textContent = copied ? "Copied." : "The link is in the address bar.";
+  }
+
+  async function followLink() {
+    if (!location.hash.startsWith(PREFIX)) return;
+    await begin();
+    const told = new URLSearchParams(location.hash.slice(PREFIX.length));
+    for (const field of fields()) field.value = told.get(nameOf(field)) ?? "";
+    find("narrowing").open = fields().some(({ id, value }) => id !== "search" && value);
+    if (listing.columns.some(({ key }) => key === told.get("sort"))) listing.key = told.get("sort");
+    listing.down = told.get("down") !== "0";
+    listing.update();
+    find("latents").scrollIntoView();
+  }
+
+  find("link").addEventListener("click", () => giveLink().catch(() => {}));
+  addEventListener("hashchange", () => followLink().catch(() => {}));
+  followLink().catch(() => {});
+
   listen(() => begin().then(() => listing.update()).catch(() => {}));
   find("all").tBodies[0].addEventListener("click", (event) => {
     if (!event.target.closest("a") && !String(getSelection())) event.target.closest("tr")?.querySelector("a")?.click();
