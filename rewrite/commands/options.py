@@ -19,7 +19,7 @@ def config_options() -> argparse.ArgumentParser:
         "--config",
         type=Path,
         metavar="FILE",
-        help="TOML config (default: the bundled default.toml; without --set, that of the run folder where it has one)",
+        help="TOML config (default: that of the run folder where it has one, else the bundled default.toml)",
     )
     options.add_argument(
         "--run", type=Path, metavar="DIR", default=Path("runs/default"), help="run folder (%(default)s)"

@@ -90,15 +90,16 @@ def choose_config(
     folder: Path, file: Path | None, overrides: Overrides, say: Callable[[str], None], preset: str = ""
 ) -> Config:
     """The config that is named; else the one that the run folder records, so that opening a report or going on with a
-    run never makes it another; else the bundled one. `say` hears of recorded keys that are not known."""
+    run never makes it another; else the bundled one; overrides stand over any of them. `say` hears of recorded keys
+    that are not known."""
     manifest = folder / "manifest.json"
     own = read_json(manifest) if manifest.is_file() else {}
-    if file or overrides or preset or not (isinstance(own, dict) and own.get("config")):
+    if file or preset or not (isinstance(own, dict) and own.get("config")):
         return load_config(file, overrides, preset)
     recorded = read_recorded(manifest, own)
     if recorded.unknown:
         say(f"{folder}: {recorded.describe_unknown()}")
-    return recorded.config
+    return change_config(recorded.config, overrides) if overrides else recorded.config
 
 
 def _settle(tree: Row, overrides: Overrides, file: Path | None) -> Config:

@@ -86,7 +86,11 @@ def load(kind: Kind, name: str) -> ModuleType:
         known = sorted({*own, *others})
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"{kind[:-1]} = {name}: no such {kind[:-1]}; {hint}there are: {', '.join(known) or 'none'}")
+        given = "; if it was a class in Python, give the class again: rewrite.study(run=..., simulator=THE_CLASS)"
+        raise UserError(
+            f"{kind[:-1]} = {name}: no such {kind[:-1]}; {hint}there are: {', '.join(known) or 'none'}"
+            f"{given if kind == 'simulators' and not near else ''}"
+        )
     try:
         return importlib.import_module(f"rewrite.{ROOMS.get(kind, kind)}.{name}")
     except ModuleNotFoundError as error:

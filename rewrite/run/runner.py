@@ -19,7 +19,7 @@ from rewrite.config import Config, UserError
 from rewrite.run.files import hash_value, read_json
 from rewrite.run.freshness import Stage, ask_again, check, hash_together, stage_keys, wanted
 from rewrite.run.plugins import asked_model
-from rewrite.run.store import Run
+from rewrite.run.store import ABSENT, Run
 from rewrite.run.tracking import Track, check_tracker, tracking
 
 Say = Callable[[str], None]
@@ -70,7 +70,9 @@ def _make(name: str, group: Sequence[Member], folders: Sequence[Path], say: Say)
     if not first:
         return
     leaders = list(first.values())
-    say(f"{name}: {leaders[0].why_stale(name)}" + (f"; for {len(leaders)} runs at once" if len(leaders) > 1 else ""))
+    why = leaders[0].why_stale(name)
+    begins = "begins" if why == ABSENT else why
+    say(f"{name}: {begins}" + (f"; for {len(leaders)} runs at once" if len(leaders) > 1 else ""))
     for member in leaders:
         member.run.describe(member.config)
         member.run.begin(member.keys[name], member.ahead[name].reads, len(leaders))

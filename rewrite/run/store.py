@@ -28,6 +28,8 @@ from rewrite.run.files import flatten, hash_path, hash_value, link, read_json, r
 from rewrite.run.plugins import packages
 
 PACKAGES = ("torch", "transformers", "eai-sparsify", "datasets", "numpy", "scipy", "tokenizers")
+ABSENT = "not there yet"
+"""Why an artefact is not fresh, where nothing was made."""
 PAUSES = (0.0, 0.01, 0.03, 0.06, 0.1)
 """Before each try to lock a run folder [s]."""
 
@@ -44,7 +46,7 @@ def why_stale(folder: Path, entries: Mapping[str, Entry], artefact: str, key: st
     """
     entry = entries.get(artefact)
     if entry is None or not (folder / artefact).exists():
-        return "not there yet"
+        return ABSENT
     if entry["key"] != key:
         return "its settings or its code changed"
     if any(_find(folder, entries, name)["sha256"] != entry["inputs"].get(name) for name in inputs):

@@ -215,7 +215,7 @@ STAGES = (
         reads=("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
         writes=("6_stats.json",),
         keys=("analyse",),
-        version=5,
+        version=6,
     ),
     Stage(
         "report",
@@ -230,6 +230,6 @@ STAGES = (
             *("simulators", "tune", "engine", "calibrator", "score", "evaluate.missing", "diagnose"),
         ),
         by_content=("corpus.source", "coder.path"),
-        version=8,
+        version=9,
     ),
 )

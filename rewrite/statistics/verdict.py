@@ -61,7 +61,18 @@ def verdict_sentence(result: dict[str, Any]) -> str:
     recovers = f"recovers {_share(share, interval)} of the {gap['nats']:.2g}-nat gap"
     above = same[0].get("recovered_mean_ci")
     beside = f" ({_share(same[0]['recovered_mean'], above)} of that to the mean)" if above else ""
-    return f"{subject} {recovers}{beside}: {_describe_word(row)}, {size}."
+    return f"{subject} {recovers}{beside}: {_describe_word(row)}{_describe_words(result, row)}, {size}."
+
+
+def _describe_words(result: dict[str, Any], row: dict[str, Any]) -> str:
+    """Where the simulation is better than zero and not than other latents' explanations: that what it recovers is not
+    owed to its words. Empty where that is not so, or was not measured."""
+    same = ("arm", "fraction", "order")
+    rows = [one for one in result["comparisons"] if all(one[key] == row[key] for key in same)]
+    shuffled = next((one for one in rows if one["reference"] == "shuffled"), None)
+    if row["verdict"] != "better" or shuffled is None or shuffled["verdict"] in ("better", None):
+        return ""
+    return ", but no better than with the explanations shuffled among latents"
 
 
 def _describe_word(row: dict[str, Any]) -> str:

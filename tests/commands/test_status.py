@@ -24,7 +24,6 @@ from rewrite.commands.status import status
 from rewrite.config import UserError
 from rewrite.engines.base import Answer, Spent
 from rewrite.engines.cache import Cache
-from rewrite.run.configs import load_config
 from rewrite.run.files import read_json, write_json
 from rewrite.run.freshness import wanted
 from rewrite.run.runner import go
@@ -94,7 +93,7 @@ def test_without_its_report_a_run_has_a_verdict_and_a_next_command(analysed: Pat
     assert page.facts["verdict"] == verdict and verdict in page.notes
     options = cli.build_parser().parse_args(shlex.split(page.command)[1:])
     assert (options.command, options.run) == ("run", analysed)
-    assert load_config(None, options.set) == small_config(), "the command names the run's own config, to the last key"
+    assert not options.set and choose_config(analysed, None, [], print) == small_config(), "the folder has its config"
     sizes = {stage["stage"]: stage["bytes"] for stage in page.facts["stages"]}
     assert sizes["analyse"] == (analysed / "6_stats.json").stat().st_size
     folder = analysed / "2_activations"
@@ -115,6 +114,13 @@ def test_a_finished_run_is_fresh_and_its_next_command_shows_the_report(
     assert cli.main(shlex.split(page.command)[1:]) == 0
     assert capsys.readouterr().err == "", "nothing was to be done"
     assert shown == [(small_run / "7_report" / "index.html").as_uri()]
+
+
+def test_a_report_of_other_settings_is_not_offered(copy: Path) -> None:
+    page = status(copy, overrides=("calibrator=linear",))
+    assert page.facts["report"] is None
+    assert "The report that is there is not of this run as it is now." in page.notes
+    assert shlex.split(page.command)[-2:] == ["--set", "calibrator=linear"]
 
 
 def test_an_interrupted_simulation_says_how_far_it_came(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

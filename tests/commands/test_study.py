@@ -468,3 +468,16 @@ def test_the_public_names_are_there() -> None:
         assert name in dir(rewrite)
     with pytest.raises(AttributeError, match="has no attribute 'studdy'"):
         _ = rewrite.studdy  # type: ignore[attr-defined]
+
+
+def test_a_run_goes_on_with_its_own_config_and_what_is_given_over_it(small_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(small_run, folder)
+    study = rewrite.study(run=folder, settings={"calibrator": "linear"})
+    assert study.config == small_config("calibrator=linear"), "not the bundled config's sizes"
+    assert rewrite.study(run=folder).config == small_config()
+
+
+def test_what_is_copied_for_another_study_is_not_the_report_of_this_one(small_run: Path, tmp_path: Path) -> None:
+    other = rewrite.study(run=small_run).but(settings={"calibrator": "linear"}, run=tmp_path / "linear")
+    assert (other.folder / "5_losses.parquet").exists() and not (other.folder / "7_report").exists()

@@ -59,7 +59,7 @@ def test_a_rerun_makes_nothing_and_a_larger_grid_only_what_is_new(
     assert {path: path.stat().st_mtime_ns for path in swept.glob("*/manifest.json")} == before
     assert cli.main(words(swept, "local", grid=("hookpoint=layers.1.mlp", WHOLE, "calibrator=linear"))) == 0
     said = capsys.readouterr().err
-    assert "simulate: the same as in" in said and "train: not there yet" not in said
+    assert "simulate: the same as in" in said and "train: begins" not in said
     assert {path: path.stat().st_mtime_ns for path in before} == before, "the earlier points are as they were"
     assert cli.main(words(swept, "local")) == 0
 
@@ -112,11 +112,11 @@ def test_killed_workers_and_a_killed_sweep_change_no_byte(swept: Path, tmp_path:
     struck, said = 0, []
     for line in process.stderr:
         said.append(line)
-        if "collect: not there yet" in line or (struck and "simulate: not there yet" in line and struck < 2):
+        if "collect: begins" in line or (struck and "simulate: begins" in line and struck < 2):
             time.sleep(0.3)
             os.kill(workers_of(process)[-1 if struck else 0], signal.SIGKILL)
             struck += 1
-        if "evaluate: not there yet" in line:
+        if "evaluate: begins" in line:
             break
     assert struck >= 1
     hired = workers_of(process)
@@ -142,7 +142,7 @@ def test_ctrl_c_says_so_in_one_line(tmp_path: Path) -> None:
     said = []
     for line in process.stderr:
         said.append(line)
-        if "train: not there yet" in line:
+        if "train: begins" in line:
             break
     hired = workers_of(process)
     process.send_signal(signal.SIGINT)

@@ -41,7 +41,7 @@ def test_several_hookpoints_are_one_pass_and_the_same_bytes(small_run: Path, tmp
     said = make(tmp_path, points, "explain", [small_run])
     assert "train: the same as in small" in said, "the coder that another run trained is taken over"
     assert "collect: the same as in small" in said
-    assert "collect: not there yet; for 2 runs at once" in said
+    assert "collect: begins; for 2 runs at once" in said
     for name in ("zero", "narrow"):
         with Run(tmp_path / f"{name} alone", "test") as run:
             go(STAGES, points[name], run, "explain", said.append)
@@ -78,6 +78,6 @@ def test_a_damaged_artefact_of_another_run_is_not_taken_over(small_run: Path, tm
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "manifest.json").write_text("{")
     said = make(tmp_path, {"next": small_config()}, "explain", [tmp_path / "bad", tmp_path / "good"])
-    assert said == ["train: the same as in good", "collect: the same as in good", "explain: not there yet"]
+    assert said == ["train: the same as in good", "collect: the same as in good", "explain: begins"]
     assert entries(tmp_path / "next")["3_explanations.jsonl"]["sha256"] == hash_path(small_run / "3_explanations.jsonl")
     assert not list((tmp_path / "next").glob(".writing-*"))

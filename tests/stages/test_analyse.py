@@ -132,6 +132,18 @@ def test_the_verdict_is_the_headlines(result: Row) -> None:
 
 
 @pytest.mark.parametrize(
+    ("against", "said"),
+    [("better", False), ("inconclusive", True), ("equivalent", True), ("worse", True), (None, False)],
+)
+def test_it_says_where_other_words_would_do_as_well(result: Row, against: str | None, said: bool) -> None:
+    beside = find_headline(result) | {"reference": "shuffled", "verdict": against}
+    sentence = verdict_sentence(result | {"comparisons": [*result["comparisons"], beside]})
+    assert ("but no better than with the explanations shuffled among latents" in sentence) == said
+    worse = [row | {"verdict": "worse"} for row in result["comparisons"]]
+    assert "shuffled" not in verdict_sentence(result | {"comparisons": [*worse, beside]})
+
+
+@pytest.mark.parametrize(
     ("kept", "word", "text"),
     [
         (-0.5, "worse", "recovers -5"),

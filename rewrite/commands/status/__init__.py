@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -22,15 +21,16 @@ from rewrite.config import Config, UserError
 from rewrite.display import tables
 from rewrite.display.tables import Page, Row, Table
 from rewrite.engines.calls import cost_of
-from rewrite.run.configs import load_config, parse_value, read_recorded
-from rewrite.run.files import flatten, read_json
+from rewrite.run.configs import change_config, load_config, read_recorded
+from rewrite.run.files import read_json
 from rewrite.run.finished import LAST, Finished
 from rewrite.run.freshness import Stage, wanted
-from rewrite.run.store import find_holder
+from rewrite.run.store import ABSENT, find_holder
 from rewrite.stages import STAGES
 
-SHOWN = {"absent": "not there yet"}
+SHOWN = {"absent": ABSENT}
 """States that are told in other words."""
+REPORT = "7_report"
 
 TRIES = 3
 """How often a manifest that changes while it is read is read again."""
@@ -43,8 +43,8 @@ class Asked:
     config: Config
     own: bool
     """It is the one in the run's manifest."""
-    options: tuple[str, ...] | None
-    """What names this config on the command line; None where nothing short does."""
+    options: tuple[str, ...]
+    """What names this config on the command line, beside the run folder, which records its own."""
     notes: tuple[str, ...] = ()
 
 
@@ -79,26 +79,15 @@ def _read_manifest(folder: Path) -> Row:
 
 
 def _ask(folder: Path, manifest: Row, file: Path | None, overrides: tuple[str, ...], preset: str) -> Asked:
-    if file is None and not overrides and not preset:
+    over = tuple(word for pair in overrides for word in ("--set", pair))
+    if file is None and not preset:
         recorded = read_recorded(folder / "manifest.json", manifest)
         unknown = recorded.describe_unknown()
-        return Asked(recorded.config, True, _options_of(recorded.config), (unknown,) if unknown else ())
-    config = load_config(file, list(overrides), preset)
+        config = change_config(recorded.config, overrides) if overrides else recorded.config
+        return Asked(config, config == recorded.config, over, (unknown,) if unknown else ())
     named = () if file is None else ("--config", str(file))
     laid = ("--preset", preset) if preset else ()
-    return Asked(config, False, (*named, *laid, *(word for pair in overrides for word in ("--set", pair))))
-
-
-def _options_of(config: Config) -> tuple[str, ...] | None:
-    """The `--set` words that make this config of the bundled one; None where none do."""
-    bundled, own = (flatten(c.model_dump(mode="json")) for c in (load_config(), config))
-    changed = {key: value for key, value in own.items() if bundled.get(key, ...) != value}
-    pairs = [f"{key}={v if parse_value(str(v)) == v else json.dumps(v)}" for key, v in changed.items()]
-    try:
-        same = load_config(None, pairs) == config
-    except UserError:
-        same = False
-    return tuple(word for pair in pairs for word in ("--set", pair)) if same else None
+    return Asked(load_config(file, list(overrides), preset), False, (*named, *laid, *over))
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
@@ -116,7 +105,7 @@ def _describe(folder: Path, manifest: Row, asked: Asked) -> Page:
     looked = Looked(Finished(folder, folder.resolve().name, manifest), asked.config.calls)
     had = _list_stages(asked, looked)
     stages = find_standings(looked, had, keys, bool(holder) and asked.own)
-    page = folder / "7_report" / "index.html"
+    page = folder / REPORT / "index.html"
     facts: Row = {
         "schema": 1,
         "run": looked.run.name,
@@ -132,7 +121,7 @@ def _describe(folder: Path, manifest: Row, asked: Asked) -> Page:
         },
         "verdict": _read_stats(looked.run, "verdict", "sentence"),
         "mass": _read_stats(looked.run, "mass", "median"),
-        "report": str(page) if page.is_file() else None,
+        "report": str(page) if page.is_file() and _told(stages, bool(unknown)) else None,
         "next": "" if holder else _next(folder, stages, asked),
     }
     return Page(_title(facts), (_table(facts),), (*asked.notes, *_notes(facts)), facts, facts["next"])
@@ -157,10 +146,13 @@ def _read_stats(run: Finished, part: str, key: str) -> Any:
         return None
 
 
+def _told(stages: list[Standing], unknown: bool) -> bool:
+    """Whether the report that is there tells of the run as it is, as far as can be known."""
+    return unknown or all(standing.state in DONE for standing in stages if REPORT in standing.artefacts)
+
+
 def _next(folder: Path, stages: list[Standing], asked: Asked) -> str:
     """The command that goes on from here."""
-    if asked.options is None:
-        return ""
     done = all(standing.state in DONE for standing in stages)
     command = ("report", "--open") if done else ("run",)
     return shlex.join(["rewrite", *command, "--run", str(folder), *asked.options])
@@ -209,8 +201,8 @@ def _notes(facts: Row) -> list[str]:
         notes.append("No price: set calls.price_in and calls.price_out.")
     if facts["report"]:
         notes.append(f"Report: {facts['report']}")
+    elif any(stage["state"] == "stale" and REPORT in stage["artefacts"] for stage in facts["stages"]):
+        notes.append("The report that is there is not of this run as it is now.")
     if facts["next"]:
         notes.append("Next:")
-    elif not facts["holder"]:
-        notes.append("Next: the command that made it, since no `--set` says the same config.")
     return notes

@@ -23,7 +23,7 @@ from rewrite.engines.calls import cost, cost_of
 from rewrite.run.files import read_json
 from rewrite.run.finished import Finished
 from rewrite.run.freshness import Stage, ask_again, check, stage_keys
-from rewrite.run.store import partial_folder, why_stale
+from rewrite.run.store import ABSENT, partial_folder, why_stale
 
 State = Literal["fresh", "there", "stale", "absent", "damaged", "running", "interrupted"]
 DONE = ("fresh", "there")
@@ -89,7 +89,7 @@ class Looked:
             except (UserError, OSError) as error:
                 return "damaged", str(error).removeprefix(f"{self.run.folder}/")
             if reason:
-                return "stale", f"{name} is not there" if reason == "not there yet" else reason
+                return "stale", f"{name} is not there" if reason == ABSENT else reason
         again = ask_again(self.run.manifest, stage)
         if again and key is not None:
             return "stale", again

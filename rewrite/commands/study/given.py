@@ -82,14 +82,14 @@ class Given:
 
 
 def copy_run(source: Path, folder: Path) -> None:
-    """Copy a run folder, whole artefacts alone, to where nothing is yet."""
+    """Copy a run folder, whole artefacts alone, to where nothing is yet; but for the report, which is of that run."""
     if folder.exists() or not source.exists():
         return
     with Run(source, "copying"):
         # Through a folder beside it: half a copy is none.
         beside = folder.with_name(f".{folder.name}.copying")
         shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(source, beside, ignore=shutil.ignore_patterns(".lock", ".writing-*", ".partial-*"))
+        shutil.copytree(source, beside, ignore=shutil.ignore_patterns(".lock", ".writing-*", ".partial-*", "7_report"))
         beside.replace(folder)
 
 

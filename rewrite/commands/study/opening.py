@@ -43,10 +43,12 @@ def study(
     - `config`: a TOML file; `preset`: sizes that go over it, `quick`, `paper` or `full`; `settings`: any keys of the
       config, as in `{"coder.k": 16}`.
 
-    Where nothing but `run` is given, the study goes on with the config that the folder records. Raises UserError, in
-    one line, for what does not fit.
+    A folder that has a run goes on with the config that it records, what is given over it, unless `config` or `preset`
+    is named. Raises UserError, in one line, for what does not fit.
     """
     folder = Path(run)
     given = Given(subject, tokenizer, hookpoint, texts, coder, explanations, simulator)
     file, named = Path(config) if config else None, given.name(folder, Config().hookpoint)
+    if not (folder / "manifest.json").is_file():
+        say(f"{folder}: a new run")
     return Study(choose_config(folder, file, named | dict(settings or {}), say, preset), folder)
