@@ -24,6 +24,7 @@ from rewrite.commands.status import status
 from rewrite.config import UserError
 from rewrite.engines.base import Answer, Spent
 from rewrite.engines.cache import Cache
+from rewrite.run.configs import choose_config
 from rewrite.run.files import read_json, write_json
 from rewrite.run.freshness import wanted
 from rewrite.run.runner import go
@@ -116,8 +117,8 @@ def test_a_finished_run_is_fresh_and_its_next_command_shows_the_report(
     assert shown == [(small_run / "7_report" / "index.html").as_uri()]
 
 
-def test_a_report_of_other_settings_is_not_offered(copy: Path) -> None:
-    page = status(copy, overrides=("calibrator=linear",))
+def test_a_report_of_other_settings_is_not_offered(small_run: Path) -> None:
+    page = status(small_run, overrides=("calibrator=linear",))
     assert page.facts["report"] is None
     assert "The report that is there is not of this run as it is now." in page.notes
     assert shlex.split(page.command)[-2:] == ["--set", "calibrator=linear"]

@@ -192,7 +192,7 @@ def test_candidates_are_tried_by_the_simulator_and_priced_before(base: Path, tin
 def test_a_simulator_that_reads_no_explanations_cannot_choose(base: Path, tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "r")
     several = ("sample.latents=3", "explainers.llm.candidates=2", "simulator=oracle")
-    with pytest.raises(UserError, match="simulator: reads no explanations, so none can be tried out with it; use another"):
+    with pytest.raises(UserError, match="reads no explanations, so none can be tried out with it; use another"):
         run_to(tmp_path / "r", config_of(tiny_model, tmp_path / "calls.sqlite", *several), "explain")
 
 

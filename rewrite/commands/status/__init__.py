@@ -84,7 +84,7 @@ def _ask(folder: Path, manifest: Row, file: Path | None, overrides: tuple[str, .
         recorded = read_recorded(folder / "manifest.json", manifest)
         unknown = recorded.describe_unknown()
         config = change_config(recorded.config, overrides) if overrides else recorded.config
-        return Asked(config, config == recorded.config, over, (unknown,) if unknown else ())
+        return Asked(config, not overrides, over, (unknown,) if unknown else ())
     named = () if file is None else ("--config", str(file))
     laid = ("--preset", preset) if preset else ()
     return Asked(load_config(file, list(overrides), preset), False, (*named, *laid, *over))
