@@ -46,6 +46,9 @@ UNTRACED = {
     "test_kill",
     "test_notebooks",
     "test_docs",
+    "test_sweep",
+    "test_together",
+    "test_latent_windows",
 }
 """Files whose tests run whole stages again, each line of which other tests trace: coverage is not counted there, which
 would take a third of their time."""

@@ -38,18 +38,18 @@ def test_several_hookpoints_are_one_pass_and_the_same_bytes(small_run: Path, tmp
         "zero": small_config("hookpoint=layers.0.mlp"),
         "narrow": small_config("hookpoint=layers.0.mlp", "coder.latents=64"),
     }
-    said = make(tmp_path, points, "explain", [small_run])
+    said = make(tmp_path, points, "collect", [small_run])
     assert "train: the same as in small" in said, "the coder that another run trained is taken over"
     assert "collect: the same as in small" in said
     assert "collect: begins; for 2 runs at once" in said
     for name in ("zero", "narrow"):
         with Run(tmp_path / f"{name} alone", "test") as run:
-            go(STAGES, points[name], run, "explain", said.append)
-        for artefact in ("2_activations", "3_explanations.jsonl"):
+            go(STAGES, points[name], run, "collect", said.append)
+        for artefact in ("1_coder", "2_activations"):
             assert hash_path(tmp_path / name / artefact) == hash_path(tmp_path / f"{name} alone" / artefact)
     corpus = json.loads((small_run / "manifest.json").read_text())["corpus"]
     assert json.loads((tmp_path / "one" / "manifest.json").read_text())["corpus"] == corpus
-    assert make(tmp_path, points, "explain", []) == [], "all of it is fresh"
+    assert make(tmp_path, points, "collect", []) == [], "all of it is fresh"
 
 
 def test_what_is_the_same_is_taken_over_and_no_more(small_run: Path, tmp_path: Path) -> None:
