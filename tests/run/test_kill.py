@@ -13,6 +13,7 @@ import pytest
 from makers.commands import Command
 from makers.small import SMALL, small_config
 
+from rewrite.run.files import read_json
 from rewrite.run.freshness import wanted
 from rewrite.stages import STAGES
 
@@ -40,7 +41,10 @@ def test_a_killed_run_goes_on_to_the_same_statistics(small_run: Path, tmp_path: 
     draws = random.Random(0)
     folder = tmp_path / "killed"
     stages = wanted(STAGES, small_config())
-    killed = [kill_in(stage.name, folder, draws.uniform(0.0, 1.5)) for stage in stages]
+    # Some way into each stage, as long as it took elsewhere: the shortest take a tenth of a second.
+    took = {name: entry["seconds"] for name, entry in read_json(small_run / "manifest.json")["artefacts"].items()}
+    delays = [draws.uniform(0.0, 0.2) * max(took[name] for name in stage.writes) for stage in stages]
+    killed = [kill_in(stage.name, folder, delay) for stage, delay in zip(stages, delays, strict=True)]
     assert sum(killed) >= len(stages) - 2, "too few kills struck: the stages ended before them"
     assert Command(*words(folder)).wait() == 0
     assert (folder / "6_stats.json").read_bytes() == (small_run / "6_stats.json").read_bytes()
