@@ -1,5 +1,5 @@
 # make explain simulate evaluate CONFIG=data/configs/default.toml RUN=runs/default SIMULATOR=patterns ENGINE=transformers
-# SET="key=value ..."; with nothing but RUN, a run goes on with its own config. Add DRY=1 to be told what language models
+# SET="key=value ..."; without CONFIG a run goes on with its own config, SET over it. Add DRY=1 to be told what language models
 # would be asked, and its price, and ask nothing.
 RUN ?= runs/default
 PYTHON ?= python3

@@ -17,13 +17,15 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from rewrite.arms.drawn import Drawn
-from rewrite.arms.splice import Arm
 from rewrite.coder.coder import Coder
 from rewrite.subject.subject import Prefix
 from rewrite.text.windows import Text, Windows
 
 Simulate = Callable[[Text], csr_array]
 """Strengths of every latent at the counted positions of a text, the rows of the others empty."""
+Simulated = Callable[[Windows, Float[Tensor, "counted d"], Float[Tensor, "counted d"], csr_array], Tensor]
+"""What `simulated` writes at the counted positions of windows, given what the coder reads there, the module's own
+output and the true activations, [counted d]."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,16 @@ class Writing:
 
 @dataclass(frozen=True)
 class Anywhere:
-    """The arms of a coder; with a simulator, those of a run."""
+    """The arms of a coder, and `simulated` where a simulator is given (`simulate_with`)."""
 
     coder: Coder
     rewritten: Bool[np.ndarray, " latent"]
-    drawn: Drawn | None = None
-    simulate: Simulate | None = None
-    """Needs `drawn`, which knows how strengths are calibrated."""
+    simulated: Simulated | None = None
 
     @property
     def arms(self) -> tuple[str, ...]:
         """Names of the arms, in the order of how much they take away."""
-        return ("clean", "coder", *(("simulated",) if self.simulate else ()), "zero")
+        return ("clean", "coder", *(("simulated",) if self.simulated else ()), "zero")
 
     @torch.no_grad()
     def write(self, prefix: Prefix, counted: Bool[Tensor, "window position"], windows: Windows) -> Writing:
@@ -65,22 +65,20 @@ class Anywhere:
         x = self.coder.read(prefix.input[counted], own)
         code = self.coder.encode(x)
         vectors = {"clean": own, "coder": self.coder.reconstruct(code, x)}
-        if self.simulate:
-            vectors["simulated"] = self._simulated(windows, x, own, code)
+        if self.simulated:
+            vectors["simulated"] = self.simulated(windows, x, own, code)
         vectors["zero"] = self.coder.reconstruct(csr_array(code.multiply(~self.rewritten)), x)
         return Writing(prefix, counted, vectors, self.coder.base(x))
 
-    def _simulated(
-        self, windows: Windows, x: Float[Tensor, "counted d"], own: Float[Tensor, "counted d"], code: csr_array
+
+def simulate_with(drawn: Drawn, simulate: Simulate) -> Simulated:
+    """What the run's `simulated` arm writes on texts that no stage has seen, with all that is simulated at once."""
+
+    def simulated(
+        windows: Windows, x: Float[Tensor, "counted d"], own: Float[Tensor, "counted d"], code: csr_array
     ) -> Float[Tensor, "counted d"]:
-        assert self.drawn is not None and self.simulate is not None
-        text = lay_out(windows, self.drawn)
-        written = self.drawn.splicer.prepare(x, own, code, self.simulate(text)[text.counted()])
-        marked = torch.as_tensor(self.drawn.simulated, device=self.drawn.splicer.resting.device)
-        return self.drawn.splicer.vectors(Arm("simulated", 1.0, "best"), written, marked)
+        starts = np.cumsum([0, *(len(window) for window in windows)])
+        text = Text(np.concatenate(windows).astype(np.int32), starts, drawn.vocabulary, pieces=drawn.pieces)
+        return drawn.simulate(drawn.splicer.prepare(x, own, code, simulate(text)[text.counted()]))
 
-
-def lay_out(windows: Windows, drawn: Drawn) -> Text:
-    """Windows of token ids as a simulator is shown them."""
-    starts = np.cumsum([0, *(len(window) for window in windows)])
-    return Text(np.concatenate(windows).astype(np.int32), starts, drawn.vocabulary, pieces=drawn.pieces)
+    return simulated

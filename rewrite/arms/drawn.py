@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rewrite.arms.batches import Batch, Fitted, fit, splice, walk_batches, walk_shards
-from rewrite.arms.splice import Arm, Splicer
+from rewrite.arms.splice import Arm, Splicer, Written
 from rewrite.coder.activations import ActivationStore, Split
 from rewrite.coder.coder import Coder
 from rewrite.config import Config, UserError
@@ -76,11 +76,16 @@ class Drawn:
 
     def write(self, batch: Batch, arm: str) -> Float[Tensor, "counted d"]:
         """What an arm writes, `simulated` all that is simulated at once."""
-        marked = torch.as_tensor(self.simulated, device=self.splicer.resting.device)
+        if arm == "simulated":
+            return self.simulate(batch.written)
         with torch.no_grad():
-            if arm == "simulated":
-                return self.splicer.vectors(Arm(arm, 1.0, "best"), batch.written, marked)
             return self.splicer.vectors(Arm(arm), batch.written)
+
+    @torch.no_grad()
+    def simulate(self, written: Written) -> Float[Tensor, "counted d"]:
+        """What `simulated` writes with all that is simulated at once."""
+        marked = torch.as_tensor(self.simulated, device=self.splicer.resting.device)
+        return self.splicer.vectors(Arm("simulated", 1.0, "best"), written, marked)
 
 
 def open_drawn(config: Config, store: ActivationStore, simulations: Simulations, coder: Coder) -> Drawn:

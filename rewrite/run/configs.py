@@ -96,10 +96,10 @@ def choose_config(
     own = read_json(manifest) if manifest.is_file() else {}
     if file or preset or not (isinstance(own, dict) and own.get("config")):
         return load_config(file, overrides, preset)
-    recorded = read_recorded(manifest, own)
+    recorded = read_recorded(manifest, own, overrides)
     if recorded.unknown:
         say(f"{folder}: {recorded.describe_unknown()}")
-    return change_config(recorded.config, overrides) if overrides else recorded.config
+    return recorded.config
 
 
 def _settle(tree: Row, overrides: Overrides, file: Path | None) -> Config:
@@ -238,21 +238,23 @@ class Recorded:
         return f"Keys of its config that this version does not know: {keys}." if keys else ""
 
 
-def read_recorded(path: Path, manifest: Row) -> Recorded:
-    """The config in a manifest. Raises UserError, naming the file at `path`, where there is none or it does not fit."""
+def read_recorded(path: Path, manifest: Row, overrides: Overrides = ()) -> Recorded:
+    """The config in a manifest, with overrides over it. Raises UserError, naming the file at `path`, where there is
+    none or it does not fit, and as `change_config` does."""
     tree = manifest.get("config")
     if not isinstance(tree, dict):
         raise UserError(f"{path}: says no config; name the run's own with --config")
     tree = json.loads(json.dumps(tree))
     try:
         unknown = _take_unknown(tree)
-        return Recorded(Config.model_validate(tree), tuple(unknown))
+        config = Config.model_validate(tree)
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
         raise UserError(
             f"{path}: config.{key}: {fault['msg'].lower()}; name the run's own config with --config"
         ) from None
+    return Recorded(change_config(config, overrides) if overrides else config, tuple(unknown))
 
 
 def _take_unknown(tree: Row) -> list[str]:

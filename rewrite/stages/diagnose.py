@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int
 
-from rewrite.arms.anywhere import Anywhere, Simulate
+from rewrite.arms.anywhere import Anywhere, Simulated, simulate_with
 from rewrite.arms.circuits import composition
 from rewrite.arms.circuits.channels import WAYS, Channels, close_channels, read_channels
 from rewrite.arms.circuits.heads import Scores, repeat
@@ -41,7 +41,6 @@ from rewrite.coder.activations import ActivationStore
 from rewrite.coder.files import load_coder
 from rewrite.config import Config
 from rewrite.engines.calls import Calls
-from rewrite.explainers.explanations import load_explanations
 from rewrite.run import plugins
 from rewrite.run.files import write_json
 from rewrite.run.store import Run
@@ -56,7 +55,7 @@ from rewrite.stages.diagnosis import (
     tell_closed,
     tell_joint,
 )
-from rewrite.stages.simulate import TrueActivations, open_simulator
+from rewrite.stages.simulate import TrueActivations, open_own
 from rewrite.statistics.costs import correlate
 from rewrite.statistics.mediation import describe_task
 from rewrite.subject.clamping import Clamp, Head
@@ -88,7 +87,7 @@ def run(config: Config, run: Run) -> None:
     content["heads"] = tabulate_heads(found, score_heads(found, drawn), channels, copies, alpha)
     add_sayings(content["heads"][:SAYING], drawn, later, seen[np.argsort(-often, kind="stable")[:FREQUENT]])
     content["joined"] = [tell_joint(joint) for joint in composition.join(layers, clamp.subject.layer, SAYING)]
-    anywhere = Anywhere(coder, simulations.rewritten, drawn, read_anything(config, run, store))
+    anywhere = Anywhere(coder, simulations.rewritten, simulate_new(config, run, store, drawn))
     content["repeated"] = describe_repeated(repeat(clamp, anywhere, seen, asked.seed), clamp)
     terms = take_terms(drawn, clamp, found.documents)
     content["terms"] = describe_paths(terms, alpha) if terms else []
@@ -105,15 +104,13 @@ def run(config: Config, run: Run) -> None:
         write_json(path, content)
 
 
-def read_anything(config: Config, run: Run, store: ActivationStore) -> Simulate | None:
-    """The run's simulator, to read texts that no stage has seen; None where that would ask a language model."""
+def simulate_new(config: Config, run: Run, store: ActivationStore, drawn: Drawn) -> Simulated | None:
+    """What `simulated` writes on texts that no stage has seen; None where reading them would ask a language model."""
     if getattr(plugins.chosen("simulator", config), "calls", True):
         return None
-    explanations = load_explanations(run.path("3_explanations.jsonl"))
-    tuned = run.path("4_reader") if plugins.learns(config) else None
     with Calls(config, run, "diagnose") as calls:
-        simulator = open_simulator(config, store, explanations, TrueActivations(store), calls, tuned)
-    return lambda text: simulator.simulate(text).values
+        simulator = open_own(config, run, store, TrueActivations(store), calls)
+    return simulate_with(drawn, lambda text: simulator.simulate(text).values)
 
 
 def score_heads(found: Mediated, drawn: Drawn) -> Scores:

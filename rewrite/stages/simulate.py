@@ -65,12 +65,10 @@ def run(config: Config, run: Run) -> None:
     """Write `4_simulations`."""
     store = open_store(run)
     chosen = draw_latents(config.sample, store.latents)
-    explanations = load_explanations(run.path("3_explanations.jsonl"))
     truth = TrueActivations(store)
     with Calls(config, run, "simulate") as calls, run.writing("4_simulations", resumable=True) as folder:
         calls.latents = len(chosen)
-        tuned = run.path("4_reader") if plugins.learns(config) else None
-        simulator = open_simulator(config, store, explanations, truth, calls, tuned)
+        simulator = open_own(config, run, store, truth, calls)
         for split, shard in bar(_shards(store), "simulate", "shards"):
             if not (folder / f"{shard}.json").exists():
                 truth.show(split, shard)
@@ -108,6 +106,13 @@ def _count(
         for split, shard in _shards(store):
             simulator.simulate(asked_text(config, split, shard))
         return calls.met
+
+
+def open_own(config: Config, run: Run, store: ActivationStore, truth: Peek, calls: Calls) -> Simulator:
+    """The run's simulator with the run's explanations, and with its readers where it tunes some."""
+    explanations = load_explanations(run.path("3_explanations.jsonl"))
+    tuned = run.path("4_reader") if plugins.learns(config) else None
+    return open_simulator(config, store, explanations, truth, calls, tuned)
 
 
 def open_simulator(

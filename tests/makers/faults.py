@@ -227,20 +227,29 @@ class LoopbackServer(ThreadingHTTPServer):
 
 
 @contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server on a free port of the loopback, which ends with the block."""
+    server = LoopbackServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
 def fault_server(
     choose: Choose = lambda prompt, tries: "", answer: Callable[[str], str] = answer_of
 ) -> Iterator[FaultServer]:
     """A server on a free port of the loopback, and its state."""
     state = FaultServer(choose=choose, answer=answer)
     handler = type("Handler", (_Handler,), {"state": state})
-    server = LoopbackServer(("127.0.0.1", 0), handler)
-    state.base_url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield state
-    finally:
-        state.over.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(handler) as address:
+        state.base_url = f"{address}/v1"
+        try:
+            yield state
+        finally:
+            state.over.set()

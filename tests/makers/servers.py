@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from makers.faults import LoopbackServer, prompts_of
+from makers.faults import prompts_of, serving
 
 READY = 60.0
 """Longest wait for a server to start [s]."""
@@ -214,16 +214,9 @@ def counting_proxy(target: str) -> Iterator[Counts]:
     counts = Counts("")
     parts = urlsplit(target)
     handler = type("Proxy", (_Proxy,), {"counts": counts, "lock": threading.Lock(), "host": parts.netloc})
-    server = LoopbackServer(("127.0.0.1", 0), handler)
-    counts.base_url = f"http://127.0.0.1:{server.server_port}{parts.path}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(handler) as address:
+        counts.base_url = f"{address}{parts.path}"
         yield counts
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _serve(file: str) -> None:

@@ -21,7 +21,7 @@ from rewrite.config import Config, UserError
 from rewrite.display import tables
 from rewrite.display.tables import Page, Row, Table
 from rewrite.engines.calls import cost_of
-from rewrite.run.configs import change_config, load_config, read_recorded
+from rewrite.run.configs import load_config, read_recorded
 from rewrite.run.files import read_json
 from rewrite.run.finished import LAST, Finished
 from rewrite.run.freshness import Stage, wanted
@@ -81,10 +81,9 @@ def _read_manifest(folder: Path) -> Row:
 def _ask(folder: Path, manifest: Row, file: Path | None, overrides: tuple[str, ...], preset: str) -> Asked:
     over = tuple(word for pair in overrides for word in ("--set", pair))
     if file is None and not preset:
-        recorded = read_recorded(folder / "manifest.json", manifest)
+        recorded = read_recorded(folder / "manifest.json", manifest, overrides)
         unknown = recorded.describe_unknown()
-        config = change_config(recorded.config, overrides) if overrides else recorded.config
-        return Asked(config, not overrides, over, (unknown,) if unknown else ())
+        return Asked(recorded.config, not overrides, over, (unknown,) if unknown else ())
     named = () if file is None else ("--config", str(file))
     laid = ("--preset", preset) if preset else ()
     return Asked(load_config(file, list(overrides), preset), False, (*named, *laid, *over))

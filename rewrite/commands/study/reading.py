@@ -16,7 +16,7 @@ from rewrite.run import plugins
 from rewrite.run.store import Run
 from rewrite.simulators.base import Strengths
 from rewrite.stages.explain import open_reader
-from rewrite.stages.simulate import TrueActivations, open_simulator
+from rewrite.stages.simulate import TrueActivations, open_own
 from rewrite.text.windows import Text
 
 
@@ -51,14 +51,12 @@ def read_explanation(config: Config, run: Run, explanation: str, text: Text) -> 
 def read_latent(config: Config, run: Run, store: ActivationStore, latent: int, shard: Shard) -> Reading:
     """What it makes of the run's explanation of a latent, beside the truth. Raises UserError for one that the run
     explains not."""
-    every = load_explanations(run.path("3_explanations.jsonl"))
-    one = next((e for e in every if e.latent == latent), None)
+    written = load_explanations(run.path("3_explanations.jsonl"))
+    one = next((e for e in written if e.latent == latent), None)
     if one is None:
         raise UserError(f"latent {latent}: not explained in this run; sample.latents leaves it out, or there is none")
-    tuned = run.path("4_reader") if plugins.learns(config) else None
     with Calls(config, run, "simulate") as calls:
-        truth = TrueOf(shard, TrueActivations(store))
-        simulator = open_simulator(config, store, every, truth, calls, tuned)
+        simulator = open_own(config, run, store, TrueOf(shard, TrueActivations(store)), calls)
         said = simulator.simulate(shard.text)
     strengths = _column(said, latent, shard.text)
     true = shard.activations[:, [latent]].toarray()[:, 0].astype(float)
