@@ -241,7 +241,7 @@ def test_a_run_goes_on_with_its_own_config_and_what_is_given_over_it(small_run: 
 
 
 def test_what_is_copied_for_another_study_is_not_the_report_of_this_one(small_run: Path, tmp_path: Path) -> None:
-    # A copy: the folder that all tests share is locked while it is copied from, and another may be asking for its status.
+    # A copy: the folder that all tests share would be locked meanwhile, and others ask for its status.
     shutil.copytree(small_run, tmp_path / "own")
     other = rewrite.study(run=tmp_path / "own").but(settings={"calibrator": "linear"}, run=tmp_path / "linear")
     assert (other.folder / "5_losses.parquet").exists() and not (other.folder / "7_report").exists()
