@@ -36,6 +36,20 @@ def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     found.close()
 
 
+@pytest.mark.parametrize("named", ["", "4", "4,"])
+def test_workers_that_want_more_gpus_than_are_named_are_refused(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    with pytest.raises(UserError, match=r"gpus = 1: 2 workers want 2 GPUs.*names [01]; set fewer"):
+        open_executor("processes", gpus=1)
+
+
+@pytest.mark.parametrize("threads", ["", "many", "0", "1,2"])
+def test_workers_are_counted_whatever_the_environment_says(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    found = processes.build(processes.Settings(), 0)
+    assert 1 <= found.slots <= (os.cpu_count() or 1)
+
+
 def test_each_is_found_by_its_name() -> None:
     assert plugins.names("executors") == ["local", "processes", "ray"]
     with pytest.raises(UserError, match=r"executor = proceses: no such executor; did you mean processes\?"):

@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 
 from pydantic import Field
 
-from rewrite.config import Section
+from rewrite.config import Section, UserError
 from rewrite.display import progress
 from rewrite.run.executors.base import Ended, Job, attempt
 
@@ -38,10 +38,24 @@ class Settings(Section):
 
 
 def build(settings: Settings, threads: int) -> Processes:
-    """See `rewrite.run.executors.base`."""
+    """See `rewrite.run.executors.base`. Raises UserError where the workers want more GPUs than are named."""
     cores = os.cpu_count() or 1
-    each = threads or int(os.environ.get("OMP_NUM_THREADS", "") or cores)
-    return Processes(settings.workers or max(1, cores // each), threads, settings.gpus)
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    each = threads or (int(said) if said.isdecimal() and int(said) else cores)
+    workers = settings.workers or max(1, cores // each)
+    named = named_gpus()
+    if named is not None and workers * settings.gpus > len(named):
+        raise UserError(
+            f"executors.processes.gpus = {settings.gpus}: {workers} workers want {workers * settings.gpus} GPUs, and "
+            f"CUDA_VISIBLE_DEVICES names {len(named)}; set fewer workers"
+        )
+    return Processes(workers, threads, settings.gpus)
+
+
+def named_gpus() -> list[str] | None:
+    """The GPUs that the environment lets us see; None where it does not say."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if said is None else [name for name in said.split(",") if name.strip()]
 
 
 @dataclass
@@ -108,11 +122,8 @@ class Processes:
         """What a worker's environment says beside ours."""
         said = dict.fromkeys(THREADS, str(self._threads)) if self._threads else {}
         if self._gpus:
-            every = (
-                os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else None
-            )
-            own = range(number * self._gpus, (number + 1) * self._gpus)
-            said["CUDA_VISIBLE_DEVICES"] = ",".join(every[i] if every else str(i) for i in own)
+            named, own = named_gpus(), range(number * self._gpus, (number + 1) * self._gpus)
+            said["CUDA_VISIBLE_DEVICES"] = ",".join(str(i) if named is None else named[i] for i in own)
         return said
 
     def _let_go(self, worker: Worker) -> None:
