@@ -5,7 +5,8 @@
 2. `fit_probe`: ridge regression (Hoerl & Kennard 1970) from the subject's embeddings of the last `REACH` tokens, the
    current one among them, to every latent's activation, cut off below 0. Nothing stands before a window: zeros.
    a. Walk the train split once and add up the normal equations in float64, one set for a fifth of the documents drawn
-      by a seed, one for the others.
+      by a seed, one for the others. Features are rows of one table, so of each shard it is counted which tokens stand
+      together, and what fires at them.
    b. For each ridge of a small grid, in units of the features' mean variance, solve on the others and take the squared
       error on the fifth, summed over latents; both come from the sums alone.
    c. Solve once more on all documents with the ridge that erred least.
@@ -32,8 +33,6 @@ from rewrite.text.windows import Text
 REACH = 8
 RIDGES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 HELD = 0.2
-# Positions whose features are held at once.
-ROWS = 4096
 
 
 @runtime_checkable
@@ -128,14 +127,29 @@ class Sums:
         square, wide = np.zeros((features, features)), np.zeros((features, latents))
         return cls(0.0, np.zeros(features), np.zeros(latents), square, wide, 0.0)
 
-    def add(self, x: Float[np.ndarray, "position feature"], y: csr_array) -> None:
-        """Count some positions in."""
-        self.n += len(x)
-        self.x += x.sum(0)
+    def add(
+        self,
+        context: Int[np.ndarray, "position reach"],
+        embeddings: Float[np.ndarray, "token d"],
+        y: csr_array,
+    ) -> None:
+        """Count some positions in: products of embeddings, weighted by how often their tokens stand together, are far
+        fewer than products of the positions' features."""
+        tokens, place = np.unique(context, return_inverse=True)
+        rows = np.where(tokens[:, None] >= 0, embeddings[tokens], 0)
+        count, (n, reach), d = len(tokens), context.shape, embeddings.shape[1]
+        ends = np.arange(n + 1)
+        stands = [csr_array((np.ones(n), column, ends), shape=(n, count)) for column in place.reshape(n, reach).T]
+        lags = [slice(lag * d, (lag + 1) * d) for lag in range(reach)]
+        self.n += n
         self.y += np.asarray(y.sum(axis=0))
-        self.xx += x.T @ x
-        self.xy += (y.T @ x).T
         self.yy += float(np.square(y.data).sum())
+        for i, (mine, own) in enumerate(zip(lags, stands, strict=True)):
+            self.x[mine] += rows.T @ own.sum(axis=0)
+            self.xy[mine] += ((y.T @ own) @ rows).T
+            for theirs, other in zip(lags[i:], stands[i:], strict=True):
+                self.xx[mine, theirs] += rows.T @ ((own.T @ other) @ rows)
+                self.xx[theirs, mine] = self.xx[mine, theirs].T
 
     def __add__(self, other: Sums) -> Sums:
         mine, theirs = vars(self), vars(other)
@@ -174,15 +188,13 @@ def fit_probe(
     features = REACH * embeddings.shape[1]
     held_out = np.random.default_rng([seed, 4]).random(documents) < HELD
     others, held = Sums.empty(features, latents), Sums.empty(features, latents)
-    wide = embeddings.double().cpu()
+    wide = embeddings.double().cpu().numpy()
     for shard in shards:
         inside = held_out[np.repeat(shard.documents, np.diff(shard.text.starts))]
         for sums, chosen in ((others, ~inside), (held, inside)):
             rows = np.flatnonzero(shard.text.counted() & chosen)
-            for begin in range(0, len(rows), ROWS):
-                some = rows[begin : begin + ROWS]
-                y = shard.activations[some].astype(np.float64)
-                sums.add(embed(torch.as_tensor(list_context(shard.text, some)), wide).numpy(), y)
+            if len(rows):
+                sums.add(list_context(shard.text, rows), wide, shard.activations[rows].astype(np.float64))
     # Without a fifth to err on all ridges are alike, and the strongest stands first.
     errors = [squared_error(solve_ridge(others, ridge), held) if others.n and held.n else 0.0 for ridge in RIDGES]
     best = RIDGES[int(np.argmin(errors))]

@@ -117,6 +117,8 @@ class Board:
         self.catalogue, self.sums, self.prior = catalogue, sums, prior
         self.covers = catalogue.covers
         self.covered_by = csr_array(catalogue.covers.T)
+        self.links = np.diff(self.covered_by.indptr)
+        """How many candidates cover each cell."""
         self.totals = csc_array(catalogue.covers @ sums)
         self.counts = catalogue.covers @ catalogue.count
         cells, candidates = len(catalogue.count), len(catalogue.price)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from rewrite.patterns.candidates import TOP, Board, Cells, Cross, Single, ragged
+from rewrite.patterns.stars import Centre, best_star
 
 TINY = 1e-9
 NEGLIGIBLE = 3e-4
@@ -39,8 +40,14 @@ class Draft:
     """The choice for one latent while it is made, starting from what is said already."""
 
     def __init__(
-        self, board: Board, candidates: Int[np.ndarray, " candidate"], budget: int, said: list[Single | Cross]
+        self,
+        board: Board,
+        candidates: Int[np.ndarray, " candidate"],
+        budget: int,
+        said: list[Single | Cross],
+        total: Float[np.ndarray, " candidate"],
     ) -> None:
+        """`total`: the latent's activation summed over each candidate's cells."""
         self.s, self.c = board, board.catalogue
         self.candidates, self.budget = candidates, budget
         self.spent = self.c.opening
@@ -51,7 +58,7 @@ class Draft:
         self.touched: list[Cells] = []
         board.place_of[candidates] = np.arange(len(candidates))
         self.count = board.counts[candidates].copy()
-        self.total = board.covers[candidates] @ board.activation
+        self.total = total.copy()
         self.settled = np.zeros(len(candidates))
         self.predicted = np.zeros(len(candidates))
         self.precedence = self.c.precedence[candidates]
@@ -181,43 +188,18 @@ class Draft:
         self._settle(cells[self.s.sides[move.side][cells] == move.word], self.c.pair_precedence, move.strength)
 
     def _star(self, gains: Float[np.ndarray, "candidate strength"], move: Move) -> None:
-        """Whether one word after several, or several words after one, is better than `move`.
-
-        Pairs chosen singly that belong to a star move into it and give their words back, so that each of its further
-        words costs 1. No star is better than its best pair at a cost of 1: strengths without such a pair are skipped.
-        """
-        among = gains[self.pairs]
-        for strength in np.flatnonzero(among.max(axis=0, initial=0) > move.ratio).tolist():
-            useful = np.flatnonzero(among[:, strength] > 0)
+        """Whether one word after several, or several words after one, is better than `move`."""
+        said: Counter[Centre] = Counter()
+        for single in self.singles:
             for side in (0, 1):
-                centre = self.pair_words[useful, side]
-                order = np.lexsort((-among[useful, strength], centre))
-                self._best_star(move, among[useful[order], strength], centre[order], useful[order], strength, side)
-
-    def _best_star(
-        self,
-        move: Move,
-        gain: Float[np.ndarray, " pair"],
-        centre: Int[np.ndarray, " pair"],
-        pairs: Int[np.ndarray, " pair"],
-        strength: int,
-        side: int,
-    ) -> None:
-        """Among stars that take the best few pairs of a centre; pairs are sorted by centre, then by falling gain."""
-        first = np.flatnonzero(np.append(True, centre[1:] != centre[:-1]))
-        size = np.diff(np.append(first, len(centre)))
-        rank = np.arange(len(centre)) - np.repeat(first, size) + 1
-        running = np.cumsum(gain)
-        running -= np.repeat(running[first] - gain[first], size)
-        centres = Counter(int(self.c.pair[s.candidate, side]) for s in self.singles if s.strength == strength)
-        taken_over = np.array([centres[c] for c in centre[first].tolist()])
-        cost = rank + np.repeat(self.c.cross_glue + 1 - taken_over, size)
-        ratio = np.where(cost <= self.budget - self.spent, running / np.maximum(cost, rank), 0)
-        index = int(ratio.argmax())
-        if ratio[index] > move.ratio:
-            begin = index - rank[index] + 1
-            move.ratio, move.cost, move.strength, move.cross = float(ratio[index]), int(cost[index]), strength, None
-            move.side, move.word, move.indices = side, int(centre[index]), self.pairs[pairs[begin : index + 1]]
+                if (word := int(self.c.pair[single.candidate, side])) >= 0:
+                    said[single.strength, side, word] += 1
+        left, more = self.budget - self.spent, self.c.cross_glue + 1
+        star = best_star(gains[self.pairs], self.pair_words, said, more, left, move.ratio)
+        if star:
+            move.ratio, move.cost, move.cross = star.ratio, star.cost, None
+            move.strength, move.side, move.word = star.centre
+            move.indices = self.pairs[star.pairs]
 
     def _singles_of(self, centre: int, strength: int, side: int) -> list[Single]:
         """Pairs chosen singly that a star would take over."""
@@ -252,7 +234,7 @@ class Draft:
         self.touched.append(cells)
         links = ragged(s.covered_by.indptr, cells)
         place = s.place_of[s.covered_by.indices[links]]
-        of = np.repeat(cells, np.diff(s.covered_by.indptr)[cells])
+        of = np.repeat(cells, s.links[cells])
         place, of = place[place >= 0], of[place >= 0]
         own = self.precedence[place]
         spoke = s.precedence[of] < own

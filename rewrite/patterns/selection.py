@@ -45,9 +45,10 @@ class Selector(Board):
         cells = slice(self.sums.indptr[latent], self.sums.indptr[latent + 1])
         self.activation[self.sums.indices[cells]] = self.sums.data[cells]
         known = self._with_exceptions(candidates[best])
-        first = Draft(self, known, budget, []).fill()
+        total = self.covers[known] @ self.activation
+        first = Draft(self, known, budget, [], total).fill()
         said = revise(self.catalogue, first.said, self.activation, first.levels, first.last_ratio)
-        final = Draft(self, known, budget, said).fill()
+        final = Draft(self, known, budget, said, total).fill()
         self.activation[self.sums.indices[cells]] = 0
         return Choice(final.said, final.spent)
 

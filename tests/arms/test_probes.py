@@ -87,10 +87,14 @@ def features(shards: list[Shard]) -> np.ndarray:
 def test_the_sums_solve_what_least_squares_solves() -> None:
     """With a ridge, the normal equations are ordinary least squares with √ridge rows below centred features."""
     shards = make_shards(6, 2)
-    x, (_, y) = features(shards), stack(shards)
+    x, y = features(shards), stack(shards)[1].astype(np.float64)
     sums = Sums.empty(x.shape[1], LATENTS)
-    for begin in range(0, len(x), 37):
-        sums.add(x[begin : begin + 37], csr_array(y[begin : begin + 37].astype(np.float64)))
+    for shard in shards:
+        rows = np.flatnonzero(shard.text.counted())
+        true = csr_array(shard.activations[rows], dtype=np.float64)
+        sums.add(list_context(shard.text, rows), embeddings().double().numpy(), true)
+    for found, expected in ((sums.xx, x.T @ x), (sums.xy, x.T @ y), (sums.x, x.sum(0)), (sums.y, y.sum(0))):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
     for ridge in RIDGES:
         line = solve_ridge(sums, ridge)
         centred = x - x.mean(0)
