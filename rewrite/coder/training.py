@@ -10,10 +10,9 @@ is therefore given its token's id plus the size of the vocabulary, which the mod
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch.utils.data import Dataset
 from rewrite.coder.coder import Coder
 from rewrite.coder.files import load_coder
 from rewrite.config import CoderConfig
+from rewrite.display.progress import bar
 from rewrite.subject.subject import Subject
 from rewrite.text.windows import Windows
 
@@ -95,10 +95,13 @@ def train_coder(config: CoderConfig, subject: Subject, windows: Windows, length:
             run_name="coder",
             log_to_wandb=False,
         )
-        with _quiet(), _torch_as_it_was(), subject.cut(), _hooks(subject, batches.offset):
+        # Opened before all is quiet, so that it is heard.
+        progress = bar(what="train", unit="steps", total=len(batches) // config.batch)
+        with progress, _quiet(), _torch_as_it_was(), subject.cut(), _hooks(subject, batches.offset, progress.update):
             trainer: Any = Trainer(settings, batches, subject.model.base_model)
             for coder in trainer.saes.values():
                 coder.register_forward_pre_hook(_to_float32, with_kwargs=True)
+            progress.reset()  # It has run the model once to learn its widths.
             trainer.fit()
         return load_coder(Path(folder) / "coder", subject.module_path)
 
@@ -111,10 +114,12 @@ def _to_float32(_: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
 
 
 @contextmanager
-def _hooks(subject: Subject, offset: int) -> Iterator[None]:
-    """The base model's input hook while sparsify drives it: true ids, and no cache of keys and values."""
+def _hooks(subject: Subject, offset: int, told: Callable[[], object]) -> Iterator[None]:
+    """The base model's input hook while sparsify drives it: true ids, and no cache of keys and values; `told` is called
+    at each step."""
 
     def prepare(_: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        told()
         return tuple(ids % offset for ids in args), kwargs | {"use_cache": False}
 
     handle = subject.model.base_model.register_forward_pre_hook(prepare, with_kwargs=True)
@@ -137,12 +142,11 @@ def _torch_as_it_was() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """sparsify prints what it does, and its progress bar even where that is no terminal."""
+    """sparsify prints what it does, and a progress bar of its own."""
     with ExitStack() as stack:
         nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         stack.enter_context(redirect_stdout(nowhere))
-        if not sys.stderr.isatty():
-            stack.enter_context(redirect_stderr(nowhere))
+        stack.enter_context(redirect_stderr(nowhere))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         yield

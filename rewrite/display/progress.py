@@ -36,7 +36,7 @@ class Lines(tqdm):  # type: ignore[misc]
         if now - self.told < EVERY or not self.n:
             return
         self.told = now
-        print(tell(self.format_dict), file=sys.stderr, flush=True)
+        print(tell(self.format_dict), file=self.fp, flush=True)
 
     def close(self) -> None:
         """Say nothing more."""

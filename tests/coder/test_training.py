@@ -20,6 +20,7 @@ from rewrite.coder.coder import Coder
 from rewrite.coder.files import load_coder
 from rewrite.coder.metrics import Tally, hold_out_metrics
 from rewrite.config import CoderConfig, Config, CorpusConfig, UserError
+from rewrite.display import progress
 from rewrite.run.store import Run
 from rewrite.stages import train
 from rewrite.subject.subject import Subject, build_subject, write
@@ -113,6 +114,20 @@ def test_training_is_silent_repeatable_and_leaves_nothing_behind(
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
         assert torch.equal(getattr(first, name), getattr(second, name))
         assert not torch.equal(getattr(first, name), getattr(other, name))
+
+
+def test_a_long_training_tells_how_far_it_has_come(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    subject = build_subject(make_model(), None, "layers.1.mlp")
+    training.train_coder(TINY, subject, WINDOWS, 12, tmp_path)
+    out, err = capfd.readouterr()
+    batches = training.order_windows(WINDOWS, TINY, 12, len(subject.model.get_input_embeddings().weight))
+    steps = len(batches) // TINY.batch
+    lines = err.splitlines()
+    assert not out and all(line.startswith("train: ") for line in lines)
+    assert lines[-1].startswith(f"train: {steps} of {steps} steps, ")
 
 
 @pytest.mark.parametrize(
