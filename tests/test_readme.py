@@ -22,7 +22,7 @@ COMMANDS = [line for block in JOINED for line in block.splitlines() if line.star
 
 
 def test_it_is_short() -> None:
-    assert len(README.splitlines()) < 150
+    assert len(README.splitlines()) <= 100
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
