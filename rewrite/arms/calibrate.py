@@ -21,7 +21,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import isotonic_regression
 from scipy.sparse import csr_array
 
 from rewrite.config import Config, UserError
@@ -206,6 +205,10 @@ def quantile(tally: Tally) -> Calibrator:
 
 def conditional_mean(tally: Tally) -> Calibrator:
     """E[activation | strength], shrunk where a latent has few positions at a level, never falling as strength rises."""
+    from scipy.optimize import (
+        isotonic_regression,
+    )  # Half a second, which a command that only checks names need not wait.
+
     maximum = tally.maximum.astype(np.float64)
     alive = maximum > 0
     relative = (tally.total[alive] / maximum[alive, None]).sum(0)
