@@ -158,7 +158,7 @@ def test_a_cache_that_breaks_is_one_line_and_can_be_used_again(fake: FakeEngine,
 
 
 def test_neither_a_password_in_an_address_nor_a_key_in_the_wrong_place_is_kept(tmp_path: Path) -> None:
-    config = settings("engines.openai.base_url='http://me:hunter2@localhost/v1'")
+    config = settings("engines.openai.base_url=http://other/v1,http://me:hunter2@localhost/v1")
     with Run(tmp_path / "r") as run:
         run.describe(config)
     manifest = (tmp_path / "r" / "manifest.json").read_text()

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,24 @@ def _gguf_name(name: str) -> str:
     return f"blk.{layer}.{parts[part]}.weight"
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server in a process of its own."""
+
+    base_url: str
+    process: subprocess.Popen[bytes]
+
+
 @contextmanager
 def llama_server(model_folder: Path, work: Path) -> Iterator[str]:
     """The base URL of a llama.cpp server of the model, with files in the folder `work`."""
+    with llama_process(model_folder, work) as served:
+        yield served.base_url
+
+
+@contextmanager
+def llama_process(model_folder: Path, work: Path) -> Iterator[Served]:
+    """As `llama_server`, with its process, for tests that kill it."""
     file = work / "model.gguf"
     write_gguf(model_folder, file)
     with (work / "server.log").open("wb") as log:
@@ -136,7 +151,7 @@ def llama_server(model_folder: Path, work: Path) -> Iterator[str]:
                 break
         assert address, f"llama.cpp's server did not start: {(work / 'server.log').read_text(errors='replace')[-2000:]}"
         watch.cancel()
-        yield f"{address}/v1"
+        yield Served(f"{address}/v1", process)
     finally:
         watch.cancel()
         process.kill()
@@ -153,6 +168,8 @@ class Counts:
     requests: int = 0
     prompts: Counter[str] = field(default_factory=Counter)
     """How often each prompt was asked: a prompt of ids or text, or the messages of a chat, as JSON."""
+    answered: Counter[str] = field(default_factory=Counter)
+    """How often each prompt was answered, as its asker was told."""
     at_once: int = 0
     """Most prompts in flight at the same time."""
     flying: int = 0
@@ -185,12 +202,15 @@ class _Proxy(BaseHTTPRequestHandler):
             self.counts.flying += len(prompts)
             self.counts.at_once = max(self.counts.at_once, self.counts.flying)
         try:
-            self._forward(body)
+            if self._forward(body):
+                with self.lock:
+                    self.counts.answered.update(prompts)
         finally:
             with self.lock:
                 self.counts.flying -= len(prompts)
 
-    def _forward(self, body: bytes) -> None:
+    def _forward(self, body: bytes) -> bool:
+        """Whether the whole answer went back."""
         connection = HTTPConnection(self.host, timeout=300)
         headers = {"Content-Type": "application/json", "Authorization": self.headers.get("Authorization", "")}
         try:
@@ -202,8 +222,10 @@ class _Proxy(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
-        except OSError:
+            return answer.status == 200
+        except (OSError, HTTPException):
             self.close_connection = True  # Either side went away; the other is to see it.
+            return False
         finally:
             connection.close()
 

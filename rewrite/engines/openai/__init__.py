@@ -12,8 +12,9 @@ With `tokenizer` (the tokenizer of the server's model), prompts go as token ids 
 Without it, messages go as text to /chat/completions, and one slot at the beginning of the answer can be read.
 
 Reading asks for temperature 1, so that it does not matter whether a server's log-probabilities heed the temperature.
-What happens when a server is busy (429) or fails, how requests are paced and tried again, stands in `pacing.py`, the
-connection in `remote.py`, what answers mean in `replies.py`, slots as lists of prompts in `lists.py`.
+What happens when a server is busy (429) or fails, how requests are paced and tried again, stands in `pacing.py`,
+which of several is asked in `replicas.py`, the connections in `remote.py`, what answers mean in `replies.py`, slots as
+lists of prompts in `lists.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault,
 from rewrite.engines.encoding import Encoder, fingerprint_model, read_options
 from rewrite.engines.openai.lists import Prompt, Read
 from rewrite.engines.openai.pacing import Found, Job, Pace, Trouble, add_tries, settle, stream
-from rewrite.engines.openai.remote import Remote
+from rewrite.engines.openai.remote import OPENAI, Remote
+from rewrite.engines.openai.replicas import Replicas
 from rewrite.engines.openai.replies import Json
 from rewrite.engines.openai.settings import Settings
 
@@ -57,7 +59,7 @@ class OpenAI:
         self.model = settings.model or model
         self.settings = settings
         self._remote = Remote(
-            base_url=settings.base_url,
+            replicas=Replicas(settings.addresses or (OPENAI,)),
             key_variable=settings.key_variable,
             timeout=settings.timeout,
             retries=settings.retries,

@@ -6,7 +6,8 @@
    cancels what is in flight.
 2. `insist` is the one place that tries again: it waits its turn, tries, and on a `Trouble` that may pass waits as long
    as the server asked, else exponentially longer each time, with jitter so that workers do not return together. A 429
-   (too many requests; `replies.judge_status` makes a `Trouble` of it) holds all requests, not only its own. One that
+   (too many requests; `replies.judge_status` makes a `Trouble` of it) holds all requests, not only its own, where no
+   other server can be asked (`replicas.py`). One that
    outlasts the tries becomes a `Fault` that may pass (`settle`), for which a rerun asks again. Where the server asks
    for more than `LONGEST_ASKED`, or says that no money is left (`remote.py`), the run stops and says why.
 3. `Pace` spreads requests evenly over the minute by both limits, requests and tokens, so that no minute holds more than
@@ -45,12 +46,16 @@ LONGEST_ASKED = 900.0
 class Trouble(Exception):
     """A try that failed: the fault that it is if it stays so, whether another try may help, and how long to wait."""
 
-    def __init__(self, fault: Fault, again: bool, wait: float | None = None, status: int = 200) -> None:
+    def __init__(
+        self, fault: Fault, again: bool, wait: float | None = None, status: int = 200, gone: bool = False
+    ) -> None:
+        """`status` is that of the answer, 0 where none came; `gone`: there is nothing that could be asked."""
         super().__init__(fault.why)
         self.fault = fault
         self.again = again
         self.wait = wait
         self.status = status
+        self.gone = gone
         self.retried = 0
 
 
@@ -105,6 +110,11 @@ def read_retry_after(value: str | None) -> float | None:
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
+def wait_after(tries: int) -> float:
+    """How long to wait when so many tries failed before the last one [s]."""
+    return float(min(LONGEST_WAIT, FIRST_WAIT * 2**tries) * random.uniform(0.5, 1))
+
+
 async def insist(attempt: Callable[[], Awaitable[T]], pace: Pace, tokens: int, retries: int) -> Tried[T]:
     """What `attempt` brings, tried up to `retries` times again. Raises the last `Trouble`, with the tries it took and
     what all of them cost, and UserError where the server asks to be left alone for long."""
@@ -126,7 +136,7 @@ async def insist(attempt: Callable[[], Awaitable[T]], pace: Pace, tokens: int, r
                 ) from None
             if not trouble.again or tries == retries:
                 raise
-        wait = min(LONGEST_WAIT, FIRST_WAIT * 2**tries) * random.uniform(0.5, 1) if asked is None else asked
+        wait = wait_after(tries) if asked is None else asked
         if asked is not None or trouble.status == 429:
             # Everybody's trouble, so all back off together; this one too: its next turn comes after.
             pace.hold(wait)

@@ -16,10 +16,12 @@ class Settings(Section):
         | {"timeout", "retries"}
     )
 
-    base_url: str = ""
-    """Address of the server, with its /v1; empty for OpenAI's own."""
+    base_url: str | tuple[str, ...] = ""
+    """Address of the server, with its /v1; empty for OpenAI's own. Several, with commas between them or as a list, are
+    replicas that serve the same model in the same way: the least busy is asked first, one that fails is left alone and
+    tried again later."""
     key_variable: str = "OPENAI_API_KEY"
-    """NAME of the environment variable that holds the key, which is sent to `base_url`. A server of one's own may do
+    """NAME of the environment variable that holds the key, which is sent to every address. A server of one's own may do
     without: the variable need not be set."""
     model: str = ""
     """The model's name on the server; empty for the name that the explainer, simulator or scorer gives."""
@@ -39,11 +41,11 @@ class Settings(Section):
     list_size: int = Field(64, ge=1)
     """Prompts of token ids in one request [prompts]."""
     concurrency: int = Field(16, ge=1)
-    """Requests at work at once [requests]."""
+    """Requests at work at once, at all addresses together [requests]."""
     requests_per_minute: int = Field(0, ge=0)
-    """Limit of the server, a list counted as one [requests a minute]; 0 is none."""
+    """Limit of all addresses together, a list counted as one [requests a minute]; 0 is none."""
     tokens_per_minute: int = Field(0, ge=0)
-    """Limit of the server, prompts and longest answers together [tokens a minute]; 0 is none."""
+    """Limit of all addresses together, prompts and longest answers [tokens a minute]; 0 is none."""
     template: tuple[str, ...] = ()
     """Options of the model's chat template, as `enable_thinking=false`: used by the tokenizer, or sent as
     `chat_template_kwargs`, which vLLM's server and llama.cpp's take."""
@@ -53,7 +55,16 @@ class Settings(Section):
     timeout: float = Field(120.0, gt=0)
     """Longest wait for an answer, from sending to its last byte [s]."""
     retries: int = Field(6, ge=0)
-    """Further tries of a request that met a busy or broken server, before it counts as failed [tries]."""
+    """Further tries of a request that met a busy or broken server, before it counts as failed [tries]; going on to
+    another address at once is none."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _are_addresses(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        urls = _split(value)
+        if value and ("" in urls or len(set(urls)) < len(urls)):
+            raise ValueError("write each address once, with one comma between two")
+        return value
 
     @field_validator("key_variable")
     @classmethod
@@ -72,6 +83,15 @@ class Settings(Section):
         return value
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address; none for OpenAI's own."""
+        return _split(self.base_url) if self.base_url else ()
+
+    @property
     def renamed(self) -> dict[str, str]:
         """Request fields by the server's own name, empty for those that it does not take."""
         return dict((name, other) for name, _, other in (pair.partition("=") for pair in self.fields))
+
+
+def _split(addresses: str | tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(url.strip() for url in (addresses.split(",") if isinstance(addresses, str) else addresses))
