@@ -19,7 +19,7 @@ LAYERS = [
     *("arms", "statistics", "report", "exports", "stages", "commands", "__main__"),
 ]
 """Each may import itself and those before it; nothing reaches back."""
-KINDS: tuple[plugins.Kind, ...] = ("explainers", "simulators", "engines", "executors", "exports")
+KINDS: tuple[plugins.Kind, ...] = ("explainers", "simulators", "screens", "engines", "executors", "exports")
 BACKENDS: dict[str, plugins.Kind] = {plugins.ROOMS.get(kind, kind): kind for kind in KINDS}
 ENTRIES, FILES, LINES, BODY = 18, 14, 300, 45
 OWN = [entry for entry in ROOT.iterdir() if entry.name not in ("__pycache__", "data", "prompts", "py.typed")]
@@ -52,7 +52,8 @@ GRAPH = {module_of(path): imports_of(path) for path in MODULES}
 
 def split_backend(module: str) -> tuple[str, str]:
     """The folder of backends that a module stands in, and its name there; empty where it is none."""
-    found = next((folder for folder in BACKENDS if module.startswith(f"{folder}.")), "")
+    inside = [folder for folder in BACKENDS if module.startswith(f"{folder}.")]
+    found = max(inside, key=len, default="")
     return found, module.removeprefix(f"{found}.").split(".")[0] if found else ""
 
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -211,8 +211,13 @@ class Unread:
         return csr_array((values.ravel(), indices, ends), shape=strengths.shape)
 
 
-Source = Shuffled | Random | Unread
-"""Whose strengths an arm reads where not the simulator's own."""
+@runtime_checkable
+class Source(Protocol):
+    """Whose strengths an arm reads where not the simulator's own."""
+
+    def strengths(self, shard: str, strengths: csr_array, counted: Bool[np.ndarray, " position"]) -> csr_array:
+        """Those of a shard, from the simulator's own, positions × latents."""
+        ...
 
 
 NEEDED = ("clean", "coder", "zero")
@@ -221,3 +226,7 @@ NEEDED = ("clean", "coder", "zero")
 
 DRAWN = ("shuffled", "random")
 """Controls of which there is one a seed."""
+
+
+AUDITED = ("asked_by_screen", "asked_in_full")
+"""Arms of a simulator that screens, on the documents that it was asked about in full (`rewrite.arms.audit`)."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from rewrite.arms.batches import fit, splice
@@ -49,6 +49,8 @@ class PlannedArm:
     arm: Arm
     simulated: Bool[np.ndarray, " latent"] | None = None
     control: Control | None = None
+    documents: Int[np.ndarray, " own"] | None = None
+    """The test documents that it is scored on; None is all."""
 
 
 def plan_arms(config: Config, coder: Coder, best: np.ndarray, left_out: np.ndarray) -> list[PlannedArm]:

@@ -67,7 +67,7 @@ class Abilities:
 
 @dataclass(frozen=True)
 class Branches:
-    """A trunk and, after each of its `pieces`, a branch at whose end a digit is expected.
+    """A trunk and, after each of its `pieces` that is not `silent`, a branch at whose end a digit is expected.
 
     What branch i reads is exactly the messages, pieces[0] ... pieces[i], and the branch: no later piece sees a branch,
     and no branch another. So it is the same as a prompt of its own, and every engine gives the same numbers, be it in
@@ -83,6 +83,8 @@ class Branches:
     pieces: tuple[str, ...] = ("",)
     branch: str = ""
     turn: bool = False
+    silent: tuple[int, ...] = ()
+    """Numbers of the pieces that have no branch: what is read after the others is the same as if they had."""
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,8 @@ def _exceeded(spent: Spent, limits: CallsConfig) -> str:
 
 
 def _key(identity: str, request: Branches | Question) -> bytes:
-    fields = {k: v for k, v in vars(request).items() if k != "messages"}
+    # A request without silent pieces has the key that it had before there were any.
+    fields = {k: v for k, v in vars(request).items() if k != "messages" and (k, v) != ("silent", ())}
     turns = [(m.role, m.content) for m in request.messages]
     content = json.dumps([identity, turns, fields], sort_keys=True)
     return hashlib.sha256(content.encode()).digest()

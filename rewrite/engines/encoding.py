@@ -98,9 +98,10 @@ class Encoder:
         """The ids of a request's trunk and branch."""
         head, tail = self._head(request.messages, request.turn)
         ids, ends = list(head), []
-        for piece in request.pieces:
+        for number, piece in enumerate(request.pieces):
             ids += self.piece(piece)
-            ends.append(len(ids))
+            if number not in request.silent:
+                ends.append(len(ids))
         branch = [*tail, *self.piece(request.branch)]
         return Encoded(*(np.array(part, dtype=np.int64) for part in (ids, ends, branch)))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rewrite.report import arms
 from rewrite.report.damage import Damage
+from rewrite.report.screen import list_missed, tell_screen
 from rewrite.statistics.costs import PREDICTORS
 from rewrite.statistics.firings import rows_of_rates
 from rewrite.statistics.losses import name_arm
@@ -191,6 +192,16 @@ class Facts:
         return PREDICTORS
 
     @property
+    def screen(self) -> list[str]:
+        """What a screen did, in sentences; empty where there was none."""
+        return tell_screen(self.stats["screen"], self.cover) if "screen" in self.stats else []
+
+    @property
+    def screen_missed(self) -> list[Row]:
+        """The simulator's firings that a screen held back."""
+        return list_missed(self.stats["screen"]) if "screen" in self.stats else []
+
+    @property
     def damage(self) -> Damage:
         """Where the damage goes; empty tables where that was not asked for."""
         return Damage(self.diagnosis)
@@ -226,6 +237,7 @@ class Facts:
             "latents": [_row_of(latent) for latent in self.latents],
             "scores": self.latent_scores,
             "mass": (stats.get("mass") or {}).get("positions", []),
+            "screen": self.screen_missed,
             "missing": [{"failed": kind, "predictions": number} for kind, number in self.faults.items()],
             "unjudged": [{"failed": kind, "windows": number} for kind, number in self.unjudged.items()],
             "reasons": [

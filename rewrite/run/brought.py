@@ -1,5 +1,5 @@
 """Backends that other installed packages bring: entry points in the groups `rewrite.explainers`, `rewrite.simulators`,
-`rewrite.engines`, `rewrite.executors` and `rewrite.exports`.
+`rewrite.screens`, `rewrite.engines`, `rewrite.executors` and `rewrite.exports`.
 
 An entry point names a module that defines what a file in the folder of that name would. Listing them reads what the
 packages say of themselves and imports none; a package that cannot be imported is in the way only of who chooses it.
@@ -18,7 +18,7 @@ from types import ModuleType
 from rewrite.config import Section, UserError
 from rewrite.display.escaping import one_line
 
-MAKERS = {"exports": "write"}
+MAKERS = {"exports": "write", "screens": "screen"}
 """What a backend of a kind defines; of any other kind, `build`."""
 
 

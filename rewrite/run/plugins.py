@@ -1,8 +1,10 @@
-"""Backends are files: a name in the config is a file in `explainers/`, `simulators/`, `engines/` or `run/executors/`,
-and the name of a form of `rewrite export` is one in `exports/`. Other packages bring more (`rewrite.run.brought`).
+"""Backends are files: a name in the config is a file in `explainers/`, `simulators/`, `simulators/screens/`, `engines/`
+or `run/executors/`, and the name of a form of `rewrite export` is one in `exports/`. Other packages bring more
+(`rewrite.run.brought`).
 
-A backend is a file, or a folder with an `__init__.py`, that defines `build` (`write` for a form of export), whose
-arguments its folder's `base.py` documents, and a `Settings` table (a `rewrite.config.Section`). Nothing else lists
+A backend is a file, or a folder with an `__init__.py`, that defines `build` (`screen` for a screen, `write` for a form
+of export), whose arguments its folder's `base.py` documents, and, with `build`, a `Settings` table (a
+`rewrite.config.Section`). Nothing else lists
 backends, so adding one is adding a file; what stands beside them without such a function is what they share.
 """
 
@@ -22,16 +24,16 @@ from rewrite import DISTRIBUTION
 from rewrite.config import Config, Section, UserError
 from rewrite.run.brought import find_brought
 
-Kind = Literal["explainers", "simulators", "engines", "executors", "exports"]
+Kind = Literal["explainers", "simulators", "screens", "engines", "executors", "exports"]
 Role = Literal["explainer", "simulator", "score"]
 """In what role a language model is asked."""
 Chosen = Literal["explainer", "simulator", "engine", "executor"]
 """What the config names one backend of."""
 
 CHOSEN: tuple[Chosen, ...] = ("explainer", "simulator", "engine", "executor")
-ROOMS = {"executors": "run.executors"}
+ROOMS = {"executors": "run.executors", "screens": "simulators.screens"}
 """Where the files of a kind are, if not in a folder of its name."""
-MAKES = re.compile(r"^def (build|write)\(", re.MULTILINE)
+MAKES = re.compile(r"^def (build|write|screen)\(", re.MULTILINE)
 
 
 def names(kind: Kind, makes: re.Pattern[str] = MAKES) -> list[str]:

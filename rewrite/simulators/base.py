@@ -16,7 +16,8 @@ One that is tuned on the run's own explanations says so by a property `learns` o
 
 for each fold, and its `build` takes `tuned`, the folder of all readers, last; None on a dry run, where there are none
 yet. Its settings may also say `on_engine` (the run's engine tunes it), `reading` (settings that do not matter in
-learning) and `calls = False` (it asks no engine, so that a dry run has nothing to count).
+learning) and `calls = False` (it asks no engine, so that a dry run has nothing to count). One that screens
+(`rewrite.simulators.screens`) has `audits`, the share of documents about which it is asked in full, and `audit_seed`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from rewrite.explainers.base import Explanation
@@ -56,6 +57,22 @@ class Unread:
 
 
 @dataclass(frozen=True)
+class Screened:
+    """What a simulator that screens did with a text. Of the asked positions and the latents that are not missing, a
+    pair that has an entry in `Strengths.values` passed the screen, also where that entry is 0 or NaN; one that has none
+    was held back and stands for strength 0. Of those, `audit` has what the simulator says all the same where the text
+    was asked about in full (`Text.full`): for the estimate of what the screen misses, never written."""
+
+    by: str
+    """The screen's name."""
+    pairs: int
+    """Asked positions × latents that are not missing."""
+    full: Bool[np.ndarray, " position"]
+    audit: csr_array
+    """Positions × latents, NaN where an answer failed."""
+
+
+@dataclass(frozen=True)
 class Strengths:
     """A simulator's raw output for a `Text`: positions × latents on its own scale, 0 where nothing is stored.
 
@@ -74,6 +91,7 @@ class Strengths:
     zero: Float[np.ndarray, " entry"] | None = None
     outside: Float[np.ndarray, " entry"] | None = None
     unread: Unread | None = None
+    screened: Screened | None = None
 
 
 @runtime_checkable

@@ -9,7 +9,9 @@
    tuned, each latent is read by the one that has not learned from it. It also reads every text without an explanation
    (`Strengths.unread`).
 4. Every asked position of every explained latent gets a strength, with the probability of 0 and of no digit at all, or
-   is missing, counted by the kind of failure.
+   is missing, counted by the kind of failure. With a `screen` that holds for the pairs that it lets through; the others
+   are held back and stand for strength 0, but for documents that are asked about in full, for the audit
+   (`rewrite.simulators.base.Screened`, `rewrite.statistics.screening`).
 """
 
 from __future__ import annotations
@@ -21,16 +23,15 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Bool
 from pydantic import Field, model_validator
-from scipy.sparse import csr_array
 
 from rewrite.config import Place, Section, TuneConfig, UserError
 from rewrite.engines.base import Answer, Branches, Engine, Fault, Learner, OpenEngine, Question, Reading
 from rewrite.explainers.base import Explanation
-from rewrite.simulators.base import Peek, Strengths, Unread, find_missing
+from rewrite.run import plugins
+from rewrite.simulators.base import Peek, Screened, Strengths, Unread, find_missing
 from rewrite.simulators.examples import Lessons
-from rewrite.simulators.pages import Page, Placed, Window, list_windows
+from rewrite.simulators.pages import Asked, Page, Placed, Window, choose, list_windows, spread, take_first
 from rewrite.simulators.readers import (
     LanguageModelPupil,
     Reader,
@@ -41,6 +42,7 @@ from rewrite.simulators.readers import (
     tuned_scheme,
 )
 from rewrite.simulators.schemes import AllAtOnce, LastToken, Ratings, RatingsList, Scheme
+from rewrite.simulators.screens.base import Screen
 from rewrite.text.windows import Text
 
 TOGETHER = 4096
@@ -75,9 +77,23 @@ class Settings(Section):
     """Temperature of ratings_list; the other schemes read probabilities."""
     seed: int = 0
     """Names the draws of ratings_list at a temperature above 0."""
+    screen: str = "none"
+    """Which pairs of a latent and a position the model is asked about, for all others stand for strength 0: `patterns`,
+    where a rule that the explanation is applies; `embedding`, where the text is like the explanation; `none`, all."""
+    screen_least: float | None = None
+    """What a pair must reach to pass: for `patterns` a strength [1 to 9; 1 where nothing is set], for `embedding` a
+    cosine [-1 to 1; 0.5 where nothing is set]."""
+    screen_model: Place = ""
+    """The language model that the screen `embedding` reads with: a folder or a hub name."""
+    audit: float = Field(0.1, gt=0, le=1)
+    """Share of each split's documents, at least 8, that are asked about in full where there is a screen: what it
+    misses is estimated from them, and nothing of them is written."""
+    audit_seed: int = 0
+    """Names the draw of those documents."""
 
     reading: ClassVar[frozenset[str]] = frozenset(
-        ("least_mass", "renormalise", "context", "held", "temperature", "seed", "scheme")
+        {"least_mass", "renormalise", "context", "held", "temperature", "seed", "scheme", "screen", "screen_least"}
+        | {"screen_model", "audit", "audit_seed"}
     )
     """What matters only when it reads, not when it learns."""
 
@@ -90,6 +106,11 @@ class Settings(Section):
     def on_engine(self) -> bool:
         """The run's engine tunes it, or puts an adapter on its model."""
         return self.tune or bool(self.adapter)
+
+    @property
+    def audits(self) -> float:
+        """The share of documents to be asked about in full."""
+        return self.audit if self.screen != "none" else 0.0
 
     @model_validator(mode="after")
     def _one_reader(self) -> Settings:
@@ -112,30 +133,37 @@ class LanguageModelSimulator:
         scheme: Scheme,
         readers: Sequence[Reader],
         least_mass: float = 0.0,
+        screening: Settings | None = None,
     ) -> None:
         self.latents, self.scheme, self.readers, self.least_mass = latents, scheme, readers, least_mass
         given = [e for e in explanations if 0 <= e.latent < latents]
         self.texts = {e.latent: e.text for e in sorted(given, key=lambda e: e.latent) if e.text is not None}
         self.missing = find_missing(given, latents)
+        self.screen = ""
+        if screening is not None and screening.screen != "none":
+            self.screen, read = screening.screen, [Explanation(own, told) for own, told in self.texts.items()]
+            self._screen: Screen = plugins.load("screens", screening.screen).screen(read, screening)
 
     def simulate(self, text: Text) -> Strengths:
         """See `Simulator.simulate`."""
         counted = text.counted()
-        windows = list(list_windows(text, counted))
-        page = Page(int(counted.sum()), len(self.texts))
-        unread: list[Page] = []
+        rows, windows = int(counted.sum()), list(list_windows(text, counted))
+        asked = Asked.everything(rows, len(self.texts))
+        if self.screen:
+            asked = choose(self._screen, text, counted, self.scheme.whole)
+        page, unread = Page(asked), []
         for reader in self.readers:
             columns = {column: told for column, (own, told) in enumerate(self.texts.items()) if own in reader.latents}
             self._fill(page, reader, columns, windows)
             if reader.tuned:
-                unread.append(Page(int(counted.sum()), 1))
+                unread.append(Page(Asked.everything(rows, 1)))
                 self._fill(unread[-1], reader, {0: ""}, windows)
-        return self._strengths(counted, page, unread)
+        return self._strengths(text, page, unread)
 
     def _fill(self, page: Page, reader: Reader, columns: Mapping[int, str], windows: Sequence[Window]) -> None:
         """Let a reader fill some columns of a page."""
-        placed = chain.from_iterable(self._ask(column, told, windows) for column, told in columns.items())
-        first = list(_take_first(placed)) if self.least_mass else []
+        placed = chain.from_iterable(self._ask(page.asked, one, told, windows) for one, told in columns.items())
+        first = list(take_first(placed, PROBED)) if self.least_mass else []
         while batch := first or list(islice(placed, TOGETHER)):
             replies = list(self._answers(reader, batch)) if first else self._answers(reader, batch)
             if first:
@@ -163,9 +191,14 @@ class LanguageModelSimulator:
                 "simulators.llm.least_mass = 0 to go on"
             )
 
-    def _ask(self, column: int, text: str, windows: Sequence[Window]) -> Iterator[Placed]:
-        for window in windows:
-            for item in self.scheme.ask(text, window.tokens, window.asked):
+    def _ask(self, asked: Asked, column: int, text: str, windows: Sequence[Window]) -> Iterator[Placed]:
+        """The requests for a column, window by window; windows in which nothing is asked are passed over."""
+        rows = asked.of(column)
+        ends = np.searchsorted(rows, [0, *(window.rows[-1] + 1 for window in windows)])
+        for number in np.flatnonzero(np.diff(ends)).tolist():
+            window = windows[number]
+            wanted = window.asked & np.isin(window.rows, rows[ends[number] : ends[number + 1]])
+            for item in self.scheme.ask(text, window.tokens, window.asked, wanted):
                 yield Placed(item, window.rows[item.places], column)
 
     def _answers(self, reader: Reader, batch: Sequence[Placed]) -> Iterator[tuple[int, Reading | Answer | Fault]]:
@@ -177,29 +210,25 @@ class LanguageModelSimulator:
         else:
             yield from reader.engine.generate([request for request in requests if isinstance(request, Question)])
 
-    def _strengths(self, counted: Bool[np.ndarray, " position"], page: Page, unread: Sequence[Page]) -> Strengths:
-        """Every prediction as an entry, zeros and unknown ones too."""
-        columns = np.array(list(self.texts), dtype=np.int32)
-        ends = np.concatenate([[0], np.cumsum(counted * len(columns))])
-        indices = np.tile(columns, int(counted.sum()))
-        values = csr_array((page.strengths.ravel(), indices, ends), shape=(len(counted), self.latents))
-        alone = None
+    def _strengths(self, text: Text, page: Page, unread: Sequence[Page]) -> Strengths:
+        """Every prediction as an entry, zeros and unknown ones too; what was asked for the audit by itself."""
+        counted, passed, latents = text.counted(), page.asked.select(passed=True), list(self.texts)
+        alone, screened = None, None
         if unread:
             reader = np.zeros(self.latents, dtype=np.int16)
             for place, one in enumerate(self.readers):
                 reader[list(one.latents)] = place
-            alone = Unread(np.concatenate([own.strengths for own in unread], axis=1), reader)
+            alone = Unread(np.stack([own.strengths for own in unread], axis=1), reader)
+        if self.screen:
+            full = counted if text.full is None else counted & text.full
+            audit = spread(page.asked.select(passed=False), page.strengths, counted, latents, self.latents)
+            screened = Screened(self.screen, int(np.prod(page.asked.shape)), full, audit)
         return Strengths(
-            values, dict(self.missing), dict(page.faults), page.zero.ravel(), page.outside.ravel(), unread=alone
+            spread(passed, page.strengths, counted, latents, self.latents),
+            *(dict(self.missing), dict(page.faults), page.zero[passed.data], page.outside[passed.data]),
+            unread=alone,
+            screened=screened,
         )
-
-
-def _take_first(placed: Iterator[Placed]) -> Iterator[Placed]:
-    """As many items as hold the predictions that are read before all others."""
-    count = 0
-    while count < PROBED and (place := next(placed, None)):
-        count += len(place.rows)
-        yield place
 
 
 def choose_scheme(settings: Settings, engine: Engine) -> Scheme:
@@ -246,7 +275,7 @@ def build(
         readers = [Reader(open_engine(settings.model), every, tuned=settings.tune)]
     tuned_one = tuned_scheme(settings.renormalise)
     scheme = tuned_one if readers[0].tuned else choose_scheme(settings, readers[0].engine)
-    return LanguageModelSimulator(explanations, latents, scheme, readers, settings.least_mass)
+    return LanguageModelSimulator(explanations, latents, scheme, readers, settings.least_mass, settings)
 
 
 def pupils(

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,8 @@ from rewrite.engines.base import Abilities, Answer, Branches, Question, Reading,
 from rewrite.engines.prompting import Message, fill, make_text, mark
 
 Request = Branches | Question
+Wanted = Bool[np.ndarray, " position"] | None
+"""Of the asked positions of a window those that are to be rated; None is all."""
 
 BRANCH = " => "
 """What asks for a digit after a token of running text: the worked examples have it too."""
@@ -65,8 +67,16 @@ class Scheme(Protocol):
         """Whether an engine can serve this scheme."""
         ...
 
-    def ask(self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"]) -> Iterator[Item]:
-        """The requests for one window, which together rate every asked position once."""
+    @property
+    def whole(self) -> bool:
+        """A request rates all of a window: where some is wanted all is."""
+        ...
+
+    def ask(
+        self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"], wanted: Wanted = None
+    ) -> Iterator[Item]:
+        """The requests for one window, which together rate every asked position once, or those of them that are
+        `wanted`, the same as if all were."""
         ...
 
     def read(self, item: Item, reply: Reading | Answer) -> Ratings:
@@ -106,14 +116,17 @@ class LastToken(_Probabilities):
     """See the module's docstring; `context` is how many tokens are shown, the rated one among them."""
 
     context: int
+    whole: ClassVar[bool] = False
 
     def fits(self, can: Abilities) -> bool:
         """See `Scheme.fits`."""
         return can.logprobs > 0
 
-    def ask(self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"]) -> Iterator[Item]:
+    def ask(
+        self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"], wanted: Wanted = None
+    ) -> Iterator[Item]:
         """See `Scheme.ask`."""
-        for place in np.flatnonzero(asked).tolist():
+        for place in np.flatnonzero(asked if wanted is None else wanted).tolist():
             shown = tokens[max(0, place + 1 - self.context) : place + 1]
             text = mark(shown, [False] * (len(shown) - 1) + [True])
             messages = fill("simulate_last_token", explanation=_one_line(explanation), text=text)
@@ -126,18 +139,24 @@ class AllAtOnce(_Probabilities):
 
     prompt: str = "simulate_all_at_once"
     branch: str = BRANCH
+    whole: ClassVar[bool] = False
 
     def fits(self, can: Abilities) -> bool:
         """See `Scheme.fits`."""
         return can.logprobs > 0 and can.begun
 
-    def ask(self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"]) -> Iterator[Item]:
-        """See `Scheme.ask`. What comes after the last asked token is left out."""
-        pieces = _running(tuple(tokens), tuple(asked.tolist()))
-        if pieces:
-            yield Item(
-                Branches(_heading(self.prompt, _one_line(explanation)), pieces, self.branch), np.flatnonzero(asked)
-            )
+    def ask(
+        self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"], wanted: Wanted = None
+    ) -> Iterator[Item]:
+        """See `Scheme.ask`. What comes after the last token that is wanted is left out. An asked one that is not wanted
+        ends a piece all the same, for tokens never span an edge: the model reads what it would read."""
+        every = np.flatnonzero(asked)
+        places = every if wanted is None else np.flatnonzero(wanted)
+        if len(places):
+            pieces = _running(tuple(tokens), tuple(asked.tolist()))[: int(np.searchsorted(every, places[-1])) + 1]
+            silent = tuple(np.flatnonzero(~np.isin(every[: len(pieces)], places)).tolist())
+            heading = _heading(self.prompt, _one_line(explanation))
+            yield Item(Branches(heading, pieces, self.branch, silent=silent), places)
 
 
 # The same heading stands before every window of a latent, and the same text after every latent's heading.
@@ -167,15 +186,18 @@ class RatingsList:
     held: bool
     tokens_each: int = 24
     """Room in the answer for one pair [tokens]."""
+    whole: ClassVar[bool] = True
 
     def fits(self, can: Abilities) -> bool:
         """See `Scheme.fits`."""
         return True
 
-    def ask(self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"]) -> Iterator[Item]:
+    def ask(
+        self, explanation: str, tokens: Sequence[str], asked: Bool[np.ndarray, " position"], wanted: Wanted = None
+    ) -> Iterator[Item]:
         """See `Scheme.ask`. All tokens up to the last asked one are rated, those that were not asked for nothing."""
         places = np.flatnonzero(asked)
-        if not len(places):
+        if not len(places) or (wanted is not None and not wanted.any()):
             return
         shown = [make_text(token) for token in tokens[: int(places[-1]) + 1]]
         listed = json.dumps(shown, ensure_ascii=False)

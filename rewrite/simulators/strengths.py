@@ -7,6 +7,11 @@ simulator.json                  {"name": ..., "scale": x, "latents": [...] or nu
                                 tuned `unread` and `reader` (`rewrite.simulators.base`)
 <split>-<shard>.json            {"missing": {latent: why}, "faults": {kind: predictions}}; where it stands, the shard is
                                 whole
+
+Where a simulator screens (`rewrite.simulators.base.Screened`) the JSON has "screen", {"by": name, "pairs": all that
+could be asked, "passed": those that were, "audited": those asked for the audit}, and the arrays `full`, a flag for each
+position, and the audit's answers as a CSR matrix: `audit_indptr`, `audit_indices`, `audit_values`. A pair then has an
+entry where it passed, be it 0; NaN there, or a latent that is named, is missing; a pair without an entry was held back.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from scipy.sparse import csr_array
 
 from rewrite.coder.activations import pack_sparse, unpack_sparse
 from rewrite.run.files import load_arrays, read_json, save_arrays, write_json
-from rewrite.simulators.base import Strengths, Unread
+from rewrite.simulators.base import Screened, Strengths, Unread
 from rewrite.text.windows import Text
 
 
@@ -70,6 +75,21 @@ class Simulations:
         arrays = load_arrays(self.folder / f"{shard}.safetensors")
         return Unread(arrays["unread"].astype(np.float32), arrays["reader"]) if "unread" in arrays else None
 
+    def screen(self, shard: str) -> dict[str, Any] | None:
+        """The screen of a shard and its counts; None where there was none."""
+        said: dict[str, Any] | None = read_json(self.folder / f"{shard}.json").get("screen")
+        return said
+
+    def screened(self, shard: str, positions: int) -> Screened | None:
+        """What a screen did with a shard; None where there was none."""
+        said = self.screen(shard)
+        if said is None:
+            return None
+        arrays = load_arrays(self.folder / f"{shard}.safetensors")
+        audit = {name: arrays[f"audit_{name}"] for name in ("indptr", "indices", "values")}
+        audit["values"] = audit["values"].astype(np.float32)
+        return Screened(said["by"], said["pairs"], arrays["full"], unpack_sparse(audit, (positions, self.latents)))
+
     def missing(self, shards: Sequence[str]) -> dict[int, str]:
         """Latents without any prediction in some shard, and why."""
         found: dict[int, str] = {}
@@ -97,9 +117,15 @@ def save_strengths(folder: Path, shard: str, strengths: Strengths, text: Text) -
         arrays |= {name: array.astype(np.float16) for name, array in half.items()}
     if strengths.unread is not None:
         arrays |= {"unread": strengths.unread.strengths.astype(np.float16), "reader": strengths.unread.reader}
+    told: dict[str, Any] = {"missing": {str(latent): why for latent, why in strengths.missing.items()}}
+    told["faults"] = strengths.faults
+    if (screened := strengths.screened) is not None:
+        packed = pack_sparse(screened.audit) | {"values": screened.audit.data.astype(np.float16)}
+        arrays |= {f"audit_{name}": array for name, array in packed.items()} | {"full": screened.full}
+        counts = {"passed": strengths.values.nnz, "audited": screened.audit.nnz}
+        told["screen"] = {"by": screened.by, "pairs": screened.pairs} | counts
     save_arrays(folder / f"{shard}.safetensors", arrays)
-    missing = {str(latent): why for latent, why in strengths.missing.items()}
-    write_json(folder / f"{shard}.json", {"missing": missing, "faults": strengths.faults})
+    write_json(folder / f"{shard}.json", told)
 
 
 def save_simulator(folder: Path, name: str, scale: float, chosen: Int[np.ndarray, " chosen"] | None) -> None:

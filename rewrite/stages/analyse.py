@@ -4,6 +4,7 @@
    (`rewrite.statistics.losses`), and say what they come to (`rewrite.statistics.analysis`).
 2. Inside each bin of `rewrite.statistics.places` the same estimates again.
 3. The curve of `rewrite.statistics.curves`, pooled over latents.
+4. Where the simulator screens, what that misses (`rewrite.statistics.screening`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from rewrite.run.files import write_json
 from rewrite.run.store import Run
 from rewrite.statistics import curves, places
 from rewrite.statistics.analysis import Latents, analyse
-from rewrite.statistics.losses import read_losses
+from rewrite.statistics.losses import read_audit, read_losses
 from rewrite.statistics.mass import unpack
+from rewrite.statistics.screening.estimating import describe_screen
+from rewrite.statistics.screening.measuring import read_screen
 
 
 def run(config: Config, run: Run) -> None:
@@ -31,6 +34,9 @@ def run(config: Config, run: Run) -> None:
     result["places"] = places.describe(places.read_places(run.path("5_places.parquet")), config.analyse.alpha)
     test = curves.load_curves(run.path("5_calibration.safetensors")).test
     result["calibration"] = curves.pool(test, read_maxima(latents))
+    measured = read_screen(pq.read_table(latents))
+    if measured is not None:
+        result["screen"] = describe_screen(measured, read_audit(source), config.analyse.alpha)
     with run.writing("6_stats.json") as path:
         write_json(path, result)
 

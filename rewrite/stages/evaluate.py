@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from rewrite.arms.audit import plan_audit
 from rewrite.arms.batches import (
     Batch,
     Fitted,
@@ -47,6 +48,7 @@ from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.curves import Curves, Measured, measure, save_curves
 from rewrite.statistics.mass import Mass, measure_mass, pack
 from rewrite.statistics.places import PLACED, Tally, per_million
+from rewrite.statistics.screening.measuring import measure_screen, note_screen
 from rewrite.subject.subject import Subject, load_subject
 
 
@@ -61,7 +63,8 @@ def run(config: Config, run: Run) -> None:
     measured = measure(pairs, fitted.calibrator, simulations.scale, rewritten & ~absent)
     with run.writing("5_latents.parquet") as path:
         mass = measure_mass(store.test, simulations)
-        pq.write_table(latent_table(fitted, missing, rewritten, measured.missing_shares, mass), path)
+        table = latent_table(fitted, missing, rewritten, measured.missing_shares, mass)
+        pq.write_table(note_screen(table, measure_screen(store.test, simulations)), path)
     with run.writing("5_calibration.safetensors") as path:
         save_curves(path, draw_curves(fitted, measured))
 
@@ -86,6 +89,7 @@ def open_scorer(config: Config, run: Run, store: ActivationStore, simulations: S
     arms = plan_arms(config, coder, best, left_out)
     drawn = Controls(config, store.calibrate, simulations, coder, fitted.tally, absent)
     arms += plan_draws(config, rewritten & ~absent, rewritten & ~left_out, drawn)
+    arms += plan_audit(config, store, simulations, coder, absent, rewritten & ~left_out)
     return Scorer(config, subject, splicer, arms)
 
 
@@ -219,17 +223,18 @@ class Scorer:
             yield token_losses_of(self.subject, batch, vectors)
 
     def _table(self, nats: np.ndarray, tokens: np.ndarray) -> pa.Table:
-        kept = np.flatnonzero(tokens)
-        arms = [planned.arm for planned in self.arms]
-        each = [np.repeat(values, len(kept)) for values in ([a.name for a in arms], [a.order for a in arms])]
+        every = np.flatnonzero(tokens)
+        own = [every if one.documents is None else np.intersect1d(every, one.documents) for one in self.arms]
+        rows = [(one.arm, place) for one, places in zip(self.arms, own, strict=True) for place in places]
+        documents = np.concatenate(own)
         return pa.table(
             {
-                "document": pa.array(np.tile(kept, len(arms)), pa.int32()),
-                "arm": pa.array(each[0], pa.string()),
-                "fraction": pa.array([a.fraction for a in arms for _ in kept], pa.float64()),
-                "order": pa.array(each[1], pa.string()),
-                "seed": pa.array(np.repeat([a.seed for a in arms], len(kept)), pa.int64()),
-                "nats": pa.array(nats[:, kept].ravel(), pa.float64()),
-                "tokens": pa.array(np.tile(tokens[kept], len(arms)), pa.int64()),
+                "document": pa.array(documents, pa.int32()),
+                "arm": pa.array([arm.name for arm, _ in rows], pa.string()),
+                "fraction": pa.array([arm.fraction for arm, _ in rows], pa.float64()),
+                "order": pa.array([arm.order for arm, _ in rows], pa.string()),
+                "seed": pa.array([arm.seed for arm, _ in rows], pa.int64()),
+                "nats": pa.array(np.concatenate([n[d] for n, d in zip(nats, own, strict=True)]), pa.float64()),
+                "tokens": pa.array(tokens[documents], pa.int64()),
             }
         )

@@ -27,7 +27,7 @@ from rewrite.run import plugins
 from rewrite.run.store import Run
 from rewrite.simulators.base import Peek, Simulator, Strengths
 from rewrite.simulators.strengths import save_simulator, save_strengths
-from rewrite.text.sampling import ask, draw_latents
+from rewrite.text.sampling import ask, draw_full, draw_latents
 from rewrite.text.windows import Text
 
 
@@ -136,9 +136,17 @@ def open_simulator(
 
 
 def asked_text(config: Config, split: Split, shard: str) -> Text:
-    """The text of a shard with the positions that are simulated."""
-    loaded = split.load(shard)
-    return replace(loaded.text, asked=ask(loaded.text, loaded.documents, split.name, len(split.names), config.sample))
+    """The text of a shard with the positions that are simulated and, for a simulator that screens, those about which it
+    is asked in full."""
+    loaded, documents = split.load(shard), len(split.names)
+    text = replace(loaded.text, asked=ask(loaded.text, loaded.documents, split.name, documents, config.sample))
+    settings = plugins.chosen("simulator", config)
+    share: float = getattr(settings, "audits", 0.0)
+    if not share:
+        return text
+    seed: int = getattr(settings, "audit_seed", 0)
+    full = np.isin(loaded.documents, draw_full(split.name, documents, config.sample, share, seed))
+    return replace(text, full=np.repeat(full, np.diff(text.starts)))
 
 
 def _shards(store: ActivationStore) -> list[tuple[Split, str]]:

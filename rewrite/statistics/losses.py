@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rewrite.arms.controls import DRAWN, NEEDED
+from rewrite.arms.controls import AUDITED, DRAWN, NEEDED
 from rewrite.config import UserError
 from rewrite.statistics import paired as stats
 
@@ -106,10 +106,26 @@ class _Loss:
     tokens: int
 
 
-def _read_rows(path: Path) -> dict[Key, dict[int, _Loss]]:
-    """The losses by arm and document, as they stand in the file, in any order."""
+def read_audit(path: Path) -> Losses | None:
+    """The losses of an audit's arms (`rewrite.arms.audit`), on its documents, sorted; None where there are none."""
+    rows = _read_rows(path, audited=True)
+    if not rows:
+        return None
+    keys = [Key(arm, None, "", 0) for arm in AUDITED]
+    first = rows[keys[0]]
+    documents = tuple(sorted(document for document in first if first[document].tokens > 0))
+    tokens = np.array([first[document].tokens for document in documents], dtype=np.int64)
+    single = {key: np.array([rows[key][document].nats for document in documents], dtype=np.float64) for key in keys}
+    return Losses(documents, tokens, single, {})
+
+
+def _read_rows(path: Path, audited: bool = False) -> dict[Key, dict[int, _Loss]]:
+    """The losses by arm and document, as they stand in the file, in any order: those of an audit's arms, or of all
+    others, which stand on all documents."""
     rows: dict[Key, dict[int, _Loss]] = {}
     for document, arm, fraction, order, seed, nats, tokens in zip(*read_columns(path, COLUMNS), strict=True):
+        if (arm in AUDITED) != audited:
+            continue
         key = Key(arm, fraction, order, seed)
         losses = rows.setdefault(key, {})
         if document in losses:

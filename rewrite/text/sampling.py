@@ -12,8 +12,11 @@ from jaxtyping import Bool, Int
 from rewrite.config import Config, SampleConfig, UserError
 from rewrite.text.windows import Text
 
-LATENTS, DOCUMENTS, WINDOWS, POSITIONS, OTHERS = range(5)
+LATENTS, DOCUMENTS, WINDOWS, POSITIONS, OTHERS, FULL = range(6)
 SPLITS = {"calibrate": 0, "test": 1}
+LEAST_FULL = 8
+"""Fewest documents of a split that a simulator that screens is asked about in full: with fewer no loss is estimated
+(`rewrite.statistics.paired.MINIMUM_DOCUMENTS`)."""
 
 
 def draw_latents(config: SampleConfig, latents: int) -> Int[np.ndarray, " chosen"]:
@@ -53,6 +56,16 @@ def ask(
             asked[begin + _positions(config, int(end - begin), place)] = True
     counted: np.ndarray = asked & text.counted()
     return counted
+
+
+def draw_full(split: str, count: int, config: SampleConfig, share: float, seed: int) -> Int[np.ndarray, " document"]:
+    """The documents of a split, of `count` in all, about which a simulator that screens is asked in full: a share of
+    those that are simulated, drawn without replacement, and at least `LEAST_FULL` where there are so many; sorted."""
+    number = SPLITS[split]
+    chosen = _draw(config.documents, count, [config.seed, DOCUMENTS, number])
+    wanted = max(int(np.ceil(share * len(chosen))), LEAST_FULL)
+    drawn: np.ndarray = chosen[_draw(wanted, len(chosen), [seed, FULL, number])]
+    return drawn
 
 
 def _positions(config: SampleConfig, length: int, seed: list[int]) -> Int[np.ndarray, " chosen"]:

@@ -33,7 +33,8 @@ class Text:
 
     `vocabulary[ids[p]]` is the text of position p's token, its leading space included. Window w holds the positions
     `starts[w]` to `starts[w + 1]`. The first position of a window is context only: it is never simulated. Where not all
-    of the others are simulated either, `asked` says which are (`rewrite.text.sampling`).
+    of the others are simulated either, `asked` says which are (`rewrite.text.sampling`). A simulator that screens asks
+    about everything where `full` says so.
     """
 
     ids: Int[np.ndarray, " position"]
@@ -41,6 +42,7 @@ class Text:
     vocabulary: tuple[str, ...]
     asked: Bool[np.ndarray, " position"] | None = None
     pieces: Pieces = field(default_factory=dict)
+    full: Bool[np.ndarray, " position"] | None = None
 
     def windows(self) -> Iterator[list[str]]:
         """The tokens of each window as they are shown to a reader."""

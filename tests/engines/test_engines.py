@@ -231,6 +231,16 @@ def test_answers_do_not_depend_on_company_or_order(way: Way) -> None:
             agree(other[number].digits.astype(float), alone.digits.astype(float), tolerance)
 
 
+def test_a_piece_without_a_branch_changes_nothing_that_is_read(way: Way) -> None:
+    whole = PROMPTS[0]
+    kept = [number for number in range(len(whole.pieces)) if number % 3 == 1]
+    silent = tuple(number for number in range(kept[-1] + 1) if number not in kept)
+    tolerance = 1e-4 if way.tolerance < 1e-2 else way.tolerance
+    (every,) = read(way.engine, [whole])
+    (some,) = read(way.engine, [replace(whole, pieces=whole.pieces[: kept[-1] + 1], silent=silent)])
+    agree(some.digits.astype(float), every.digits[kept].astype(float), tolerance)
+
+
 def test_no_requests_no_answers(way: Way) -> None:
     assert list(way.engine.read([])) == [] and list(way.engine.generate([])) == []
 

@@ -22,9 +22,10 @@ def digits_of(text: str) -> np.ndarray:
 def before_branches(request: Branches) -> list[str]:
     """What stands before each digit."""
     text, found = "\n".join(f"{m.role}: {m.content}" for m in request.messages) + "\nassistant: ", []
-    for piece in request.pieces:
+    for number, piece in enumerate(request.pieces):
         text += piece
-        found.append(text + request.branch)
+        if number not in request.silent:
+            found.append(text + request.branch)
     return found
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewrite.config import SampleConfig
-from rewrite.text.sampling import ask, draw_latents
+from rewrite.statistics.paired import MINIMUM_DOCUMENTS
+from rewrite.text.sampling import LEAST_FULL, ask, draw_full, draw_latents
 from rewrite.text.windows import Text
 
 LENGTHS = [5, 8, 3, 8, 8, 4, 8]
@@ -67,3 +68,23 @@ def test_a_draw_does_not_depend_on_how_documents_are_cut_into_shards() -> None:
     first = ask(text_of(LENGTHS[:3]), DOCUMENTS[:3], "test", 4, config)
     second = ask(text_of(LENGTHS[3:]), DOCUMENTS[3:], "test", 4, config)
     assert (np.concatenate([first, second]) == whole).all()
+
+
+def test_documents_asked_in_full_are_some_of_those_that_are_simulated_and_never_few() -> None:
+    config = SampleConfig(documents=30)
+    simulated = {int(d) for d in np.flatnonzero(np.isin(np.arange(60), draw_full("test", 60, config, 1.0, 0)))}
+    assert len(simulated) == 30
+    drawn = draw_full("test", 60, config, 0.4, 0)
+    assert (
+        len(drawn) == 12 and set(drawn.tolist()) <= simulated and (drawn == draw_full("test", 60, config, 0.4, 0)).all()
+    )
+    assert set(drawn.tolist()) != set(draw_full("test", 60, config, 0.4, 1).tolist())
+    assert len(draw_full("calibrate", 60, config, 0.01, 0)) == LEAST_FULL == MINIMUM_DOCUMENTS
+    assert len(draw_full("calibrate", 5, SampleConfig(), 0.01, 0)) == 5
+
+
+def test_every_document_is_as_likely_to_be_asked_in_full() -> None:
+    counts = np.zeros(20)
+    for seed in range(2000):
+        counts[draw_full("test", 20, SampleConfig(), 0.5, seed)] += 1
+    assert abs(counts / 2000 - 0.5).max() < 0.056  # five standard errors

@@ -1,0 +1,1 @@
+"""Screens: which pairs of a latent and a position a language model is asked about, a file each; see `base.py`."""
