@@ -40,4 +40,5 @@ def describe(run: Finished, written: Written) -> str:
         absent=int((source.absent & source.simulations.rewritten).sum()),
         scores=[name for name in SCORES if name in written.explanations.column_names],
         meanings=SCORES,
+        screen=source.screen,
     )

@@ -90,7 +90,8 @@ class Source:
         latents = self.test.latents
         counted = self.simulations.show(name, shard.text).counted()
         truth = _entries(shard.activations, counted, self.simulations.rewritten)
-        said = _entries(self.simulations.strengths(name, len(counted)), counted, self.simulations.rewritten)
+        strengths = self.simulations.strengths(name, len(counted))
+        said = _entries(strengths, counted, self.simulations.rewritten)
         key = np.union1d(truth[0], said[0])
         row, latent = key // latents, key % latents
         strength = np.where(self.absent[latent], np.nan, _look_up(*said, key)).astype(np.float32)
@@ -107,7 +108,22 @@ class Source:
                 "simulated": pa.array(self.curves.calibrator.apply(strength, latent), pa.float32(), from_pandas=True),
                 "missing": pa.array(np.isnan(strength), pa.bool_()),
             }
+            | ({"held": pa.array(self._held(strengths, row, latent), pa.bool_())} if self.screen else {})
         )
+
+    @property
+    def screen(self) -> str:
+        """The screen that said what was asked; empty where there was none."""
+        told = self.simulations.screen(self.test.shards[0])
+        return str(told["by"]) if told else ""
+
+    def _held(
+        self, strengths: csr_array, row: Int[np.ndarray, " row"], latent: Int[np.ndarray, " row"]
+    ) -> Bool[np.ndarray, " row"]:
+        """Whether the screen held each pair back: it has no entry, not even 0, and the latent is not missing."""
+        asked = np.repeat(np.arange(strengths.shape[0]), np.diff(strengths.indptr)) * self.test.latents
+        held: np.ndarray = ~np.isin(row * self.test.latents + latent, asked + strengths.indices) & ~self.absent[latent]
+        return held
 
     def windows(self, name: str, shard: Shard) -> pa.Table:
         """The windows of one shard."""

@@ -15,6 +15,8 @@ from makers.small import small_config
 from rewrite.arms.controls import AUDITED
 from rewrite.coder.activations import ActivationStore
 from rewrite.config import Config
+from rewrite.exports import dataset
+from rewrite.run.finished import open_finished
 from rewrite.run.runner import go, plan
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations, save_strengths
@@ -23,11 +25,16 @@ from rewrite.text.corpus import SPLITS
 
 pytestmark = pytest.mark.slow
 
+QUICK = (
+    *("evaluate.controls=['mean']", "evaluate.fractions=[1.0]", "evaluate.random_seeds=0"),
+    *("cost.documents=2", "cost.steps=1", "cost.check=0"),
+)
 ASKED = (
     "simulator=llm",
     "simulators.llm.least_mass=0",
     "analyse.least_mass=0",
     "sample.latents=6",
+    "sample.windows=1",
     "sample.positions=8",
 )
 SCREEN = ("simulators.llm.screen=patterns", "simulators.llm.audit=0.5")
@@ -86,7 +93,7 @@ def test_fewer_calls_and_as_many_as_were_said_beforehand(
     shutil.rmtree(dry / "4_simulations")
     config = config_of(tiny_model, base.parent / "unused.sqlite", *SCREEN)
     with Run(dry, "test") as run:
-        planned = plan(STAGES, config, run, "simulate")["simulate"].planned
+        planned = plan(STAGES, config, run, "simulate", lambda line: None)["simulate"].planned
     assert (planned.calls, planned.tokens_in) == (ledgers[1]["calls"], ledgers[1]["tokens_in"])
 
 
@@ -102,9 +109,11 @@ def test_what_was_asked_is_answered_as_without_a_screen(whole: Path, screened: P
             assert told is not None
             for part in (own, told.audit):
                 rows, latents = part.tocoo().coords
-                np.testing.assert_allclose(part.data, every[rows, latents], atol=2e-2)  # float16, other batches
+                np.testing.assert_allclose(
+                    part.data, every.toarray()[rows, latents], atol=2e-2
+                )  # float16, other batches
             rows, latents = told.audit.tocoo().coords
-            assert told.full[rows].all() and own[rows, latents].sum() == 0
+            assert told.full[rows].all() and not own.toarray()[rows, latents].any()
             passed, audited, held = passed + own.nnz, audited + told.audit.nnz, held + every.nnz - own.nnz
     assert passed and audited and audited < held
 
@@ -138,6 +147,15 @@ def test_the_report_tells_it(screened: Path) -> None:
         assert f"let {told['passed']:,} of {told['pairs']:,} pairs of latent and position through" in shown
         assert "asking about everything changed the loss by" in shown and "firings held back" in shown
     assert (screened / "7_report" / "screen.csv").read_text().count("\n") == 4
+
+
+def test_an_export_says_what_was_held_back(screened: Path, tmp_path: Path) -> None:
+    dataset.write(open_finished(screened), tmp_path)
+    rows = pq.read_table(tmp_path / "predictions").to_pandas()
+    told = json.loads((screened / "6_stats.json").read_text())["screen"]
+    assert (rows.held & (rows.true > 0)).sum() == told["true"]["held"] == rows.held.sum() > 0
+    assert (rows.strength[rows.held] == 0).all() and not rows.missing[rows.held].any()
+    assert "the screen `patterns`" in (tmp_path / "README.md").read_text()
 
 
 def test_a_run_that_stopped_goes_on_and_a_rerun_is_the_same_to_the_byte(
