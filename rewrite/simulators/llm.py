@@ -80,9 +80,10 @@ class Settings(Section):
     screen: str = "none"
     """Which pairs of a latent and a position the model is asked about, for all others stand for strength 0: `patterns`,
     where a rule that the explanation is applies; `embedding`, where the text is like the explanation; `none`, all."""
-    screen_least: float | None = None
-    """What a pair must reach to pass: for `patterns` a strength [1 to 9; 1 where nothing is set], for `embedding` a
-    cosine [-1 to 1; 0.5 where nothing is set]."""
+    screen_strength: float = Field(1.0, ge=1, le=9)
+    """What a pair must reach for the screen `patterns`: the strength that the rules give [1 to 9]."""
+    screen_cosine: float = Field(0.5, ge=-1, le=1)
+    """What it must reach for the screen `embedding`: the cosine of text and explanation [-1 to 1]."""
     screen_model: Place = ""
     """The language model that the screen `embedding` reads with: a folder or a hub name."""
     audit: float = Field(0.1, gt=0, le=1)
@@ -92,8 +93,8 @@ class Settings(Section):
     """Names the draw of those documents."""
 
     reading: ClassVar[frozenset[str]] = frozenset(
-        {"least_mass", "renormalise", "context", "held", "temperature", "seed", "scheme", "screen", "screen_least"}
-        | {"screen_model", "audit", "audit_seed"}
+        {"least_mass", "renormalise", "context", "held", "temperature", "seed", "scheme", "screen", "screen_strength"}
+        | {"screen_cosine", "screen_model", "audit", "audit_seed"}
     )
     """What matters only when it reads, not when it learns."""
 

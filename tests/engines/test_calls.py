@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from makers.fake_engine import FakeEngine, before_branches, digits_of
 
 from rewrite.config import Config, UserError
 from rewrite.engines.base import Answer, Branches, Engine, Fault, Question, Reading
-from rewrite.engines.calls import Calls
+from rewrite.engines.calls import Calls, _key
 from rewrite.engines.prompting import Message
 from rewrite.run import plugins
 from rewrite.run.configs import load_config
@@ -219,3 +222,11 @@ def test_a_file_that_is_no_cache_is_named(fake: FakeEngine, tmp_path: Path) -> N
     config = settings(f"calls.cache={tmp_path / 'notes.txt'}")
     with Run(tmp_path / "r") as run, pytest.raises(UserError, match=r"notes\.txt: cannot be used as the cache"):
         read(run, [0], config)
+
+
+def test_answers_kept_before_there_were_silent_pieces_are_found_again() -> None:
+    request = slots(0)
+    turns = [(message.role, message.content) for message in request.messages]
+    fields = {"pieces": request.pieces, "branch": request.branch, "turn": False}
+    before = hashlib.sha256(json.dumps(["me", turns, fields], sort_keys=True).encode()).digest()
+    assert _key("me", request) == before != _key("me", replace(request, silent=(0,)))

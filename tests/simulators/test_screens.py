@@ -147,7 +147,7 @@ def test_rules_pass_where_they_apply_and_what_is_no_rule_passes_everywhere() -> 
     counted = text.counted()
     assert (passing[counted, 0] == np.isin(words, [" cat", " mat"])[counted]).all()
     assert passing[counted, 1].all() and not passing[:, 2].any()
-    strong = patterns.screen(explanations, Settings(screen="patterns", screen_least=5)).passes(text).toarray() != 0
+    strong = patterns.screen(explanations, Settings(screen="patterns", screen_strength=5)).passes(text).toarray() != 0
     assert (strong[counted, 0] == (words == " cat")[counted]).all()
 
 
@@ -156,7 +156,7 @@ def test_an_embedding_passes_what_is_alike_whatever_stands_beside_it(tiny_model:
     text, counted = text_of(), text_of().counted()
 
     def passes(least: float, shown: Text = text) -> np.ndarray:
-        settings = Settings(screen="embedding", screen_least=least, screen_model=str(tiny_model))
+        settings = Settings(screen="embedding", screen_cosine=least, screen_model=str(tiny_model))
         found: np.ndarray = embedding.screen(told, settings).passes(shown).toarray() != 0
         return found
 
@@ -171,9 +171,7 @@ def test_an_embedding_passes_what_is_alike_whatever_stands_beside_it(tiny_model:
     ("settings", "told"),
     [
         ({"screen": "pattern"}, r"screen = pattern: no such screen; did you mean patterns\?"),
-        ({"screen": "patterns", "screen_least": 0}, r"simulators\.llm\.screen_least = 0: .* from 1 to 9"),
         ({"screen": "embedding"}, r"simulators\.llm\.screen_model: not set"),
-        ({"screen": "embedding", "screen_model": "m", "screen_least": 3}, r"a cosine from -1 to 1"),
     ],
 )
 def test_what_cannot_screen_is_told_in_one_line(settings: dict[str, object], told: str) -> None:
@@ -186,4 +184,7 @@ def test_what_cannot_screen_is_told_in_one_line(settings: dict[str, object], tol
 def test_an_audit_is_never_left_out() -> None:
     with pytest.raises(UserError, match=r"simulators\.llm\.audit: .*greater than 0"):
         plugins.settings("simulators", "llm", {"screen": "patterns", "audit": 0})
+    for key, value in (("screen_strength", 0), ("screen_cosine", 3)):
+        with pytest.raises(UserError, match=rf"simulators\.llm\.{key}: "):
+            plugins.settings("simulators", "llm", {key: value})
     assert Settings().audits == 0 and Settings(screen="patterns").audits == 0.1

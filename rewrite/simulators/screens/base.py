@@ -5,8 +5,7 @@ A screen is a file in this folder, named as `simulators.llm.screen` chooses it, 
     screen(explanations, settings) -> Screen
 
 - `explanations`: those that there are to read, none of them missing; they are the columns.
-- `settings`: `screen_least`, what a pair must reach to pass, None for the screen's own (its module says what it is),
-  and `screen_model`, the language model of a screen that needs one.
+- `settings`: those under `simulators.llm`, of which `screen_strength`, `screen_cosine`, `screen_model` are for screens.
 
 It knows of a latent what any simulator knows, its explanation. It lets through what it cannot judge: what it holds back
 is written as strength 0 (`rewrite.simulators.llm`).
@@ -35,8 +34,13 @@ class Told(Protocol):
     """What a screen is told by the settings."""
 
     @property
-    def screen_least(self) -> float | None:
-        """What a pair must reach."""
+    def screen_strength(self) -> float:
+        """What a pair must reach where rules say how strong it is, 1 to 9."""
+        ...
+
+    @property
+    def screen_cosine(self) -> float:
+        """What it must reach where it is a likeness, -1 to 1."""
         ...
 
     @property

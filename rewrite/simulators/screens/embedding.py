@@ -5,7 +5,7 @@
    explanations' tokens is taken away, or all would look alike (Ethayarajh, EMNLP 2019: contextual states are
    anisotropic).
 2. A pair's similarity is the largest cosine between the state at the position and one of the explanation's tokens (late
-   interaction: Khattab & Zaharia, SIGIR 2020). It passes at `screen_least`, from -1 to 1 [0.5].
+   interaction: Khattab & Zaharia, SIGIR 2020). It passes at `screen_cosine`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from rewrite.explainers.base import Explanation
 from rewrite.simulators.screens.base import Told
 from rewrite.text.windows import Text
 
-LEAST = 0.5
 LAYER = 2
 """Whose states are shown: what this many blocks made of the tokens."""
 CHUNK = 1 << 24
@@ -70,19 +69,16 @@ class EmbeddingScreen:
 
 
 def screen(explanations: Sequence[Explanation], settings: Told) -> EmbeddingScreen:
-    """The screen of these explanations. Raises UserError without a model, and for a similarity that is none."""
-    least = LEAST if settings.screen_least is None else settings.screen_least
+    """The screen of these explanations. Raises UserError without a model."""
     if not settings.screen_model:
         raise UserError("simulators.llm.screen_model: not set; the embedding screen reads with a language model")
-    if not -1 <= least <= 1:
-        raise UserError(f"simulators.llm.screen_least = {least:g}: the embedding screen wants a cosine from -1 to 1")
     states = transformers.read_states(settings.screen_model, transformers.Settings(batch=16), (LAYER,))
     # Never without a token, so that every explanation can be judged.
     read = states.of_tokens([one.text or " " for one in explanations])
     tokens = np.concatenate([np.zeros((0, states.width), np.float32), *read])
     centre = tokens.mean(0) if len(tokens) else np.zeros(states.width, np.float32)
     begins = np.cumsum([0, *(len(own) for own in read)])[:-1].tolist()
-    return EmbeddingScreen(states, centre, _point(tokens - centre), begins, least)
+    return EmbeddingScreen(states, centre, _point(tokens - centre), begins, settings.screen_cosine)
 
 
 def _point(states: Float[np.ndarray, "row width"]) -> Float[np.ndarray, "row width"]:

@@ -1,6 +1,6 @@
 """Passes where a rule that the explanation is applies, as the `patterns` simulator reads it.
 
-A pair passes where the rules give at least `screen_least`, a strength from 1 to 9 [1]. An explanation that is no rule
+A pair passes where the rules give at least the strength `screen_strength`. An explanation that is no rule
 passes everywhere: nothing is known of where it does not apply.
 """
 
@@ -13,13 +13,10 @@ import numpy as np
 from jaxtyping import Bool
 from scipy.sparse import csc_array, csr_array
 
-from rewrite.config import UserError
 from rewrite.explainers.base import Explanation
 from rewrite.simulators.patterns import PatternSimulator
 from rewrite.simulators.screens.base import Told
 from rewrite.text.windows import Text
-
-LEAST = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,11 +43,8 @@ class PatternScreen:
 
 
 def screen(explanations: Sequence[Explanation], settings: Told) -> PatternScreen:
-    """The screen of these explanations. Raises UserError for a strength that is none."""
-    least = LEAST if settings.screen_least is None else settings.screen_least
-    if not 1 <= least <= 9:
-        raise UserError(f"simulators.llm.screen_least = {least:g}: the patterns screen wants a strength from 1 to 9")
+    """The screen of these explanations."""
     numbered = [Explanation(column, one.text) for column, one in enumerate(explanations)]
     simulator = PatternSimulator(numbered, len(numbered))
     unread = np.isin(np.arange(len(numbered)), list(simulator.missing))
-    return PatternScreen(simulator, unread, least)
+    return PatternScreen(simulator, unread, settings.screen_strength)
