@@ -201,7 +201,7 @@ def test_digits_are_those_of_a_plain_forward(way: Way, reference: Reference) -> 
 
 
 def test_the_reference_tells_branches_apart(reference: Reference) -> None:
-    """What the tolerance must be small beside: different branches, explanations and windows differ by more, most by far.
+    """What the tolerance must be small beside: different branches, explanations and windows differ by far more.
     By how much depends on the Python: the model's vocabulary is learned from its library."""
     first, second = (reference.digits(PROMPTS[number]) for number in (0, 3))
     shares = first / first.sum(1, keepdims=True)
