@@ -56,9 +56,10 @@ export: $(INSTALLED)
 compare: $(INSTALLED)
 	$(REWRITE) compare $(RUNS) $(if $(OUT),--out $(OUT))
 
-# make plan RUN=runs/pilot EFFECT=0.05: how much a wished-for effect needs, and its price.
+# make plan RUN=runs/pilot EFFECT=0.05: how much a wished-for effect needs, and its price; SCALE="latents=32768 layers=12": what
+# a run of other sizes takes.
 plan: $(INSTALLED)
-	$(REWRITE) plan $(RUN) $(if $(EFFECT),--effect $(EFFECT))
+	$(REWRITE) plan $(RUN) $(if $(EFFECT),--effect $(EFFECT)) $(if $(SCALE),--scale $(SCALE))
 
 # The tests of the page drive a real browser; without one they skip and say so.
 browser:

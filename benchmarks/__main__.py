@@ -1,13 +1,13 @@
 """`make bench`: how fast the hot loops are, beside the naive way and the peer.
 
-python -m benchmarks [simulate predictions evaluate train memory page]
+python -m benchmarks [simulate predictions evaluate train memory growth page]
 """
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import evaluate, memory, page, predictions, simulate, train
+from benchmarks import evaluate, growth, memory, page, predictions, simulate, train
 
 BENCHMARKS = {
     "simulate": simulate.bench,
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "evaluate": evaluate.bench,
     "train": train.bench,
     "memory": memory.bench,
+    "growth": growth.bench,
     "page": page.bench,
 }
 

@@ -169,6 +169,13 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    if options.scale:
+        from rewrite.commands.plan.scale import scale_run
+
+        if options.effect or options.latents:
+            raise UserError("--scale: prices sizes that are named; plan an --effect by itself, and say latents=N here")
+        _show(scale_run(options.pilot, options.scale), options)
+        return
     from rewrite.commands.plan import Wish, plan_run
 
     wish = Wish(tuple(options.effect), options.unit, options.power, options.reference, options.latents)

@@ -43,7 +43,8 @@ class Fitted:
 def fit(config: Config, calibrate: Split, simulations: Simulations, source: Source | None = None) -> Fitted:
     """Fit the calibrator that the config names on the calibrate split, for a control's strengths if one is given."""
     absent = simulations.absent(calibrate.shards)
-    fitted = tally(walk_pairs(calibrate, simulations, source), calibrate.latents, simulations.scale)
+    keep = source is None or config.calibrator == "quantile"  # A control's true firings are those of the run.
+    fitted = tally(walk_pairs(calibrate, simulations, source), calibrate.latents, simulations.scale, keep)
     fitted = forget(fitted, absent | ~simulations.rewritten)
     return Fitted(fitted, CALIBRATORS[config.calibrator](fitted), calibrate.mean_output())
 

@@ -50,8 +50,8 @@ class Tally:
     mean: Float[np.ndarray, " latent"]
     density: Float[np.ndarray, " latent"]
     correlation: Float[np.ndarray, " latent"]
-    firings: csr_array
-    """Latents × firings: the true activations above zero, for their quantiles."""
+    firings: csr_array | None
+    """Latents × firings: the true activations above zero, for their quantiles; None where they were not kept."""
 
 
 def to_levels(strengths: Float[np.ndarray, " n"], scale: float) -> Int[np.ndarray, " n"]:
@@ -59,8 +59,10 @@ def to_levels(strengths: Float[np.ndarray, " n"], scale: float) -> Int[np.ndarra
     return np.clip(np.rint(strengths / scale * (LEVELS - 1)), 0, LEVELS - 1).astype(np.int64)
 
 
-def tally(pairs: Iterable[Pair], latents: int, scale: float) -> Tally:
-    """Walk the pairs once. Positions whose strength is NaN count for the latent's mean and for nothing else."""
+def tally(pairs: Iterable[Pair], latents: int, scale: float, keep_firings: bool = True) -> Tally:
+    """Walk the pairs once. Positions whose strength is NaN count for the latent's mean and for nothing else.
+
+    All that is kept is a few numbers a latent, but for the firings, which are as many as the text is long."""
     count = np.zeros((latents, LEVELS), dtype=np.int64)
     total = np.zeros((latents, LEVELS))
     moments = np.zeros((3, latents))  # of strengths: sum, squares, products with activations
@@ -75,7 +77,8 @@ def tally(pairs: Iterable[Pair], latents: int, scale: float) -> Tally:
         active = np.repeat(np.arange(latents), np.diff(truth.indptr))
         truth_sums += [np.bincount(active, w, latents) for w in (truth.data, truth.data**2.0, truth.data > 0)]
         np.maximum.at(maximum, active, truth.data)
-        firings.append(csr_array((truth.data, _within(truth.indptr), truth.indptr), shape=truth.shape[::-1]))
+        if keep_firings:
+            firings.append(csr_array((truth.data, _within(truth.indptr), truth.indptr), shape=truth.shape[::-1]))
         for strength, latent, activation in _matched(pair):
             known = ~np.isnan(strength)
             lost = activation[~known]
@@ -98,7 +101,7 @@ def tally(pairs: Iterable[Pair], latents: int, scale: float) -> Tally:
         mean=truth_sums[0] / n,
         density=truth_sums[2] / n,
         correlation=_pearson(positions - unknown[0], moments, truth_sums[:2] - unknown[1:]),
-        firings=_join(firings, latents),
+        firings=_join(firings, latents) if keep_firings else None,
     )
 
 
@@ -192,6 +195,7 @@ def linear(tally: Tally) -> Calibrator:
 
 def quantile(tally: Tally) -> Calibrator:
     """F_true⁻¹(F_sim(s)): a level stands for the middle of its ranks; ranks within the true mass at zero give zero."""
+    assert tally.firings is not None, "quantiles are those of the firings"
     values = np.zeros(tally.count.shape, dtype=np.float32)
     ranks = (np.cumsum(tally.count, axis=1) - tally.count / 2) / np.maximum(tally.count.sum(1, keepdims=True), 1)
     for latent, density in enumerate(tally.density):

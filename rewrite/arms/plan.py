@@ -12,6 +12,7 @@ activations and strengths in `rewrite.arms.controls` (`MIXTURES`, `DRAWN`), read
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from rewrite.arms.calibrate import Tally
 from rewrite.arms.controls import DRAWN, MIXTURES, NEEDED, Random, Shuffled, Source, Unread, derange
 from rewrite.arms.probes import LinearProbe, Reader, fit_probe, fit_table
 from rewrite.arms.splice import FIXED_ARMS, Arm, Splicer
-from rewrite.coder.activations import Split
+from rewrite.coder.activations import Shard, Split
 from rewrite.coder.coder import Coder
 from rewrite.config import Config, UserError
 from rewrite.simulators.strengths import Simulations
@@ -123,7 +124,10 @@ def fit_readers(config: Config, subject: Subject, train: Split, device: torch.de
     if "token_table" in config.evaluate.controls:
         readers["token_table"] = fit_table((shard for _, shard in train.walk()), len(embeddings), train.latents)
     if "linear_probe" in config.evaluate.controls:
-        shards = (shard for _, shard in train.walk())
+
+        def shards() -> Iterator[Shard]:
+            return (shard for _, shard in train.walk())
+
         probe: LinearProbe = fit_probe(shards, embeddings, len(train.names), train.latents)
         readers["linear_probe"] = probe.to(device)
     return readers

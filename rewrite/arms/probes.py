@@ -10,13 +10,15 @@
    b. For each ridge of a small grid, in units of the features' mean variance, solve on the others and take the squared
       error on the fifth, summed over latents; both come from the sums alone.
    c. Solve once more on all documents with the ridge that erred least.
+   What b and c need of features and latents together grows with both, so it is added up for `PRODUCTS` of them at a
+   time, in passes over the train split; only where one pass is not enough is it added up twice.
 
 Both see the train split only, as the explainer does, and both are scored as they are: no calibrator stands between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -33,6 +35,8 @@ from rewrite.text.windows import Text
 REACH = 8
 RIDGES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 HELD = 0.2
+PRODUCTS = 1 << 24
+"""Products of a feature and a latent that are added up at once, 8 bytes each, twice [products]."""
 
 
 @runtime_checkable
@@ -110,50 +114,89 @@ def embed(
     return (embeddings[context.clamp(min=0)] * (context >= 0)[..., None]).flatten(1)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The features of some positions, as embeddings of the distinct tokens and where each stands: products of
+    embeddings, weighted by how often their tokens stand together, are far fewer than products of features."""
+
+    rows: Float[np.ndarray, "distinct d"]
+    stands: Sequence[csr_array]
+    """Positions × distinct tokens, of each of the last `REACH`."""
+
+    @classmethod
+    def of(cls, context: Int[np.ndarray, "position reach"], embeddings: Float[np.ndarray, "token d"]) -> Seen:
+        """What `list_context` says of some positions."""
+        tokens, place = np.unique(context, return_inverse=True)
+        shape, ends = (len(context), len(tokens)), np.arange(len(context) + 1)
+        stands = [csr_array((np.ones(shape[0]), own, ends), shape=shape) for own in place.reshape(context.shape).T]
+        return cls(np.where(tokens[:, None] >= 0, embeddings[tokens], 0), stands)
+
+    def lags(self) -> list[tuple[slice, csr_array]]:
+        """Which features each of the last tokens makes, and where it stands."""
+        d = self.rows.shape[1]
+        return [(slice(lag * d, (lag + 1) * d), own) for lag, own in enumerate(self.stands)]
+
+
 @dataclass
-class Sums:
-    """What least squares needs to know of some positions: counts, sums and products of features x and targets y."""
+class Inputs:
+    """Counts, sums and products of the features x of some positions."""
 
     n: float
     x: Float[np.ndarray, " feature"]
-    y: Float[np.ndarray, " latent"]
     xx: Float[np.ndarray, "feature feature"]
+
+    @classmethod
+    def empty(cls, features: int) -> Inputs:
+        """Nothing yet."""
+        return cls(0.0, np.zeros(features), np.zeros((features, features)))
+
+    def add(self, seen: Seen) -> None:
+        """Count some positions in."""
+        rows, lags = seen.rows, seen.lags()
+        self.n += seen.stands[0].shape[0]
+        for i, (mine, own) in enumerate(lags):
+            self.x[mine] += rows.T @ own.sum(axis=0)
+            for theirs, other in lags[i:]:
+                self.xx[mine, theirs] += rows.T @ ((own.T @ other) @ rows)
+                self.xx[theirs, mine] = self.xx[mine, theirs].T
+
+    def __add__(self, other: Inputs) -> Inputs:
+        return Inputs(self.n + other.n, self.x + other.x, self.xx + other.xx)
+
+
+@dataclass
+class Targets:
+    """Sums of the targets y of the same positions, and their products with the features."""
+
+    y: Float[np.ndarray, " latent"]
     xy: Float[np.ndarray, "feature latent"]
     yy: float
 
     @classmethod
-    def empty(cls, features: int, latents: int) -> Sums:
+    def empty(cls, features: int, latents: int) -> Targets:
         """Nothing yet."""
-        square, wide = np.zeros((features, features)), np.zeros((features, latents))
-        return cls(0.0, np.zeros(features), np.zeros(latents), square, wide, 0.0)
+        return cls(np.zeros(latents), np.zeros((features, latents)), 0.0)
 
-    def add(
-        self,
-        context: Int[np.ndarray, "position reach"],
-        embeddings: Float[np.ndarray, "token d"],
-        y: csr_array,
-    ) -> None:
-        """Count some positions in: products of embeddings, weighted by how often their tokens stand together, are far
-        fewer than products of the positions' features."""
-        tokens, place = np.unique(context, return_inverse=True)
-        rows = np.where(tokens[:, None] >= 0, embeddings[tokens], 0)
-        count, (n, reach), d = len(tokens), context.shape, embeddings.shape[1]
-        ends = np.arange(n + 1)
-        stands = [csr_array((np.ones(n), column, ends), shape=(n, count)) for column in place.reshape(n, reach).T]
-        lags = [slice(lag * d, (lag + 1) * d) for lag in range(reach)]
-        self.n += n
+    def add(self, seen: Seen, y: csr_array) -> None:
+        """Count some positions in."""
         self.y += np.asarray(y.sum(axis=0))
         self.yy += float(np.square(y.data).sum())
-        for i, (mine, own) in enumerate(zip(lags, stands, strict=True)):
-            self.x[mine] += rows.T @ own.sum(axis=0)
-            self.xy[mine] += ((y.T @ own) @ rows).T
-            for theirs, other in zip(lags[i:], stands[i:], strict=True):
-                self.xx[mine, theirs] += rows.T @ ((own.T @ other) @ rows)
-                self.xx[theirs, mine] = self.xx[mine, theirs].T
+        for mine, own in seen.lags():
+            self.xy[mine] += ((y.T @ own) @ seen.rows).T
+
+    def __add__(self, other: Targets) -> Targets:
+        return Targets(self.y + other.y, self.xy + other.xy, self.yy + other.yy)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What least squares needs to know of some positions."""
+
+    inputs: Inputs
+    targets: Targets
 
     def __add__(self, other: Sums) -> Sums:
-        mine, theirs = vars(self), vars(other)
-        return Sums(**{name: mine[name] + theirs[name] for name in mine})
+        return Sums(self.inputs + other.inputs, self.targets + other.targets)
 
 
 @dataclass(frozen=True)
@@ -166,38 +209,87 @@ class Line:
 
 def solve_ridge(sums: Sums, ridge: float) -> Line:
     """The least of squared error plus ridge · mean variance · n · |weights|²; the constant is not shrunk."""
-    x, y = sums.x / sums.n, sums.y / sums.n
-    covariance = sums.xx - sums.n * np.outer(x, x)
+    inputs, targets = sums.inputs, sums.targets
+    n, x, y = inputs.n, inputs.x / inputs.n, targets.y / inputs.n
+    covariance, products = (_centre(sums, n, x, other) for sums, other in ((inputs.xx, x), (targets.xy, y)))
     size = max(float(np.trace(covariance)) / len(x), np.finfo(float).tiny)
     covariance[np.diag_indices_from(covariance)] += ridge * size
-    weights = linalg.solve(covariance, sums.xy - sums.n * np.outer(x, y), assume_a="pos")
+    weights = linalg.solve(covariance, products, overwrite_a=True, overwrite_b=True, assume_a="pos")
     return Line(weights, y - x @ weights)
+
+
+def _centre(products: np.ndarray, n: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Sums of products without n times those of the means, in one matrix: several would not fit beside each other."""
+    centred = np.outer(x, y)
+    centred *= -n
+    centred += products
+    return centred
 
 
 def squared_error(line: Line, sums: Sums) -> float:
     """Σ (y − x·weights − bias)² over the positions and latents of the sums."""
-    w, b = line.weights, line.bias
-    quadratic = float((w * (sums.xx @ w)).sum()) + sums.n * float(b @ b) + 2 * float(sums.x @ w @ b)
-    return quadratic + sums.yy - 2 * float((w * sums.xy).sum()) - 2 * float(sums.y @ b)
+    w, b, inputs, targets = line.weights, line.bias, sums.inputs, sums.targets
+    quadratic = float((w * (inputs.xx @ w)).sum()) + inputs.n * float(b @ b) + 2 * float(inputs.x @ w @ b)
+    return quadratic + targets.yy - 2 * float((w * targets.xy).sum()) - 2 * float(targets.y @ b)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The train split's positions, those of the documents that are held out and the others."""
+
+    shards: Callable[[], Iterable[Shard]]
+    embeddings: Float[np.ndarray, "token d"]
+    held_out: Bool[np.ndarray, " document"]
+
+    def add(self, inputs: Sequence[Inputs], targets: Sequence[Targets], latents: slice) -> None:
+        """Count all positions in: among the others, then among those held out; inputs where there are any to add to."""
+        for shard in self.shards():
+            inside = self.held_out[np.repeat(shard.documents, np.diff(shard.text.starts))]
+            for number, chosen in enumerate((~inside, inside)):
+                rows = np.flatnonzero(shard.text.counted() & chosen)
+                if len(rows):
+                    seen = Seen.of(list_context(shard.text, rows), self.embeddings)
+                    targets[number].add(seen, shard.activations[rows][:, latents].astype(np.float64))
+                    for own in inputs[number : number + 1]:
+                        own.add(seen)
 
 
 def fit_probe(
-    shards: Iterable[Shard], embeddings: Float[Tensor, "token d"], documents: int, latents: int, seed: int = 0
+    shards: Callable[[], Iterable[Shard]],
+    embeddings: Float[Tensor, "token d"],
+    documents: int,
+    latents: int,
+    seed: int = 0,
 ) -> LinearProbe:
-    """See the module's docstring; `documents` counts the train split's."""
+    """See the module's docstring; `shards` walks the train split from its start, of `documents`."""
     features = REACH * embeddings.shape[1]
     held_out = np.random.default_rng([seed, 4]).random(documents) < HELD
-    others, held = Sums.empty(features, latents), Sums.empty(features, latents)
-    wide = embeddings.double().cpu().numpy()
-    for shard in shards:
-        inside = held_out[np.repeat(shard.documents, np.diff(shard.text.starts))]
-        for sums, chosen in ((others, ~inside), (held, inside)):
-            rows = np.flatnonzero(shard.text.counted() & chosen)
-            if len(rows):
-                sums.add(list_context(shard.text, rows), wide, shard.activations[rows].astype(np.float64))
-    # Without a fifth to err on all ridges are alike, and the strongest stands first.
-    errors = [squared_error(solve_ridge(others, ridge), held) if others.n and held.n else 0.0 for ridge in RIDGES]
+    walk = Walk(shards, embeddings.double().cpu().numpy(), held_out)
+    inputs = (Inputs.empty(features), Inputs.empty(features))
+    width = max(1, PRODUCTS // features)
+    blocks = [slice(begin, min(begin + width, latents)) for begin in range(0, latents, width)]
+    halves: tuple[Sums, Sums] | None = None
+
+    def read(block: slice, first: bool = False) -> tuple[Sums, Sums]:
+        targets = [Targets.empty(features, block.stop - block.start) for _ in inputs]
+        walk.add(inputs if first else (), targets, block)
+        return Sums(inputs[0], targets[0]), Sums(inputs[1], targets[1])
+
+    errors = np.zeros(len(RIDGES))
+    for block in blocks:
+        halves = None  # Never the sums of two blocks at once.
+        halves = read(block, block is blocks[0])
+        others, held = halves
+        # Without a fifth to err on all ridges are alike, and the strongest stands first.
+        if others.inputs.n and held.inputs.n:
+            errors += [squared_error(solve_ridge(others, ridge), held) for ridge in RIDGES]
     best = RIDGES[int(np.argmin(errors))]
-    line = solve_ridge(others + held, best)
-    tensors = [torch.as_tensor(array, dtype=torch.float32) for array in (line.weights, line.bias)]
-    return LinearProbe(embeddings.float().cpu(), tensors[0], tensors[1], best)
+    weights, bias = torch.empty(features, latents), torch.empty(latents)
+    for block in blocks:
+        if len(blocks) > 1:
+            halves = None
+            halves = read(block)
+        assert halves is not None
+        line = solve_ridge(halves[0] + halves[1], best)
+        weights[:, block], bias[block] = (torch.from_numpy(own.astype(np.float32)) for own in (line.weights, line.bias))
+    return LinearProbe(embeddings.float().cpu(), weights, bias, best)

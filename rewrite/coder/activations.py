@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import csc_array, csr_array, vstack
+from scipy.sparse import csr_array
 
 from rewrite.run.files import load_arrays, read_json, save_arrays
 from rewrite.text.windows import Pieces, Text
@@ -55,10 +55,21 @@ class Split:
 
     def load(self, shard: str) -> Shard:
         """One of its shards."""
-        assert shard in self.shards, f"{shard}: not of the split {self.name}"
-        arrays = load_arrays(self.folder / f"{shard}.safetensors")
-        text = Text(arrays["ids"], arrays["starts"], self.vocabulary, pieces=self.pieces)
+        arrays = load_arrays(self._file(shard))
+        text = self._text(arrays)
         return Shard(text, arrays["documents"], unpack_sparse(arrays, (len(text.ids), self.latents)))
+
+    def texts(self) -> Iterator[Text]:
+        """The texts of its shards; no activations are read."""
+        for name in self.shards:
+            yield self._text(load_arrays(self._file(name), only=("ids", "starts")))
+
+    def _file(self, shard: str) -> Path:
+        assert shard in self.shards, f"{shard}: not of the split {self.name}"
+        return self.folder / f"{shard}.safetensors"
+
+    def _text(self, arrays: dict[str, np.ndarray]) -> Text:
+        return Text(arrays["ids"], arrays["starts"], self.vocabulary, pieces=self.pieces)
 
     def walk(self) -> Iterator[tuple[str, Shard]]:
         """Its shards by name, one at a time."""
@@ -112,16 +123,6 @@ class ActivationStore:
         return self.split("test")
 
 
-def gather_evidence(train: Split) -> Evidence:
-    """The train split as one text, its activations by latent."""
-    shards = [shard for _, shard in train.walk()]
-    ids = np.concatenate([s.text.ids for s in shards])
-    lengths = np.concatenate([np.diff(s.text.starts) for s in shards])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    activations = vstack([s.activations for s in shards], format="csc")
-    return Evidence(Text(ids, starts, train.vocabulary, pieces=train.pieces), activations)
-
-
 def save_shard(folder: Path, name: str, shard: Shard) -> None:
     """Write one shard."""
     arrays: dict[str, np.ndarray] = {
@@ -141,15 +142,3 @@ def pack_sparse(matrix: csr_array) -> dict[str, np.ndarray]:
 def unpack_sparse(arrays: dict[str, np.ndarray], shape: tuple[int, int]) -> csr_array:
     """The CSR matrix that `pack_sparse` packed."""
     return csr_array((arrays["values"], arrays["indices"].astype(np.int32), arrays["indptr"]), shape=shape)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What an explainer may see: the train split's text and the true activations on it.
-
-    `activations` is positions × latents by column, so that one latent's firings are one slice; rows of positions that
-    are not counted are empty.
-    """
-
-    text: Text
-    activations: csc_array

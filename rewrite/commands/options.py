@@ -66,18 +66,7 @@ def add_readers(commands: Commands, shown: argparse.ArgumentParser) -> None:
     text = "set runs on the same test documents side by side, and test every pair; --out FILE.html writes a page"
     compare = commands.add_parser("compare", parents=[shown], help=text, description=text)
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
-    text = "say how many documents, calls and dollars an effect needs, from a small run"
-    plan = commands.add_parser("plan", parents=[shown], help=text, description=text)
-    plan.add_argument("pilot", type=Path, metavar="RUN", help="folder of a run with losses; 20 documents make a pilot")
-    plan.add_argument(
-        "--effect", nargs="+", type=float, default=(), metavar="X", help="what is to be found (default: 0.01 to 0.1)"
-    )
-    plan.add_argument(
-        "--unit", choices=("recovered", "nats"), default="recovered", help="unit of --effect: share of the gap, or nats"
-    )
-    plan.add_argument("--power", type=float, default=0.8, help="chance to find it (%(default)s)")
-    plan.add_argument("--reference", default="zero", metavar="ARM", help="arm to tell simulated from (%(default)s)")
-    plan.add_argument("--latents", type=int, default=0, help="latents to rewrite (default: as many as the run)")
+    add_plan(commands, shown)
     text = "give a finished run to other tools"
     told = "; ".join(f"{name}: {what}" for name, what in forms().items())
     export = commands.add_parser("export", help=text, description=f"{text}. Forms: {told}")
@@ -100,6 +89,30 @@ def add_readers(commands: Commands, shown: argparse.ArgumentParser) -> None:
     text = "build a model whose every rule is known, and check what the whole pipeline says of it"
     planted = commands.add_parser("planted", help=text, description=text)
     planted.add_argument("folder", type=Path, metavar="FOLDER", help="where the built model, its texts and the runs go")
+
+
+def add_plan(commands: Commands, shown: argparse.ArgumentParser) -> None:
+    """The command that prices a larger run by a small one."""
+    text = "say how many documents, calls and dollars an effect needs, or what a run at scale takes, from a small run"
+    plan = commands.add_parser("plan", parents=[shown], help=text, description=text)
+    plan.add_argument("pilot", type=Path, metavar="RUN", help="folder of a run with losses; 20 documents make a pilot")
+    plan.add_argument(
+        "--effect", nargs="+", type=float, default=(), metavar="X", help="what is to be found (default: 0.01 to 0.1)"
+    )
+    plan.add_argument(
+        "--unit", choices=("recovered", "nats"), default="recovered", help="unit of --effect: share of the gap, or nats"
+    )
+    plan.add_argument("--power", type=float, default=0.8, help="chance to find it (%(default)s)")
+    plan.add_argument("--reference", default="zero", metavar="ARM", help="arm to tell simulated from (%(default)s)")
+    plan.add_argument("--latents", type=int, default=0, help="latents to rewrite (default: as many as the run)")
+    plan.add_argument(
+        "--scale",
+        nargs="+",
+        default=(),
+        metavar="SIZE=N",
+        help="hours, calls and disk by stage at other sizes: tokens (of the train split), latents (of the coder), "
+        "rewritten (latents), documents (of the test split), layers",
+    )
 
 
 def add_tellers(commands: Commands, shown: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from rewrite.coder.activations import Evidence
+from rewrite.coder.evidence import Evidence
 from rewrite.text.windows import Text
 
 Simulate = Callable[[Sequence[str], Text], Float[np.ndarray, "counted text"]]

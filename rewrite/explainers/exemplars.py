@@ -20,9 +20,9 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csr_array
 
-from rewrite.coder.activations import Evidence
+from rewrite.coder.evidence import Evidence
 from rewrite.text.windows import show_tokens
 
 DECIMALS = 9
@@ -79,8 +79,7 @@ class Windows:
     """The evidence cut into windows of `length` tokens, numbered in the order of the text."""
 
     def __init__(self, evidence: Evidence, length: int) -> None:
-        self.text = evidence.text
-        self.activations = _sorted(evidence.activations)
+        self.evidence, self.text = evidence, evidence.text
         starts = self.text.starts
         pieces = -(-np.diff(starts) // length)
         first = np.cumsum(pieces) - pieces
@@ -148,10 +147,6 @@ class Windows:
 
     def _column(self, latent: int) -> tuple[Int[np.ndarray, " entry"], Float[np.ndarray, " entry"]]:
         """A latent's activations above 0, with their positions in order."""
-        begin, end = self.activations.indptr[latent : latent + 2]
-        rows, values = self.activations.indices[begin:end], self.activations.data[begin:end]
-        return rows[values > 0], values[values > 0]
-
-
-def _sorted(activations: csc_array) -> csc_array:
-    return activations if activations.has_sorted_indices else activations.sorted_indices()
+        column = self.evidence.column(latent)
+        above = column.values > 0
+        return column.positions[above], column.values[above]

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
-from rewrite.coder.activations import Evidence
+from rewrite.coder.evidence import Evidence
 from rewrite.config import Place, Section, UserError
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine, Question
 from rewrite.engines.prompting import Message, fill

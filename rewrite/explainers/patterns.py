@@ -21,16 +21,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from pydantic import Field
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csr_array
 
-from rewrite.coder.activations import Evidence
+from rewrite.coder.evidence import Evidence
 from rewrite.config import Section
 from rewrite.engines.base import OpenEngine
 from rewrite.explainers.base import Explanation, Simulate
 from rewrite.patterns.candidates import Catalogue, Choice, Cross, Single
-from rewrite.patterns.features import PLACE_VALUES, Features, read_features
+from rewrite.patterns.features import PLACE_VALUES
 from rewrite.patterns.grammar import (
     LEAD,
     LISTED,
@@ -44,6 +44,7 @@ from rewrite.patterns.grammar import (
     precedence,
     write,
 )
+from rewrite.patterns.pooling import Ids, Pooled, Summed, pool
 from rewrite.patterns.selection import Selector
 from rewrite.patterns.words import has_kind
 
@@ -51,8 +52,6 @@ UNLIMITED = 10**9
 OPENING = count_words(LEAD)
 AFFIX = 4
 """Longest ending or start that is considered [characters]."""
-
-Ids = Int[np.ndarray, " cell"]
 
 
 class Settings(Section):
@@ -75,31 +74,6 @@ class _Kind:
     pairs: Int[np.ndarray, "item 2"] | None = None
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """The distinct combinations of features, how many positions have each, and which each position has."""
-
-    features: Features
-    count: Int[np.ndarray, " cell"]
-    word: Ids
-    before: Ids
-    token: Ids
-    places: Bool[np.ndarray, "cell place"]
-    of: Int[np.ndarray, " position"]
-
-
-def _pool(features: Features, positions: Int[np.ndarray, " position"]) -> _Cells:
-    columns_of_places = np.arange(features.places.shape[1])
-    bits = features.places @ (1 << columns_of_places)
-    columns = (features.word, features.before, features.token, bits)
-    sizes = (len(features.words), len(features.words), len(features.tokens), 1 << len(columns_of_places))
-    code = np.ravel_multi_index(tuple(column[positions] for column in columns), sizes)
-    codes, of, count = np.unique(code, return_inverse=True, return_counts=True)
-    word, before, token, bits = (column.astype(np.int64) for column in np.unravel_index(codes, sizes))
-    places = (bits[:, None] >> columns_of_places & 1).astype(bool)
-    return _Cells(features, count, word, before, token, places, of)
-
-
 # --- what could be said ----------------------------------------------------------------------------------------------
 
 
@@ -118,24 +92,24 @@ def _distinct(key: Ids, least: int, count: Int[np.ndarray, " cell"]) -> _Keys:
     return _Keys(keys[good], np.where(good, np.cumsum(good) - 1, -1)[index])
 
 
-def _simple(cells: _Cells, form: Form, key: Ids, names: Sequence[str], places: tuple[Place, ...] = ()) -> _Kind:
+def _simple(cells: Pooled, form: Form, key: Ids, names: Sequence[str], places: tuple[Place, ...] = ()) -> _Kind:
     """Items of a listed form, one a key."""
     found = _distinct(key, 2 if places else 1, cells.count)
     return _Kind(Rule(Pattern(form, (("",),)), 0, places=places), [(names[k],) for k in found.keys], found.of)
 
 
-def _pairs(cells: _Cells) -> _Kind:
+def _pairs(cells: Pooled) -> _Kind:
     """Runs of two words that occur twice at least."""
-    names = cells.features.words
+    names = cells.words
     found = _distinct(cells.word * len(names) + cells.before, 2, cells.count)
     pairs = np.stack(np.divmod(found.keys, len(names)), axis=1)
     items = [(names[before], names[word]) for word, before in pairs]
     return _Kind(Rule(Pattern("words", (("",),)), 0), items, found.of, pairs)
 
 
-def _affixes(cells: _Cells) -> Iterator[_Kind]:
+def _affixes(cells: Pooled) -> Iterator[_Kind]:
     """Endings and starts that two words at least share, by length since precedence depends on it."""
-    names = cells.features.words
+    names = cells.words
     present = np.unique(cells.word)
     for form, length in ((form, length) for form in ("ending", "starting") for length in range(1, AFFIX + 1)):
         shared: dict[str, list[int]] = defaultdict(list)
@@ -149,11 +123,11 @@ def _affixes(cells: _Cells) -> Iterator[_Kind]:
         yield _simple(cells, "ending" if form == "ending" else "starting", key[cells.word], texts)
 
 
-def _kinds(cells: _Cells) -> Iterator[_Kind]:
+def _kinds(cells: Pooled) -> Iterator[_Kind]:
     """Kinds of word, and anything in a place."""
     kinds: tuple[Form, ...] = ("numbers", "capitalised", "capitals", "symbols")
     for kind in kinds:
-        has = np.array([has_kind(word, kind) for word in cells.features.words])
+        has = np.array([has_kind(word, kind) for word in cells.words])
         yield _Kind(Rule(Pattern(kind), 0), [None], np.where(has[cells.word], 0, -1))
     for place in PLACES:
         column, value = PLACE_VALUES[place]
@@ -161,13 +135,13 @@ def _kinds(cells: _Cells) -> Iterator[_Kind]:
         yield _Kind(Rule(Pattern("anything"), 0, places=(place,)), [None], np.where(inside, 0, -1))
 
 
-def _everything(cells: _Cells) -> Iterator[_Kind]:
+def _everything(cells: Pooled) -> Iterator[_Kind]:
     """All kinds of candidates; words and pairs come first."""
-    words = cells.features.words
+    words = cells.words
     yield _simple(cells, "words", cells.word, words)
     yield _pairs(cells)
     yield from _affixes(cells)
-    yield _simple(cells, "tokens", cells.token, cells.features.tokens)
+    yield _simple(cells, "tokens", cells.token, cells.tokens)
     yield from _kinds(cells)
     found = _distinct(cells.before, 2, cells.count)
     after = Rule(Pattern("anything"), 0, before=(Before(Pattern("words", (("",),))),))
@@ -187,28 +161,50 @@ def _with(kind: Rule, items: Sequence[tuple[str, ...]], strength: int) -> Rule:
     return Rule(kind.pattern, strength, kind.before, kind.places)
 
 
+@dataclass(frozen=True)
+class _Covered:
+    """How many cells each item covers, and which, item by item."""
+
+    count: Int[np.ndarray, " item"]
+    cells: Ids
+
+
+def _cover(covered: Ids, items: int) -> _Covered:
+    """Of each item the cells that it covers, in order, from the item that covers each cell."""
+    where = np.flatnonzero(covered >= 0).astype(np.int32)
+    own = covered[where]
+    return _Covered(np.bincount(own, minlength=items), where[np.argsort(own, kind="stable")])
+
+
+def _stack(parts: Sequence[_Covered], cells: int) -> csr_array:
+    """Items × cells, 1 where an item covers a cell, of one part after the other."""
+    ends = np.concatenate([[0], np.cumsum(np.concatenate([part.count for part in parts]))]).astype(np.int32)
+    indices = np.concatenate([part.cells for part in parts])
+    return csr_array((np.ones(len(indices)), indices, ends), shape=(len(ends) - 1, cells))
+
+
 class _Book:
     """The catalogue for the selection, and the way back from what it picks to rules."""
 
-    def __init__(self, cells: _Cells) -> None:
-        self.names = cells.features.words
-        kinds = list(_everything(cells))
-        self.items = [item for kind in kinds for item in kind.items]
-        self.rules = list(dict.fromkeys(kind.rule for kind in kinds))
-        sizes = [len(kind.items) for kind in kinds]
-        first = np.cumsum([0, *sizes])
-        where = [np.flatnonzero(kind.covered >= 0) for kind in kinds]
-        rows = np.concatenate([kind.covered[w] + f for kind, w, f in zip(kinds, where, first, strict=False)])
-        columns = np.concatenate(where)
-        shape = (int(first[-1]), len(cells.count))
-        ranks = [precedence(k.rule, item or ()) for k in kinds for item in k.items]
-        pairs = [np.full((len(k.items), 2), -1) if k.pairs is None else k.pairs for k in kinds]
-        self.group = np.repeat([self.rules.index(kind.rule) for kind in kinds], sizes)
+    def __init__(self, cells: Pooled) -> None:
+        self.names = cells.words
+        self.items: list[tuple[str, ...] | None] = []
+        rules: dict[Rule, int] = {}
+        ranks: list[int] = []
+        groups, pairs, covered = [], [], []
+        # A kind's cells are let go when the next is listed: all of them at once are many times what is kept.
+        for kind in _everything(cells):
+            self.items += kind.items
+            ranks += [precedence(kind.rule, item or ()) for item in kind.items]
+            groups.append(np.full(len(kind.items), rules.setdefault(kind.rule, len(rules))))
+            pairs.append(np.full((len(kind.items), 2), -1) if kind.pairs is None else kind.pairs)
+            covered.append(_cover(kind.covered, len(kind.items)))
+        self.rules, self.group = list(rules), np.concatenate(groups)
         self.catalogue = Catalogue(
             count=cells.count.astype(float),
             word=cells.word,
             before=cells.before,
-            covers=csr_array((np.ones(len(rows)), (rows, columns)), shape=shape),
+            covers=_stack(covered, len(cells.count)),
             precedence=np.array(ranks),
             price=np.array([len(item) if item else 0 for item in self.items]),
             group=self.group,
@@ -248,17 +244,12 @@ class PatternExplainer:
 
     def explain(self, evidence: Evidence, latents: Sequence[int]) -> Iterator[Explanation]:
         """A sentence for each latent; one that is never active on the evidence never fires."""
-        positions = np.flatnonzero(evidence.text.counted())
-        cells = _pool(read_features(evidence.text), positions)
+        cells = pool(evidence.text)
         book = _Book(cells)
-        member = csr_array(
-            (np.ones(len(positions), np.float32), (cells.of, positions)),
-            shape=(len(cells.count), evidence.activations.shape[0]),
-        )
-        sums = csc_array(member @ csr_array(evidence.activations))
-        selector = Selector(book.catalogue, sums, self.settings.prior, self.settings.candidates)
+        summed = Summed(evidence, cells, book.catalogue.covers)
+        selector = Selector(book.catalogue, self.settings.prior, self.settings.candidates)
         for latent in latents:
-            choice = selector.choose(latent, self.settings.max_words or UNLIMITED)
+            choice = selector.choose(summed.of(latent), self.settings.max_words or UNLIMITED)
             yield Explanation(latent, write(book.rules_of(choice)))
 
 

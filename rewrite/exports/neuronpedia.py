@@ -34,7 +34,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from rewrite.coder.activations import ActivationStore, gather_evidence
+from rewrite.coder.activations import ActivationStore
+from rewrite.coder.evidence import gather_evidence
 from rewrite.display.tables import number
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.exemplars import Exemplar, Windows, by_maximum
@@ -178,8 +179,7 @@ class Shown:
 
     def values(self, latent: int) -> Float[np.ndarray, " firing"]:
         """All of a latent's activations above 0."""
-        begin, end = self.windows.activations.indptr[latent : latent + 2]
-        values: np.ndarray = self.windows.activations.data[begin:end]
+        values = self.windows.evidence.column(latent).values
         return values[values > 0]
 
     def strongest(self, latent: int) -> Iterator[tuple[int, Exemplar]]:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csr_array
 
 TOP = 9
 """The largest strength."""
@@ -109,17 +109,26 @@ class Choice:
     spent: int
 
 
+@dataclass(frozen=True)
+class Sums:
+    """One latent's activation, summed over each cell and over the cells of each candidate; where it is none is left
+    out."""
+
+    cells: Cells
+    activation: Float[np.ndarray, " some_cells"]
+    candidates: Int[np.ndarray, " some_candidates"]
+    totals: Float[np.ndarray, " some_candidates"]
+
+
 class Board:
     """What all drafts share: the catalogue, indexed once, and scratch arrays that are used again."""
 
-    def __init__(self, catalogue: Catalogue, sums: csc_array, prior: float) -> None:
-        """`sums` holds each latent's activation summed over each cell, cells × latents."""
-        self.catalogue, self.sums, self.prior = catalogue, sums, prior
+    def __init__(self, catalogue: Catalogue, prior: float) -> None:
+        self.catalogue, self.prior = catalogue, prior
         self.covers = catalogue.covers
-        self.covered_by = csr_array(catalogue.covers.T)
+        self.covered_by = csr_array(catalogue.covers.astype(np.int8).T)  # Only where it has entries matters.
         self.links = np.diff(self.covered_by.indptr)
         """How many candidates cover each cell."""
-        self.totals = csc_array(catalogue.covers @ sums)
         self.counts = catalogue.covers @ catalogue.count
         cells, candidates = len(catalogue.count), len(catalogue.price)
         self.sides = (catalogue.word, catalogue.before)

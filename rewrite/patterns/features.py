@@ -49,11 +49,14 @@ class Features:
     places: Bool[np.ndarray, "position place"]
 
 
-def read_features(text: Text) -> Features:
-    """Read every window of `text` from left to right; windows do not see each other."""
+def read_features(text: Text, words: dict[str, int] | None = None) -> Features:
+    """Read every window of `text` from left to right; windows do not see each other.
+
+    Texts that are read one after the other share their ids where they are given the same `words`, which grow.
+    """
     units = [look_at(token) for token in text.vocabulary]
     breaks = [token == "" or token[0].isspace() for token in text.vocabulary]
-    words: dict[str, int] = {}
+    words = {} if words is None else words
     columns = []
     number = 0
     ids = text.ids.tolist()

@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Int
-from scipy.sparse import csc_array
 
-from rewrite.patterns.candidates import Board, Catalogue, Choice, ragged
+from rewrite.patterns.candidates import Board, Catalogue, Choice, Sums, ragged
 from rewrite.patterns.drafting import Draft
 from rewrite.patterns.revision import revise
 
@@ -29,27 +28,25 @@ from rewrite.patterns.revision import revise
 class Selector(Board):
     """Chooses for latent after latent."""
 
-    def __init__(self, catalogue: Catalogue, sums: csc_array, prior: float, keep: int) -> None:
+    def __init__(self, catalogue: Catalogue, prior: float, keep: int) -> None:
         """As for `Board`; of a latent's candidates the `keep` with most to explain are looked at."""
-        super().__init__(catalogue, sums, prior)
+        super().__init__(catalogue, prior)
         self.keep = keep
 
-    def choose(self, latent: int, budget: int) -> Choice:
+    def choose(self, sums: Sums, budget: int) -> Choice:
         """What to say of a latent in at most `budget` words; nothing for one that is never active."""
-        span = slice(self.totals.indptr[latent], self.totals.indptr[latent + 1])
-        candidates, totals = self.totals.indices[span], self.totals.data[span].astype(float)
+        candidates, totals = sums.candidates, sums.totals.astype(float)
         if not len(candidates):
             return Choice([], 0)
         potential = totals**2 / (self.counts[candidates] + self.prior) / np.maximum(self.catalogue.price[candidates], 1)
         best = np.argsort(-potential, kind="stable")[: self.keep]
-        cells = slice(self.sums.indptr[latent], self.sums.indptr[latent + 1])
-        self.activation[self.sums.indices[cells]] = self.sums.data[cells]
+        self.activation[sums.cells] = sums.activation
         known = self._with_exceptions(candidates[best])
         total = self.covers[known] @ self.activation
         first = Draft(self, known, budget, [], total).fill()
         said = revise(self.catalogue, first.said, self.activation, first.levels, first.last_ratio)
         final = Draft(self, known, budget, said, total).fill()
-        self.activation[self.sums.indices[cells]] = 0
+        self.activation[sums.cells] = 0
         return Choice(final.said, final.spent)
 
     def _with_exceptions(self, candidates: Int[np.ndarray, " some"]) -> Int[np.ndarray, " more"]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,13 +146,16 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_whole(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read named arrays. Raises UserError naming the file where it is absent or damaged."""
-    from safetensors import SafetensorError
+def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Read named arrays, or only some of them. Raises UserError naming the file where it is absent or damaged."""
+    from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        if only is None:
+            return load_file(path)
+        with safe_open(path, framework="numpy") as arrays:
+            return {name: arrays.get_tensor(name) for name in only}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not readable as safetensors ({error}); delete it to compute it again") from None
 

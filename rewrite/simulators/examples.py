@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from rewrite.coder.activations import Evidence
+from rewrite.coder.evidence import Evidence
 from rewrite.config import TuneConfig, UserError
 from rewrite.explainers.base import Explanation
 from rewrite.text.windows import show_tokens
@@ -61,7 +61,7 @@ class Lessons:
     ) -> None:
         self.evidence, self.config, self.rewritten = evidence, config, rewritten
         self.folds = dict(zip(rewritten.tolist(), deal(rewritten, config).tolist(), strict=True))
-        firings = np.diff(evidence.activations.indptr)
+        firings = evidence.firings
         told = {e.latent: e.text for e in explanations if e.text and firings[e.latent] >= LEAST}
         self.texts = {latent: text for latent, text in sorted(told.items())}
 
@@ -122,9 +122,8 @@ class Lessons:
 
     def column(self, latent: int) -> tuple[Int[np.ndarray, " firing"], Float[np.ndarray, " firing"]]:
         """Where a latent fires, ascending, and how strongly."""
-        activations = self.evidence.activations
-        own = slice(activations.indptr[latent], activations.indptr[latent + 1])
-        return activations.indices[own], activations.data[own]
+        column = self.evidence.column(latent)
+        return column.positions, column.values
 
     def _fired(self, latent: int) -> Int[np.ndarray, " place"]:
         return self.column(latent)[0]

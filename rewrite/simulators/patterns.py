@@ -145,6 +145,11 @@ class _Page:
     def by_token(self) -> _Rows:
         return _Rows(self.features.token, len(self.features.tokens))
 
+    @cached_property
+    def token_ids(self) -> dict[str, int]:
+        """The id of each token: a vocabulary is too long to be looked through for every rule."""
+        return {token: i for i, token in enumerate(self.features.tokens)}
+
     def codes(self, rules: Sequence[tuple[int, Rule]], latents: int) -> csr_array:
         """The winning code at every position, positions × latents."""
         words = _Matches(len(self.features.words), latents)
@@ -171,8 +176,8 @@ class _Page:
 
     def _match_positions(self, rule: Rule) -> Rows:
         if rule.pattern.form == "tokens":
-            wanted = {item[0] for item in rule.pattern.items}
-            rows = self.by_token.having(np.array([i for i, t in enumerate(self.features.tokens) if t in wanted], int))
+            ids = {self.token_ids[item[0]] for item in rule.pattern.items if item[0] in self.token_ids}
+            rows = self.by_token.having(np.array(sorted(ids), dtype=np.int64))
         else:
             rows = self.by_word.having(self.vocabulary.match(rule.pattern))
         held: Rows = rows[self._holds(rule, rows)]
@@ -245,16 +250,7 @@ class PatternSimulator:
 
     def simulate(self, text: Text) -> Strengths:
         """Strengths 0 to 9 at the counted positions; the work goes through the text in chunks of whole windows."""
-        parts: list[csr_array] = []
-        starts = text.starts
-        begin = 0
-        while begin < len(starts) - 1:
-            end = max(begin + 1, int(np.searchsorted(starts, starts[begin] + CHUNK, side="right")) - 1)
-            ids = text.ids[starts[begin] : starts[end]]
-            asked = None if text.asked is None else text.asked[starts[begin] : starts[end]]
-            chunk = Text(ids, starts[begin : end + 1] - starts[begin], text.vocabulary, asked)
-            parts.append(self._simulate(chunk))
-            begin = end
+        parts = [self._simulate(chunk) for chunk in text.chunks(CHUNK)]
         parts = parts or [self._simulate(text)]
         return Strengths(vstack(parts, format="csr", dtype=np.float32), dict(self.missing))
 

@@ -78,12 +78,13 @@ def run(config: Config, run: Run) -> None:
     found = mediate(drawn, asked.documents, asked.heads, asked.seed)
     clamp = found.clamp
     firings = drawn.fitted.tally.firings
+    assert firings is not None, "the run's own tally keeps them"
     layers = composition.known_weights(clamp) if clamp.heads else {}
     later = {layer: weights for layer, weights in layers.items() if layer > clamp.subject.layer}
     channels = read_channels(later, coder.W_dec, np.asarray(firings.multiply(firings).sum(1)).ravel())
     content = describe_way_of(found, alpha)
     copies = copy_scores(clamp, later)
-    seen, often = np.unique(np.concatenate([shard.text.ids for _, shard in store.train.walk()]), return_counts=True)
+    seen, often = np.unique(np.concatenate([text.ids for text in store.train.texts()]), return_counts=True)
     content["heads"] = tabulate_heads(found, score_heads(found, drawn), channels, copies, alpha)
     add_sayings(content["heads"][:SAYING], drawn, later, seen[np.argsort(-often, kind="stable")[:FREQUENT]])
     content["joined"] = [tell_joint(joint) for joint in composition.join(layers, clamp.subject.layer, SAYING)]

@@ -142,7 +142,7 @@ def order_latents(score: Float[np.ndarray, " latent"], known: Bool[np.ndarray, "
 
 def train_frequencies(train: Split) -> Float[np.ndarray, " token"]:
     """How often each token stands in the train split, per million."""
-    return per_million((shard.text.ids for _, shard in train.walk()), len(train.vocabulary))
+    return per_million((text.ids for text in train.texts()), len(train.vocabulary))
 
 
 def find_placed(arms: Sequence[PlannedArm]) -> dict[int, str]:

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.sparse import csr_array
 
-from rewrite.coder.activations import ActivationStore, gather_evidence
+from rewrite.coder.activations import ActivationStore
+from rewrite.coder.evidence import gather_evidence
 from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
 from rewrite.engines.calls import Calls, Planned
@@ -58,7 +59,7 @@ def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[E
     if config.explain.file:
         every = read_explanations(Path(config.explain.file), store.latents)
         return [every[latent] for latent in latents]
-    return open_explainer(config, calls).explain(gather_evidence(store.train), latents)
+    return open_explainer(config, calls).explain(gather_evidence(store.train, latents), latents)
 
 
 def open_explainer(config: Config, calls: Calls) -> Explainer:

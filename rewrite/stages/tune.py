@@ -16,7 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rewrite.coder.activations import ActivationStore, gather_evidence
+from rewrite.coder.activations import ActivationStore
+from rewrite.coder.evidence import gather_evidence
 from rewrite.config import Config
 from rewrite.engines.base import Learner
 from rewrite.engines.calls import Planned, check_tunes
@@ -35,7 +36,9 @@ def run(config: Config, run: Run) -> None:
     store = ActivationStore(run.path("2_activations"), ("train",))
     rewritten = draw_latents(config.sample, store.latents)
     explanations = load_explanations(run.path("3_explanations.jsonl"))
-    lessons = Lessons(gather_evidence(store.train), explanations, rewritten, config.tune)
+    # Lessons are drawn from any latent at any time: all that are explained are held.
+    evidence = gather_evidence(store.train, [e.latent for e in explanations], at_once=None)
+    lessons = Lessons(evidence, explanations, rewritten, config.tune)
     settings = plugins.chosen("simulator", config)
     module: Any = plugins.load("simulators", config.simulator)
     for fold in range(config.tune.folds):

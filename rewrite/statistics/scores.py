@@ -102,7 +102,8 @@ def score_simulations(
     """
     latents = len(absent)
     # Documents of the first half are calibrated with the second half's fit, and the other way round.
-    fits = [conditional_mean(forget(tally(islice(pairs(), half, None, 2), latents, scale), absent)) for half in (1, 0)]
+    halves = (tally(islice(pairs(), half, None, 2), latents, scale, keep_firings=False) for half in (1, 0))
+    fits = [conditional_mean(forget(half, absent)) for half in halves]
     whole, documents = sum_moments(Pair(csr_array((0, latents)), csr_array((0, latents))), fits[0]), 0
     for number, pair in enumerate(pairs()):
         whole += sum_moments(pair, fits[number % 2])

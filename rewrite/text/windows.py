@@ -49,6 +49,18 @@ class Text:
         for begin, end in zip(self.starts[:-1], self.starts[1:], strict=True):
             yield show_tokens(self.ids[begin:end], self.vocabulary, self.pieces)
 
+    def chunks(self, positions: int) -> Iterator[Text]:
+        """The text in stretches of whole windows, as many as have at most so many positions, at least one in each."""
+        begin, last = 0, len(self.starts) - 1
+        while begin < last:
+            edge = self.starts[begin] + positions
+            end = max(begin + 1, int(np.searchsorted(self.starts, edge, side="right")) - 1)
+            own = slice(self.starts[begin], self.starts[end])
+            asked = None if self.asked is None else self.asked[own]
+            starts = self.starts[begin : end + 1] - self.starts[begin]
+            yield Text(self.ids[own], starts, self.vocabulary, asked, self.pieces)
+            begin = end
+
     def counted(self) -> Bool[np.ndarray, " position"]:
         """True at every position that is simulated: of those that are asked, all but the first of each window."""
         mask = np.ones(len(self.ids), dtype=bool) if self.asked is None else self.asked.copy()

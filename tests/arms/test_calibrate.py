@@ -176,3 +176,19 @@ def test_latents_that_never_fire_stay_silent() -> None:
 
 def test_levels_cover_the_scale() -> None:
     np.testing.assert_array_equal(to_levels(np.float32([0, 1, 9, 12]), 9.0), [0, 10, 90, 90])
+
+
+def test_firings_that_nobody_asks_for_are_not_kept() -> None:
+    """All else is the same; quantiles need them."""
+    rng = np.random.default_rng(8)
+    truth = rng.random((60, 3)) * (rng.random((60, 3)) < 0.4)
+    strengths = rng.integers(0, 10, (60, 3)).astype(float)
+    pairs = list(pairs_of(truth, strengths, 2))
+    kept, lean = (tally(pairs, 3, 9.0, keep) for keep in (True, False))
+    assert lean.firings is None and kept.firings is not None
+    levels = np.arange(10, dtype=np.float32)
+    for latent in range(3):
+        own = np.full(10, latent)
+        assert (conditional_mean(kept).apply(levels, own) == conditional_mean(lean).apply(levels, own)).all()
+    with pytest.raises(AssertionError, match="quantiles are those of the firings"):
+        quantile(lean)

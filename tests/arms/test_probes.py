@@ -7,10 +7,14 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
+from rewrite.arms import probes
 from rewrite.arms.probes import (
     REACH,
     RIDGES,
+    Inputs,
+    Seen,
     Sums,
+    Targets,
     embed,
     fit_probe,
     fit_table,
@@ -88,13 +92,16 @@ def test_the_sums_solve_what_least_squares_solves() -> None:
     """With a ridge, the normal equations are ordinary least squares with √ridge rows below centred features."""
     shards = make_shards(6, 2)
     x, y = features(shards), stack(shards)[1].astype(np.float64)
-    sums = Sums.empty(x.shape[1], LATENTS)
+    inputs, targets = Inputs.empty(x.shape[1]), Targets.empty(x.shape[1], LATENTS)
     for shard in shards:
         rows = np.flatnonzero(shard.text.counted())
-        true = csr_array(shard.activations[rows], dtype=np.float64)
-        sums.add(list_context(shard.text, rows), embeddings().double().numpy(), true)
-    for found, expected in ((sums.xx, x.T @ x), (sums.xy, x.T @ y), (sums.x, x.sum(0)), (sums.y, y.sum(0))):
+        seen = Seen.of(list_context(shard.text, rows), embeddings().double().numpy())
+        inputs.add(seen)
+        targets.add(seen, csr_array(shard.activations[rows], dtype=np.float64))
+    pairs = ((inputs.xx, x.T @ x), (targets.xy, x.T @ y), (inputs.x, x.sum(0)), (targets.y, y.sum(0)))
+    for found, expected in pairs:
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    sums = Sums(inputs, targets)
     for ridge in RIDGES:
         line = solve_ridge(sums, ridge)
         centred = x - x.mean(0)
@@ -116,7 +123,7 @@ def test_the_probe_finds_a_linear_rule_and_cuts_it_off_below_zero() -> None:
         return line
 
     shards = make_shards(30, 3, activate)
-    probe = fit_probe(shards, embeddings(), 60, LATENTS)
+    probe = fit_probe(lambda: shards, embeddings(), 60, LATENTS)
     assert probe.ridge == min(RIDGES)
     fresh = make_shards(1, 4, activate)[0]
     rows = np.flatnonzero(fresh.text.counted())
@@ -128,13 +135,33 @@ def test_the_probe_finds_a_linear_rule_and_cuts_it_off_below_zero() -> None:
 
 def test_where_nothing_can_be_known_the_strongest_ridge_wins() -> None:
     shards = make_shards(10, 5)
-    probe = fit_probe(shards, embeddings(), 20, LATENTS)
+    probe = fit_probe(lambda: shards, embeddings(), 20, LATENTS)
     assert probe.ridge == max(RIDGES)
-    again = fit_probe(shards, embeddings(), 20, LATENTS)
+    again = fit_probe(lambda: shards, embeddings(), 20, LATENTS)
     assert torch.equal(probe.weights, again.weights)
+
+
+def test_latents_a_few_at_a_time_give_the_same_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held grows with features × latents, which a wide coder makes too many."""
+    shards = make_shards(10, 7)
+    whole = fit_probe(lambda: shards, embeddings(), 20, LATENTS)
+    held: list[int] = []
+    empty = Targets.empty
+
+    def watched(features: int, latents: int) -> Targets:
+        held.append(latents)
+        return empty(features, latents)
+
+    monkeypatch.setattr(Targets, "empty", watched)
+    monkeypatch.setattr(probes, "PRODUCTS", 2 * REACH * WIDTH)
+    parts = fit_probe(lambda: shards, embeddings(), 20, LATENTS)
+    assert set(held) == {2, 1}
+    assert parts.ridge == whole.ridge
+    torch.testing.assert_close(parts.weights, whole.weights)
+    torch.testing.assert_close(parts.bias, whole.bias)
 
 
 def test_with_one_document_there_is_no_fifth_to_err_on() -> None:
     shard = make_shards(1, 6)[0]
     one = Shard(shard.text, np.zeros(6, dtype=np.int32), shard.activations)
-    assert fit_probe([one], embeddings(), 1, LATENTS).ridge == max(RIDGES)
+    assert fit_probe(lambda: [one], embeddings(), 1, LATENTS).ridge == max(RIDGES)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csc_array
 
-from rewrite.coder.activations import Evidence
+from rewrite.coder.evidence import Evidence
 from rewrite.explainers.exemplars import Firings, Windows, by_maximum, by_quantile
 from rewrite.text.windows import Text
 

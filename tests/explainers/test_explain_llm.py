@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csc_array
 
-from rewrite.coder.activations import ActivationStore, Evidence, gather_evidence
+from rewrite.coder.activations import ActivationStore
+from rewrite.coder.evidence import Evidence, gather_evidence
 from rewrite.config import UserError
 from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.prompting import Message
@@ -354,7 +355,7 @@ def test_a_real_model_explains(small_run: Path, tiny_model: Path, exemplars: str
     from rewrite.engines import transformers
 
     source = gather_evidence(ActivationStore(small_run / "2_activations", SPLITS).train)
-    often = np.argsort(-np.diff(source.activations.indptr), kind="stable")[:4].tolist()
+    often = np.argsort(-source.firings, kind="stable")[:4].tolist()
     engine = transformers.build(str(tiny_model), transformers.Settings())
     now = settings(windows=6, window=16, max_words=12, exemplars=exemplars)
     found = list(llm.build(now, lambda model: engine).explain(source, often))

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csc_array, csr_array
 
-from rewrite.coder.activations import Evidence
+from rewrite.coder.evidence import Evidence
 from rewrite.engines.base import Engine
 from rewrite.explainers import patterns as explainer
 from rewrite.explainers.base import Explanation
+from rewrite.patterns import pooling
 from rewrite.patterns.grammar import count_words, words
 from rewrite.patterns.parsing import parse
 from rewrite.simulators import patterns as simulator
@@ -120,6 +121,15 @@ def evidence(rng: np.random.Generator) -> tuple[Evidence, np.ndarray]:
 def explain(source: Evidence, **settings: float) -> list[str]:
     built = explainer.build(explainer.Settings(**settings), nobody)
     return [e.text or "" for e in built.explain(source, range(source.activations.shape[1]))]
+
+
+def test_explanations_do_not_depend_on_what_is_read_and_summed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, _ = evidence(np.random.default_rng(4))
+    expected = explain(source)
+    monkeypatch.setattr(pooling, "CHUNK", 100)
+    monkeypatch.setattr(pooling, "SUMMED", 3)
+    for at_once in (1, 500):
+        assert explain(Evidence(source.text, source.activations, at_once=at_once)) == expected
 
 
 def test_the_rules_that_made_the_activations_are_found() -> None:

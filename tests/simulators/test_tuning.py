@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_array
 from scipy.stats import mannwhitneyu
 
-from rewrite.coder.activations import Evidence
+from rewrite.coder.evidence import Evidence
 from rewrite.config import TuneConfig, UserError
 from rewrite.explainers.base import Explanation
 from rewrite.run.files import read_json, write_json

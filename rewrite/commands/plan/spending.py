@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rewrite.commands.documents import count_tokens, read_documents
@@ -99,12 +100,12 @@ class Spending:
         }
         seconds = sum(took * factors[GROWS.get(artefact, "documents")] for artefact, took in self.run.seconds.items())
         scales = {stage: factors[GROWS[artefact]] for stage, artefact in ASKED.items()}
-        calls, tokens, dollars = _scale(self.run.ledger, scales)
+        calls, tokens, dollars = scale_ledger(self.run.ledger, scales)
         positions = round(size.test + size.calibrate)
         return Bill(positions, round(size.predictions), calls, tokens, dollars, seconds / 3600)
 
 
-def _scale(ledger: dict[str, Row], scales: dict[str, float]) -> tuple[int | None, int | None, float | None]:
+def scale_ledger(ledger: Mapping[str, Row], scales: Mapping[str, float]) -> tuple[int | None, int | None, float | None]:
     """Calls, tokens and dollars of a ledger, scaled stage by stage.
 
     What the cache answered cost this run nothing, but a larger one asks it anew: it counts as a call like the others.

@@ -33,8 +33,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rewrite.arms.batches import fit
-from rewrite.coder.activations import ActivationStore, Evidence, Shard, gather_evidence
+from rewrite.coder.activations import ActivationStore, Shard
 from rewrite.coder.coder import Coder
+from rewrite.coder.evidence import Evidence, gather_evidence
 from rewrite.coder.files import load_coder
 from rewrite.commands.study.given import Given, copy_run
 from rewrite.commands.study.reading import read_explanation, read_latent
@@ -159,7 +160,7 @@ class Study:
 
     @cached_property
     def _evidence(self) -> Evidence:
-        return gather_evidence(self.activations.train)
+        return gather_evidence(self.activations.train, at_once=None)
 
     @cached_property
     def _windows(self) -> Windows:
@@ -171,7 +172,7 @@ class Study:
             raise UserError(f"latent {number}: the coder has latents 0 to {self.activations.latents - 1:,}")
         firings = self._windows.firings(number)
         shown = tuple(self._windows.show(number, window) for window in by_maximum(firings, SHOWN).tolist())
-        values = self._evidence.activations[:, [number]].data
+        values = self._evidence.column(number).values
         density = float((values > 0).sum() / max(self._evidence.text.counted().sum(), 1))
         return Latent(number, density, firings.maximum, shown)
 

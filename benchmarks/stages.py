@@ -1,0 +1,42 @@
+"""What each stage of a run takes: a process a stage, its seconds and its peak resident memory, the kernel's figure."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+STAGES = ("train", "collect", "explain", "simulate", "score", "evaluate", "cost", "analyse", "report")
+"""The stages of a run that tunes no reader and takes nothing apart."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a stage took, its libraries included."""
+
+    seconds: float
+    cpu: float
+    """Seconds of all its threads, which other work on the machine changes little [s]."""
+    peak: int
+    """Peak resident memory [KiB]."""
+
+
+def measure_stages(folder: Path, settings: Sequence[str], stages: Sequence[str] = ()) -> Iterator[tuple[str, Taken]]:
+    """Run stage after stage, all of `STAGES` where none is named, each as a command of its own."""
+    for stage in stages or STAGES:
+        words = [word for setting in settings for word in ("--set", setting)]
+        yield stage, measure([sys.executable, "-m", "rewrite", stage, "--run", str(folder), *words])
+
+
+def measure(command: Sequence[str]) -> Taken:
+    """Run a command. Raises SystemExit where it fails."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    return Taken(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
