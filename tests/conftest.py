@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
+import jaxtyping
 import pytest
 from filelock import FileLock
-from jaxtyping import install_import_hook
+from jaxtyping import config as shapes
+from jaxtyping import install_import_hook, jaxtyped
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+hypothesis.settings.register_profile("suite", deadline=None)  # how long an example takes is no test's business
+hypothesis.settings.load_profile("suite")
 ROOM = Path(__file__).parents[1] / "rewrite"
 # Files that name shapes; the others' types are mypy's business, and checking them again takes a third of the time.
 SHAPED = [file for file in sorted(ROOM.rglob("*.py")) if "from jaxtyping import" in file.read_text(encoding="utf-8")]
+# A function within a function is made at each call: to make its check too takes a hundred times as long.
+jaxtyping.jaxtyped = lambda **how: lambda one: one if "<locals>" in one.__qualname__ else jaxtyped(**how)(one)
 install_import_hook(
     [".".join(file.relative_to(ROOM.parent).with_suffix("").parts).removesuffix(".__init__") for file in SHAPED],
     "beartype.beartype",
@@ -30,9 +38,9 @@ from rewrite.stages import STAGES  # noqa: E402
 WHOLE = {"browser", "llama", "small_run", "analysed", "outcomes", "run_folder", "stories", "diagnosed"}
 """Fixtures that start a browser or a server, or make a whole run."""
 LONG = (
-    *("test_splits", "test_sweep", "test_sweep_ray", "test_llm_run", "test_llm_kill", "test_identities", "test_status"),
-    *("test_tune_run", "test_cli", "test_notebooks", "test_study", "test_docs"),
-    *("test_engines", "test_diagnose", "test_kill", "test_towers", "test_planted", "test_page_foreign", "test_compare"),
+    *("test_splits", "test_sweep", "test_sweep_ray", "test_llm_run", "test_llm_paper", "test_llm_kill", "test_kill"),
+    *("test_notebooks", "test_identities", "test_status", "test_planted", "test_study", "test_docs", "test_cli"),
+    *("test_engines", "test_diagnose", "test_tune_run", "test_together", "test_towers", "test_page_foreign"),
 )
 """Files that take longest, in the order in which they begin, or one of the two processes would end alone with them. The
 first makes runs of its own while the other process makes the one that they share."""
@@ -41,6 +49,8 @@ UNTRACED = {
     "test_splits",
     "test_status",
     "test_llm_run",
+    "test_llm_faults",
+    "test_llm_paper",
     "test_tune_run",
     "test_planted",
     "test_kill",
@@ -50,19 +60,54 @@ UNTRACED = {
     "test_together",
     "test_latent_windows",
 }
-"""Files whose tests run whole stages again, each line of which other tests trace: coverage is not counted there, which
-would take a third of their time."""
+"""Files whose tests run whole stages again, each line and each shape of which other tests check: there neither is, nor
+in their fixtures, which would take half of their time. Those of their tests that are marked `traced` are seen all the
+same: nothing else runs what they run."""
 SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what `make test FAST=1` leaves out, and say what coverage leaves out."""
+    """Mark as slow what `make test FAST=1` leaves out, and begin with what takes longest."""
     for item in items:
         if WHOLE.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
-        if item.path.stem in UNTRACED:
-            item.add_marker("no_cover")
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test of an untraced file as its users would: without what watches each line."""
+    if item.path.stem in UNTRACED and not item.get_closest_marker("traced"):
+        with unwatched(item.config):
+            return (yield)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """The same of an untraced file's own fixtures; what all files share is watched whoever asks for it first."""
+    if fixturedef.scope != "session" and request.path.stem in UNTRACED:
+        with unwatched(request.config):
+            return (yield)
+    return (yield)
+
+
+@contextmanager
+def unwatched(config: pytest.Config) -> Iterator[None]:
+    """No coverage is counted and no shape is checked meanwhile."""
+    tracer = getattr(config.pluginmanager.getplugin("_cov"), "cov_controller", None)
+    tracer = tracer if tracer is not None and tracer.started else None
+    if tracer:
+        tracer.pause()
+    shapes.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        shapes.update("jaxtyping_disable", False)
+        if tracer:
+            tracer.resume()
 
 
 @pytest.fixture(scope="session")

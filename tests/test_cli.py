@@ -12,7 +12,7 @@ import webbrowser
 from pathlib import Path
 
 import pytest
-from makers.small import SMALL
+from makers.small import SMALL, TINY
 
 import rewrite.__main__ as cli
 from rewrite.commands.export import forms
@@ -95,8 +95,8 @@ def test_bad_input_gives_one_line(
 
 
 def test_too_few_documents_for_a_test_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["corpus.test=2", "coder.tokens=4000", "coder.latents=16", "collect.train_tokens=4000"]
-    settings = [*SETTINGS, *(word for setting in few for word in ("--set", setting))]
+    few = [*TINY, "corpus.test=2", "coder.tokens=4000", "coder.latents=16", "collect.train_tokens=4000"]
+    settings = [word for setting in few for word in ("--set", setting)]
     assert cli.main(["analyse", "--run", str(tmp_path / "r"), *settings]) == 2
     assert "documents" in capsys.readouterr().err.splitlines()[-1]
 

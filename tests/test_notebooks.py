@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from rewrite.run import brought
+from rewrite.run import brought, configs
+from rewrite.run.configs import read_preset
 
 FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -48,12 +49,23 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("begun") / "r"
 
 
+FEWER = {
+    "corpus": {"max_documents": 60, "train": 30, "calibrate": 12, "max_windows": 2},
+    "collect": {"train_tokens": 20_000},
+    "cost": {"documents": 4},
+}
+"""What is laid over the preset of the notebook that trains nothing; the first one runs as it is."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(notebook: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     if notebook.stem == "own_simulator" and begun.exists():
         shutil.copytree(begun, tmp_path / "runs" / "simulators")
+    if notebook.stem == "own_model_and_coder":
+        quick = read_preset("quick")
+        monkeypatch.setattr(configs, "read_preset", lambda name: {k: v | FEWER.get(k, {}) for k, v in quick.items()})
     monkeypatch.setattr(brought, "_GIVEN", {})
     scope: dict[str, Any] = {"__name__": "__main__"}
     shown = [run_cell(code, f"<{notebook.stem} {n}>", scope) for n, code in enumerate(cells_of(notebook, "code"))]

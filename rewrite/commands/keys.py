@@ -55,9 +55,9 @@ def list_topics() -> str:
 
 def tell_keys(topic: str) -> str:
     """The keys of a topic with help, unit and default. Raises UserError for what is none, with those near it."""
-    lines = []
+    known, lines = topics(), []
     for table, keys in _find(topic).items():
-        lines.append(f"{table}: {topics()[table]}" if keys else f"{table}: {topics()[table]} It has no settings.")
+        lines.append(f"{table}: {known[table]}" if keys else f"{table}: {known[table]} It has no settings.")
         for key, told in keys.items():
             other = f"   (the bundled config: {told.bundled})" if told.bundled != told.default else ""
             lines.append(f"  {key} = {told.default}{other}" if told.default is not None else f"  {key}   (not set)")
@@ -71,17 +71,19 @@ def write_config(topic: str = "") -> str:
 
     In the whole, the backends' tables are there to be switched on: a config without them says the same.
     """
+    known = topics()
     if topic:
-        parts = [_write_table(table, keys) for table, keys in _find(topic).items()]
+        parts = [_write_table(table, known[table], keys) for table, keys in _find(topic).items()]
     else:
-        own = [table for table in topics() if table not in _brought()]
-        parts = [HEAD]
-        parts += [_write_table(one, _read_keys(one), "#" if one.partition(".")[0] in KINDS else "") for one in own]
+        others = _brought()
+        own = {table: told for table, told in known.items() if table not in others}
+        switched = {table: "#" if table.partition(".")[0] in KINDS else "" for table in own}
+        parts = [HEAD, *(_write_table(table, told, _read_keys(table), switched[table]) for table, told in own.items())]
     return "\n".join([*parts, *(f"# `rewrite config {name}`: {told}" for name, told in _brought(topic).items())])
 
 
-def _write_table(table: str, keys: dict[str, Key], off: str = "") -> str:
-    lines = [*_comment(topics()[table]), "" if table == GENERAL else f"{off}[{table}]"]
+def _write_table(table: str, says: str, keys: dict[str, Key], off: str = "") -> str:
+    lines = [*_comment(says), "" if table == GENERAL else f"{off}[{table}]"]
     for key, told in keys.items():
         lines += _comment(told.text)
         if told.bundled != told.default:
@@ -116,7 +118,9 @@ def _find(topic: str) -> dict[str, dict[str, Key]]:
 def _brought(kind: str = "") -> dict[str, str]:
     """The topics that packages bring, of one kind of backend or of all: told only where one is asked for by name."""
     kinds = [one for one in KINDS if one == kind or not kind]
-    return {name: topics()[name] for one in kinds for other in find_brought(one) if (name := f"{one}.{other}")}
+    names = [f"{one}.{other}" for one in kinds for other in find_brought(one)]
+    known = topics() if names else {}
+    return {name: known[name] for name in names}
 
 
 def _read_keys(table: str) -> dict[str, Key]:

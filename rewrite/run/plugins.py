@@ -14,6 +14,7 @@ import ast
 import difflib
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -44,7 +45,7 @@ def names(kind: Kind, makes: re.Pattern[str] = MAKES) -> list[str]:
 def tell(kind: Kind) -> dict[str, str]:
     """The backends of a folder and those that packages bring, by name, each with the first sentence of what it says it
     is, or with its package; none is imported."""
-    own = {name: first_sentence(ast.get_docstring(ast.parse(text))) for name, text in _sources(kind).items()}
+    own = {name: _say(text) for name, text in _sources(kind).items()}
     others = {
         name: "of the package " + " and of ".join(f"{one.package} {one.version}" for one in bring)
         for name, bring in find_brought(kind).items()
@@ -64,6 +65,12 @@ def _sources(kind: Kind, makes: re.Pattern[str] = MAKES) -> dict[str, str]:
         if makes.search(text)
     }
     return dict(sorted(found.items()))
+
+
+@cache
+def _say(source: str) -> str:
+    """What a module's text says first that it is."""
+    return first_sentence(ast.get_docstring(ast.parse(source)))
 
 
 def first_sentence(docstring: str | None) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from makers.small import small_config
+from makers.small import small_config, tiny_config
 
 from rewrite.arms.batches import read_batch
 from rewrite.arms.calibrate import Pair, identity, tally
@@ -32,6 +32,7 @@ from rewrite.text.corpus import SPLITS
 
 pytestmark = pytest.mark.slow
 
+CHEAP = ("cost.documents=4", "cost.check=2", "cost.steps=1")
 TEN_LEVELS = (("quantised",), ("simulated", 1.0, "best"))
 KEYS = ["arm", "fraction", "order", "seed", "document"]
 
@@ -60,24 +61,24 @@ def test_fraction_0_is_the_coder_arm(small_run: Path) -> None:
 
 
 def test_oracle_with_the_identity_calibrator_is_the_coder_arm(small_run: Path, tmp_path: Path) -> None:
-    frame = losses_of(go_on(small_run, tmp_path / "r", "simulator=oracle", "calibrator=identity"))
+    frame = losses_of(go_on(small_run, tmp_path / "r", "simulator=oracle", "calibrator=identity", last="evaluate"))
     np.testing.assert_allclose(arm(frame, "simulated", 1.0, "best"), arm(frame, "coder"), rtol=1e-5)
     for name in ("true_active", "simulated_active", "matched", "hits"):
         np.testing.assert_allclose(arm(frame, name), arm(frame, "coder"), rtol=1e-5)
 
 
 def test_strengths_of_zero_with_the_identity_calibrator_are_the_zero_arm(small_run: Path, tmp_path: Path) -> None:
-    frame = losses_of(go_on(small_run, tmp_path / "r", "simulator=constant", "calibrator=identity"))
+    frame = losses_of(go_on(small_run, tmp_path / "r", "simulator=constant", "calibrator=identity", last="evaluate"))
     np.testing.assert_allclose(arm(frame, "simulated", 1.0, "best"), arm(frame, "zero"), rtol=1e-6)
 
 
 def test_saying_nothing_calibrated_is_the_mean_arm(small_run: Path, tmp_path: Path) -> None:
-    frame = losses_of(go_on(small_run, tmp_path / "r", "simulator=constant"))
+    frame = losses_of(go_on(small_run, tmp_path / "r", "simulator=constant", last="evaluate"))
     np.testing.assert_allclose(arm(frame, "simulated", 1.0, "best"), arm(frame, "mean"), rtol=1e-3)
 
 
 def test_ten_levels_of_the_truth_recover_nearly_all(small_run: Path, tmp_path: Path) -> None:
-    folder = go_on(small_run, tmp_path / "r", "simulator=oracle", "simulators.oracle.levels=10")
+    folder = go_on(small_run, tmp_path / "r", "simulator=oracle", "simulators.oracle.levels=10", *CHEAP)
     full = [a for a in read_json(folder / "6_stats.json")["arms"] if a["arm"] == "simulated" and a["fraction"] == 1]
     assert full[0]["recovered"] > 0.95
 
@@ -98,12 +99,12 @@ def test_every_control_is_switched_by_its_name(small_run: Path, tmp_path: Path) 
     assert set(get_args(Control)) - names == wants_a_tuned_reader
     few = losses_of(go_on(small_run, tmp_path / "r", 'evaluate.controls=["random"]', last="evaluate"))
     assert {name for name, *_ in few.index} == {"clean", "coder", "zero", "simulated", "random"}
-    np.testing.assert_allclose(arm(few, "random", 1.0, seed=3), arm(losses_of(small_run), "random", 1.0, seed=3))
+    np.testing.assert_allclose(arm(few, "random", 1.0, seed=1), arm(losses_of(small_run), "random", 1.0, seed=1))
     np.testing.assert_allclose(arm(few, "simulated", 1.0, "best"), arm(losses_of(small_run), "simulated", 1.0, "best"))
 
 
 def test_topk_applied_again_changes_nothing_where_nothing_is_simulated(small_run: Path, tmp_path: Path) -> None:
-    frame = losses_of(go_on(small_run, tmp_path / "r", "evaluate.topk=true"))
+    frame = losses_of(go_on(small_run, tmp_path / "r", "evaluate.topk=true", last="evaluate"))
     np.testing.assert_allclose(arm(frame, "simulated_topk", 0.0, "best"), arm(frame, "coder"), rtol=1e-5)
     assert not np.allclose(arm(frame, "simulated_topk", 1.0, "best"), arm(frame, "simulated", 1.0, "best"), rtol=1e-4)
 
@@ -164,7 +165,7 @@ def test_the_same_config_and_seed_give_the_same_bytes(small_run: Path, tmp_path:
 @pytest.mark.parametrize("kind", ["sae", "skip_transcoder"])
 def test_the_identities_hold_for_other_coders(kind: str, tmp_path: Path) -> None:
     hookpoint = "layers.1" if kind == "sae" else "layers.1.mlp"
-    config = small_config(f"coder.kind={kind}", f"hookpoint={hookpoint}", "simulator=oracle", "calibrator=identity")
+    config = tiny_config(f"coder.kind={kind}", f"hookpoint={hookpoint}", "simulator=oracle", "calibrator=identity")
     with Run(tmp_path / "r", "test") as run:
         go(STAGES, config, run, "evaluate", lambda line: None)
     frame = losses_of(tmp_path / "r")

@@ -1,4 +1,4 @@
-"""A study that several files look at."""
+"""A study, and a run that lacks its report, that several files look at."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import rewrite
 from rewrite.commands.study import Study
 from rewrite.run import brought
+from rewrite.run.files import read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +28,22 @@ def study(session: None, small_run: Path, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("study") / "r"
     shutil.copytree(small_run, folder)
     return rewrite.study(run=folder)
+
+
+@pytest.fixture(scope="session")
+def analysed(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `small_config()` up to its statistics, without a report; read it, do not change it."""
+    folder = tmp_path_factory.mktemp("runs") / "analysed"
+    shutil.copytree(small_run, folder)
+    shutil.rmtree(folder / "7_report")
+    manifest = read_json(folder / "manifest.json")
+    del manifest["artefacts"]["7_report"]
+    write_json(folder / "manifest.json", manifest)
+    return folder
+
+
+@pytest.fixture
+def copy(analysed: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be changed."""
+    shutil.copytree(analysed, tmp_path / "r")
+    return tmp_path / "r"

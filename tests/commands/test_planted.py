@@ -297,6 +297,7 @@ def test_the_tokenizer_reads_what_was_drawn(folder: Path) -> None:
         assert len(words) <= planted.WINDOW
 
 
+@pytest.mark.traced
 def test_the_same_seed_builds_the_same_bytes_and_another_other_ones(folder: Path, tmp_path: Path) -> None:
     again, other = testbed.build(tmp_path / "again"), testbed.build(tmp_path / "other", seed=1)
     for name in ("subject", "coder", "corpus.jsonl", "explanations"):

@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 from makers.browser import DESKTOP, PHONE, visit
+from makers.small import tiny_config
 from makers.sweeps import GRID, results, start, words, workers_of
 
 import rewrite.__main__ as cli
-from rewrite.run.store import find_holder
+from rewrite.run.runner import go
+from rewrite.run.store import Run, find_holder
+from rewrite.stages import STAGES
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +34,12 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield out
 
 
-def test_a_point_is_the_run_that_the_same_config_gives(swept: Path, small_run: Path) -> None:
+def test_a_point_is_the_run_that_the_same_config_gives(swept: Path, tmp_path: Path) -> None:
     point = swept / f"hookpoint=layers.1.mlp,{WHOLE}"
+    with Run(tmp_path / "alone", "test") as run:
+        go(STAGES, tiny_config("hookpoint=layers.1.mlp", WHOLE), run, "analyse", lambda line: None)
     for name in ("6_stats.json", "3_explanations.jsonl", "5_losses.parquet"):
-        assert (point / name).read_bytes() == (small_run / name).read_bytes(), name
+        assert (point / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
     assert (point / "7_report" / "index.html").is_file()
 
 
@@ -50,6 +55,7 @@ def test_what_points_share_is_made_once(swept: Path) -> None:
     assert seconds[0] == pytest.approx(seconds[1], abs=1), "one pass over the text, of which each took half"
 
 
+@pytest.mark.traced
 def test_a_rerun_makes_nothing_and_a_larger_grid_only_what_is_new(
     swept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -202,6 +202,12 @@ def write_calibration(path: Path, latents: int) -> None:
     save_curves(path, Curves(9.0, calibrator, find_threshold(calibrator, 9.0, latents), np.zeros(latents), test))
 
 
+def snapshot(folder: Path) -> list[tuple[str, int, int]]:
+    """Every path with its size and times of change."""
+    found = [(path, path.stat()) for path in sorted(folder.rglob("*"))]
+    return [(str(path), info.st_size, info.st_mtime_ns) for path, info in found]
+
+
 def edit_manifest(folder: Path, **facts: Any) -> None:
     """Change facts in a run's manifest."""
     file = folder / "manifest.json"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from makers.small import SMALL
+from makers.small import TINY
 
 GRID = ("hookpoint=layers.0.mlp,layers.1.mlp", "explainers.patterns.max_words=8,40")
 UNEQUAL = ("seconds", "cost")
@@ -20,7 +20,7 @@ UNEQUAL = ("seconds", "cost")
 
 def words(out: Path, executor: str, *more: str, grid: Sequence[str] = GRID) -> list[str]:
     """The command line of the sweep."""
-    settings = [*SMALL, f"executor={executor}", "executors.processes.workers=2", "sweep.threads=1", *more]
+    settings = [*TINY, f"executor={executor}", "executors.processes.workers=2", "sweep.threads=1", *more]
     said = [word for setting in settings for word in ("--set", setting)]
     return ["sweep", *said, *(word for own in grid for word in ("--grid", own)), "--out", str(out)]
 

@@ -11,8 +11,9 @@ from makers.browser import Visit, visit
 from makers.page_made import make_folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read it, do not change it."""
     return make_folder(tmp_path_factory.mktemp("page"))
 
 

@@ -294,7 +294,7 @@ def look(folder: Path) -> tuple[Sights, ActivationStore, Simulations, Curves]:
     return find_sights(store, simulations, curves), store, simulations, curves
 
 
-@pytest.mark.parametrize("run", ["big", "small_run"])
+@pytest.mark.parametrize("run", ["big", pytest.param("small_run", marks=pytest.mark.slow)])
 def test_counts_are_those_of_the_cost_stage(run: str, request: pytest.FixtureRequest) -> None:
     sights, store, simulations, curves = look(request.getfixturevalue(run))
     pairs = document_pairs(store.test, simulations)
@@ -322,6 +322,7 @@ def test_a_histogram_counts_in_equal_bins_up_to_the_largest_value(tmp_path: Path
     assert np.flatnonzero(simulated).tolist() == [4, 9]  # 2.45 and 4.5
 
 
+@pytest.mark.traced
 def test_how_a_split_is_cut_into_shards_changes_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
     test, train = draw(3, windows=12), draw(4, windows=12)
     curves = make_curves(make_table(3))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from makers.small import small_config
+from makers.small import small_config, tiny_config
 
 from rewrite.config import Config
 from rewrite.run.files import hash_path
@@ -35,8 +36,8 @@ def entries(folder: Path) -> dict[str, Any]:
 def test_several_hookpoints_are_one_pass_and_the_same_bytes(small_run: Path, tmp_path: Path) -> None:
     points = {
         "one": small_config("hookpoint=layers.1.mlp"),
-        "zero": small_config("hookpoint=layers.0.mlp"),
-        "narrow": small_config("hookpoint=layers.0.mlp", "coder.latents=64"),
+        "zero": tiny_config("hookpoint=layers.0.mlp"),
+        "narrow": tiny_config("hookpoint=layers.0.mlp", "coder.latents=16"),
     }
     said = make(tmp_path, points, "collect", [small_run])
     assert "train: the same as in small" in said, "the coder that another run trained is taken over"
@@ -63,6 +64,7 @@ def test_what_is_the_same_is_taken_over_and_no_more(small_run: Path, tmp_path: P
     assert own["5_losses.parquet"]["sha256"] != theirs["5_losses.parquet"]["sha256"]
     inode = "3_explanations.jsonl"
     assert (tmp_path / "linear" / inode).stat().st_ino == (small_run / inode).stat().st_ino, "linked, not copied"
+    shutil.copytree(small_run, tmp_path / "alone")
     with Run(tmp_path / "alone", "test") as run:
         go(STAGES, config, run, "analyse", said.append)
     assert (tmp_path / "alone" / "6_stats.json").read_bytes() == (tmp_path / "linear" / "6_stats.json").read_bytes()

@@ -34,8 +34,8 @@ pytestmark = pytest.mark.slow
 SHARD = 4
 TEST = 12
 QUICK = ("corpus.train=24", "corpus.calibrate=8", f"corpus.test={TEST}", "coder.tokens=15000", f"collect.shard={SHARD}")
-LEARNS = ("sample.latents=40", "tune.latents=40", "tune.held_out=6", "tune.every=40", "evaluate.fractions=[0.5, 1.0]")
-TOWERS = ("layers=[0, 1]", "hidden=16", "rank=8", "steps=40", "latents=8", "others=64")
+LEARNS = ("sample.latents=20", "tune.latents=20", "tune.held_out=4", "tune.every=8", "evaluate.fractions=[0.5, 1.0]")
+TOWERS = ("layers=[0, 1]", "hidden=16", "rank=8", "steps=8", "latents=8", "others=64")
 STAYS = next(seed for seed in range(99) if np.random.default_rng([seed, 0]).permutation(TEST)[0] < SHARD)
 """The seed by which the one document that costs are taken on is of the first shard."""
 COSTS = ("cost.documents=1", "cost.check=2", "cost.steps=1", f"cost.seed={STAYS}")

@@ -70,7 +70,7 @@ class Picture:
 def save_picture(drawn: Drawn, folder: Path) -> Picture:
     """Write `<name>.png` and `<name>.svg` and return the drawing for the page."""
     drawn.wide.savefig(folder / f"{drawn.name}.png", dpi=DPI)
-    drawn.wide.set_layout_engine("none")  # It was laid out just now, which takes as long as drawing does.
+    drawn.wide.set_layout_engine(None)  # It was laid out just now, which takes as long as drawing does.
     wide, narrow = _to_svg(drawn.wide, drawn.name), _to_svg(drawn.narrow, f"{drawn.name}-narrow")
     (folder / f"{drawn.name}.svg").write_text(wide, encoding="utf-8")
     texts = [inline(svg, name) for svg, name in ((wide, drawn.name), (narrow, f"{drawn.name}-narrow"))]
