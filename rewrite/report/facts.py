@@ -194,12 +194,14 @@ class Facts:
     @property
     def screen(self) -> list[str]:
         """What a screen did, in sentences; empty where there was none."""
-        return tell_screen(self.stats["screen"], self.cover) if "screen" in self.stats else []
+        told = self.stats.get("screen")
+        return tell_screen(told, self.cover) if told else []
 
     @property
     def screen_missed(self) -> list[Row]:
         """The simulator's firings that a screen held back."""
-        return list_missed(self.stats["screen"]) if "screen" in self.stats else []
+        told = self.stats.get("screen")
+        return list_missed(told) if told else []
 
     @property
     def damage(self) -> Damage:

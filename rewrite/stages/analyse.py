@@ -35,8 +35,8 @@ def run(config: Config, run: Run) -> None:
     test = curves.load_curves(run.path("5_calibration.safetensors")).test
     result["calibration"] = curves.pool(test, read_maxima(latents))
     measured = read_screen(pq.read_table(latents))
-    if measured is not None:
-        result["screen"] = describe_screen(measured, read_audit(source), config.analyse.alpha)
+    told = None if measured is None else describe_screen(measured, read_audit(source), config.analyse.alpha)
+    result["screen"] = told
     with run.writing("6_stats.json") as path:
         write_json(path, result)
 
