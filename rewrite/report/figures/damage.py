@@ -43,8 +43,10 @@ def draw_damage(diagnosis: Row) -> Drawn:
             below = below + width
         axes.plot(places, below, color="black", linewidth=1)
         names = [f"{layer}" for layer in layers]
-        names = [f"hookpoint, {layers[0]}", *names[1:], "output"]
-        axes.set_xticks(places, names)
+        ends = ("hookpoint", "output")
+        # Words have a line of their own, or they would run into the numbers beside them where layers are many.
+        first, last = (f"{ends[0]}, {names[0]}", ends[1]) if narrow else (f"{names[0]}\n{ends[0]}", f"\n{ends[1]}")
+        axes.set_xticks(places, [first, *names[1:], last])
         if narrow:
             axes.tick_params(axis="x", rotation=90)
         axes.set_xlabel("after layer")
