@@ -57,6 +57,12 @@ def test_a_command_that_fails_ends_the_benchmark() -> None:
         measure([sys.executable, "-c", "raise SystemExit(3)"])
 
 
+def test_a_commands_peak_is_its_own_and_not_that_of_who_started_it() -> None:
+    held = b"0" * 200_000_000
+    taken = measure([sys.executable, "-S", "-c", "pass"])
+    assert taken.peak < 100_000 < len(held) / 1024
+
+
 def test_the_random_coder_stands_at_the_random_subject(tmp_path: Path) -> None:
     size = wide.Wide(latents=96, k=4, width=64, layers=2)
     wide.make_subject(size, tmp_path / "subject")
