@@ -20,12 +20,12 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy.sparse import csr_array
 
-from rewrite.arms.batches import Fitted, splice, walk_shards
-from rewrite.arms.calibrate import CALIBRATORS, Pair, forget, tally
+from rewrite.arms.batches import fit_pairs, splice, walk_shards
+from rewrite.arms.calibrate import Pair
 from rewrite.arms.controls import AUDITED
 from rewrite.arms.plan import Control, PlannedArm
 from rewrite.arms.splice import Arm
-from rewrite.coder.activations import ActivationStore, Shard, Split
+from rewrite.coder.activations import ActivationStore, Split
 from rewrite.coder.coder import Coder
 from rewrite.config import Config, UserError
 from rewrite.simulators.base import Screened
@@ -76,9 +76,7 @@ def plan_audit(
     documents = list_documents(test, simulations)
     for name in AUDITED:
         source = Asked(simulations, full=name == "asked_in_full")
-        fitted = tally(source.pairs(calibrate), calibrate.latents, simulations.scale)
-        fitted = forget(fitted, simulations.absent(calibrate.shards) | ~simulations.rewritten)
-        own = Fitted(fitted, CALIBRATORS[config.calibrator](fitted), calibrate.mean_output())
+        own = fit_pairs(config, calibrate, simulations, source.pairs(calibrate))
         control = Control(source, splice(own, simulations, coder, absent))
         arms.append(PlannedArm(Arm(name), simulated, control, documents))
     return arms
@@ -89,11 +87,5 @@ def list_documents(split: Split, simulations: Simulations) -> Int[np.ndarray, " 
     found = [np.zeros(0, dtype=np.int64)]
     for name, shard in walk_shards(split, simulations):
         full = find_screened(simulations, name, len(shard.text.ids)).full & shard.text.counted()
-        found.append(owners_of(shard)[full].astype(np.int64))
+        found.append(shard.owners[full].astype(np.int64))
     return np.unique(np.concatenate(found))
-
-
-def owners_of(shard: Shard) -> Int[np.ndarray, " position"]:
-    """Whose document each position of a shard is."""
-    owners: np.ndarray = np.repeat(shard.documents, np.diff(shard.text.starts))
-    return owners

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,9 +42,18 @@ class Fitted:
 
 def fit(config: Config, calibrate: Split, simulations: Simulations, source: Source | None = None) -> Fitted:
     """Fit the calibrator that the config names on the calibrate split, for a control's strengths if one is given."""
+    pairs = walk_pairs(calibrate, simulations, source)
+    return fit_pairs(config, calibrate, simulations, pairs, keep=source is None)
+
+
+def fit_pairs(
+    config: Config, calibrate: Split, simulations: Simulations, pairs: Iterable[Pair], keep: bool = False
+) -> Fitted:
+    """The same for these pairs of the calibrate split. Firings are kept where they are asked for: a control's are those
+    of the run."""
     absent = simulations.absent(calibrate.shards)
-    keep = source is None or config.calibrator == "quantile"  # A control's true firings are those of the run.
-    fitted = tally(walk_pairs(calibrate, simulations, source), calibrate.latents, simulations.scale, keep)
+    keep = keep or config.calibrator == "quantile"
+    fitted = tally(pairs, calibrate.latents, simulations.scale, keep)
     fitted = forget(fitted, absent | ~simulations.rewritten)
     return Fitted(fitted, CALIBRATORS[config.calibrator](fitted), calibrate.mean_output())
 
@@ -84,7 +93,7 @@ def document_pairs(split: Split, simulations: Simulations) -> Iterator[Pair]:
     for name, shard in walk_shards(split, simulations):
         counted = shard.text.counted()
         strengths = simulations.strengths(name, len(counted))
-        owner = np.where(counted, np.repeat(shard.documents, np.diff(shard.text.starts)), -1)
+        owner = np.where(counted, shard.owners, -1)
         for document in np.unique(owner[counted]):
             rows = np.flatnonzero(owner == document)
             yield Pair(shard.activations[rows], strengths[rows])

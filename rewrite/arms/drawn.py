@@ -60,7 +60,7 @@ class Drawn:
         for _, shard in walk_shards(self.test, self.simulations):
             followed = shard.text.counted()
             followed[shard.text.starts[1:] - 1] = False
-            scored.append(np.unique(np.repeat(shard.documents, np.diff(shard.text.starts))[followed]))
+            scored.append(np.unique(shard.owners[followed]))
         found = np.unique(np.concatenate(scored))
         if not len(found):
             raise UserError("no test document has a position that is simulated and scored; see sample in the config")

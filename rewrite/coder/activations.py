@@ -30,6 +30,12 @@ class Shard:
     documents: Int[np.ndarray, " window"]
     activations: csr_array
 
+    @property
+    def owners(self) -> Int[np.ndarray, " position"]:
+        """Whose document each position is."""
+        owners: np.ndarray = np.repeat(self.documents, np.diff(self.text.starts))
+        return owners
+
 
 @dataclass(frozen=True)
 class Split:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from jaxtyping import Bool
 from scipy.sparse import csr_array
 
-from rewrite.arms.audit import find_screened, owners_of
+from rewrite.arms.audit import find_screened
 from rewrite.arms.batches import walk_shards
 from rewrite.arms.controls import TOP
 from rewrite.coder.activations import Split
@@ -36,7 +36,7 @@ def measure_screen(test: Split, simulations: Simulations) -> Row | None:
     known = simulations.rewritten & ~simulations.absent(test.shards)
     least = simulations.scale / TOP / 2
     for name, shard in walk_shards(test, simulations):
-        counted, owners = shard.text.counted(), owners_of(shard)
+        counted, owners = shard.text.counted(), shard.owners
         screened = find_screened(simulations, name, len(counted))
         passed, audit = simulations.strengths(name, len(counted)), screened.audit
         said, heard = (_where(own, (own.data >= least) & known[own.indices]) for own in (passed, audit))
