@@ -6,7 +6,8 @@ words.
    endings and starts, tokens, kinds of word, anything after a word or in a place, words in a place.
 3. `rewrite.patterns.selection` picks those that remove most squared error of the activations per word of text, and
    joins words and the words before them into rules such as `"a", "the" after "in", "on"`.
-4. What was picked is gathered into rules, strongest first. 9 is the largest mean of any candidate; what no rule
+4. What was picked is gathered into rules, strongest first, and written as the language has it, or told in prose, for
+   readers that know a language (`rewrite.patterns.prose`). 9 is the largest mean of any candidate; what no rule
    mentions is predicted as 0, and it is the calibrator that knows what a strength is worth.
 
 The grammar knows more than this explainer tries: a word within some words before, two conditions at once, three words
@@ -45,6 +46,7 @@ from rewrite.patterns.grammar import (
     write,
 )
 from rewrite.patterns.pooling import Ids, Pooled, Summed, pool
+from rewrite.patterns.prose import tell
 from rewrite.patterns.selection import Selector
 from rewrite.patterns.words import has_kind
 
@@ -56,7 +58,10 @@ AFFIX = 4
 
 class Settings(Section):
     max_words: int = Field(40, ge=0)
-    """Longest explanation [words, counted by `rewrite.patterns.grammar.count_words`]; 0 is unlimited."""
+    """Longest explanation [words, counted by `rewrite.patterns.grammar.count_words`]; 0 is unlimited. Prose says the
+    same in more words."""
+    prose: bool = False
+    """Write prose in place of the language of rules: only a language model can read it."""
     prior: float = Field(0.5, gt=0)
     """Weight of what is predicted already against what is measured, when a rule is judged [positions]."""
     candidates: int = Field(600, ge=1)
@@ -247,10 +252,11 @@ class PatternExplainer:
         cells = pool(evidence.text)
         book = _Book(cells)
         summed = Summed(evidence, cells, book.catalogue.covers)
+        say = tell if self.settings.prose else write
         selector = Selector(book.catalogue, self.settings.prior, self.settings.candidates)
         for latent in latents:
             choice = selector.choose(summed.of(latent), self.settings.max_words or UNLIMITED)
-            yield Explanation(latent, write(book.rules_of(choice)))
+            yield Explanation(latent, say(book.rules_of(choice)))
 
 
 def build(settings: Settings, open_engine: OpenEngine, simulate: Simulate | None = None) -> PatternExplainer:

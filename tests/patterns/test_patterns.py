@@ -11,6 +11,7 @@ from rewrite.explainers.base import Explanation
 from rewrite.patterns import pooling
 from rewrite.patterns.grammar import count_words, words
 from rewrite.patterns.parsing import parse
+from rewrite.patterns.prose import tell
 from rewrite.simulators import patterns as simulator
 from rewrite.text.windows import Text
 
@@ -163,6 +164,11 @@ def test_rules_are_sound_on_text_that_was_not_seen() -> None:
     )
     sentences = explain(Evidence(source.text, noise), max_words=10)
     assert all(count_words(sentence) <= 10 for sentence in sentences)
+
+
+def test_prose_tells_the_rules_that_would_be_written() -> None:
+    source, _ = evidence(np.random.default_rng(0))
+    assert explain(source, prose=True) == [tell(parse(sentence)) for sentence in explain(source)]
 
 
 def test_words_after_words_are_said_as_one_rule() -> None:
