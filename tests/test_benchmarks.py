@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from makers.finished_runs import Made, make_run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import growth, wide
+from benchmarks import growth, wide, words
 from benchmarks.stages import STAGES, Taken, measure
 from rewrite.coder.coder import check_fit
 from rewrite.coder.files import load_coder
@@ -73,3 +74,19 @@ def test_the_random_coder_stands_at_the_random_subject(tmp_path: Path) -> None:
     assert (coder.latents, coder.k, subject.width) == (96, 4, 64)
     assert subject.model.get_input_embeddings().weight.shape == (wide.VOCABULARY, 64)
     assert coder.encode(torch.randn(10, 64)).nnz == 40
+
+
+def test_a_curve_of_words_is_read_off_finished_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few, many = 'Fires on "one two" (9).', 'Fires on "one", "two", "three" (9); "four" (5).'
+    for name, text, kept in (("b", few, 0.3), ("a", many, 0.7)):
+        make_run(tmp_path / "swept" / name, Made(text=text, kept=kept, noise=0.05))
+    make_run(tmp_path / "alone", Made(text=few, kept=0.5, noise=0.05))
+    read, heard = f"read={tmp_path / 'swept'}", f"heard={tmp_path / 'alone'}"
+    words.main(str(tmp_path / "curves.png"), "planted", read, heard)
+    curves = words.read_curves([read, heard])
+    (first, second), (third,) = curves["read"], curves["heard"]
+    assert (first.words, second.words, third.words) == (5, 8, 5)
+    assert [round(p.recovered, 1) for p in (first, second, third)] == [0.3, 0.7, 0.5]
+    assert first.low < first.recovered < first.high < second.low
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert capsys.readouterr().out.count("Point(") == 3
