@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_readers(commands, shown)
     add_tellers(commands, shown)
     acts = {"compare": _compare, "plan": _plan, "export": _export, "planted": _planted, "new": _new, "pull": _pull}
-    for name, act in acts.items():
+    for name, act in (acts | {"teach": _teach}).items():
         commands.choices[name].set_defaults(act=act)
     commands.choices["config"].set_defaults(act=lambda options: say(write_config(options.topic)))
     commands.choices["help"].set_defaults(act=lambda options: _help(options.topic, commands.choices))
@@ -206,6 +206,13 @@ def _pull(options: argparse.Namespace) -> None:
     from rewrite.commands.share import pull
 
     for line in pull(options.source, options.out, options.revision):
+        print(line)
+
+
+def _teach(options: argparse.Namespace) -> None:
+    from rewrite.commands.teach import teach
+
+    for line in teach(options.run, options.out, options.set):
         print(line)
 
 

@@ -12,9 +12,18 @@ from rewrite.run.configs import presets
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+def set_options() -> argparse.ArgumentParser:
+    """What changes a config."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key; may be repeated"
+    )
+    return options
+
+
 def config_options() -> argparse.ArgumentParser:
     """What names a run and its config."""
-    options = argparse.ArgumentParser(add_help=False)
+    options = set_options()
     options.add_argument(
         "--config",
         type=Path,
@@ -25,9 +34,6 @@ def config_options() -> argparse.ArgumentParser:
         "--run", type=Path, metavar="DIR", default=Path("runs/default"), help="run folder (%(default)s)"
     )
     options.add_argument("--preset", default="", metavar="NAME", help=f"sizes over the config: {', '.join(presets())}")
-    options.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key; may be repeated"
-    )
     return options
 
 
@@ -43,11 +49,8 @@ def table_options() -> argparse.ArgumentParser:
 
 def grid_options() -> argparse.ArgumentParser:
     """What a sweep is made of."""
-    options = argparse.ArgumentParser(add_help=False)
+    options = set_options()
     options.add_argument("--config", type=Path, metavar="FILE", help="TOML config (default: the bundled default.toml)")
-    options.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key; may be repeated"
-    )
     options.add_argument(
         "--grid",
         action="append",
@@ -86,6 +89,10 @@ def add_readers(commands: Commands, shown: argparse.ArgumentParser) -> None:
     pull.add_argument("source", metavar="SOURCE", help="OWNER/NAME on the hub, or a folder")
     pull.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="folder to write")
     pull.add_argument("--revision", default="main", metavar="NAME", help="revision on the hub (%(default)s)")
+    text = "teach a language model to explain as a run does, from latents that it will not be asked about"
+    teach = commands.add_parser("teach", parents=[set_options()], help=text, description=text)
+    teach.add_argument("run", type=Path, metavar="RUN", help="folder of a run with explanations")
+    teach.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="folder to write")
     text = "build a model whose every rule is known, and check what the whole pipeline says of it"
     planted = commands.add_parser("planted", help=text, description=text)
     planted.add_argument("folder", type=Path, metavar="FOLDER", help="where the built model, its texts and the runs go")

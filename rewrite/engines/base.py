@@ -213,7 +213,7 @@ class Lesson:
 
 @runtime_checkable
 class Learner(Protocol):
-    """A model that learns to answer branches with digits (`learn` of an engine that can tune)."""
+    """A model that learns to answer, branches with digits or questions in words (`learn` of an engine that tunes)."""
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -227,6 +227,15 @@ class Learner(Protocol):
 
     def read(self, groups: Sequence[Sequence[Branches]]) -> list[list[Float[np.ndarray, "branch 10"]]]:
         """The digits' probabilities as the model is now."""
+        ...
+
+    def learn_answers(self, wanted: Sequence[tuple[Question, str]], rate: float) -> float:
+        """One step on questions and what goes on from the beginning of each answer, and its loss before it: the mean
+        cross-entropy over the answers' tokens, the end of the answer among them [nats]."""
+        ...
+
+    def judge_answers(self, wanted: Sequence[tuple[Question, str]]) -> float:
+        """That loss as the model is now [nats]."""
         ...
 
     @property

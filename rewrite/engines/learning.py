@@ -1,12 +1,20 @@
-"""Learning by AdamW, which goes on after a kill as if nothing had been: weights, moments and the caller's word are
-kept in one safetensors file."""
+"""Learning by AdamW within a budget, which goes on after a kill as if nothing had been: weights, moments and how far it
+has come are kept in one safetensors file.
+
+`attend` knows nothing of what is learned: it gives each step its learning rate, has the learner judged now and then,
+and ends when the budget is spent. The judgements choose nothing.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rewrite.config import TuneConfig
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +22,86 @@ if TYPE_CHECKING:
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 CLIP = 1.0
 """The gradient's norm is held to this."""
+WARMUP = 20
+"""Steps over which the learning rate rises [steps]."""
+LEAST_RATE = 0.1
+"""Of the learning rate, at the end of the budget."""
+STATE = "state.safetensors"
+"""Where a learner stands, in its folder, until it is done."""
+
+
+class Pupil(Protocol):
+    """What learns."""
+
+    def spent(self, config: TuneConfig) -> float:
+        """The share of its budget that is spent; 0 where it has none but time."""
+        ...
+
+    def keep(self, file: Path, told: dict[str, Any]) -> None:
+        """Write all that learning needs to go on, with what the caller wants to know."""
+        ...
+
+    def go_on(self, file: Path) -> dict[str, Any]:
+        """Go on from there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step's loss, before it [nats], and the latents that it was about."""
+
+    loss: float
+    latents: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a learner is judged: after how many steps, how long [s], and the mean loss since the judgement before
+    [nats]; None before the first step."""
+
+    step: int
+    seconds: float
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Course:
+    """What came of it: the latents that were met, and the judgements."""
+
+    met: frozenset[int]
+    curve: list[dict[str, Any]]
+
+
+def attend(
+    pupil: Pupil,
+    config: TuneConfig,
+    folder: Path,
+    learn: Callable[[int, float], Step],
+    judge: Callable[[Moment], dict[str, Any]],
+) -> Course:
+    """Learn until the budget is spent, from where a killed run stopped: `learn(step, rate)` is one step. At least one
+    budget is set. The state is left in `folder`, for the caller to delete when all else is written."""
+    step, before, met, state = 0, 0.0, set[int](), folder / STATE
+    curve: list[dict[str, Any]] = []
+    if state.exists():
+        was = pupil.go_on(state)
+        step, before, met, curve = was["step"], was["seconds"], set(was["met"]), was["curve"]
+    began = time.monotonic() - before
+    losses: list[float] = []
+    while True:
+        seconds = time.monotonic() - began
+        share = max(pupil.spent(config), seconds / 60 / config.minutes if config.minutes else 0)
+        if (step % config.every == 0 or share >= 1) and (not curve or curve[-1]["step"] < step):
+            curve.append(judge(Moment(step, round(seconds, 1), sum(losses) / len(losses) if losses else None)))
+            losses = []
+            pupil.keep(state, {"step": step, "seconds": seconds, "met": sorted(met), "curve": curve})
+        if share >= 1:
+            return Course(frozenset(met), curve)
+        rate = config.learning_rate * min(1, (step + 1) / WARMUP) * (1 - (1 - LEAST_RATE) * share)
+        done = learn(step, rate)
+        losses.append(done.loss)
+        met |= done.latents
+        step += 1
 
 
 def step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, rate: float) -> None:

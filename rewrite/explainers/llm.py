@@ -18,24 +18,23 @@ prompt are ours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rewrite.coder.evidence import Evidence
 from rewrite.config import Place, Section, UserError
 from rewrite.engines.base import Answer, Engine, Fault, OpenEngine, Question
 from rewrite.engines.prompting import Message, fill
 from rewrite.explainers.answers import BEGIN, Form, parse
-from rewrite.explainers.base import Explanation, Simulate, Tried, suppose_text
+from rewrite.explainers.base import Explanation, Simulate, suppose_text
 from rewrite.explainers.exemplars import Firings, Numbers, Windows, by_maximum, by_quantile
 from rewrite.explainers.layouts import LAYOUTS, Seen
-from rewrite.explainers.trials import Trial, hold_back
+from rewrite.explainers.taught import check_taught, learned_by
+from rewrite.explainers.trials import Case, hold_back
 
-Column = Float[np.ndarray, " counted"]
 NEVER = "Never active on the text seen."
 TOGETHER = 256
 """Latents whose prompts are handed to the engine at a time [latents]."""
@@ -46,6 +45,8 @@ class Settings(Section):
 
     model: Place = ""
     """The language model: a folder, a GGUF file or a hub name, or the name that a server knows it by."""
+    adapter: Place = ""
+    """What `rewrite teach` taught it, a folder or a hub name; the engine must run the model in this process."""
     exemplars: Literal["quantile", "top", "contrastive"] = "quantile"
     """Which windows are shown: as many of each quantile of those in which the latent fires, those with the largest
     activation, or half by quantile and beside each one like it in which the latent does not fire."""
@@ -83,6 +84,12 @@ class Settings(Section):
     """Longest answer [tokens]; 0 is 4 for each of `max_words` (400 without a limit), and 1,000 more for a chain of
     thought."""
 
+    @model_validator(mode="after")
+    def _at_once(self) -> Settings:
+        if self.adapter and self.chain_of_thought:
+            raise ValueError("chain_of_thought and adapter are both set; who was taught to explain answers at once")
+        return self
+
     @property
     def tries_out(self) -> bool:
         """Whether the run's simulator reads explanations before one is kept."""
@@ -102,53 +109,21 @@ class Chosen:
     silent: Numbers
 
 
-@dataclass
-class Case:
-    """One latent's explanations so far; `question` is what the best was the answer to, `missed` and `false` what the
-    simulator got wrong with it."""
-
-    latent: int
-    questions: list[Question]
-    trials: tuple[Trial, Trial] | None
-    best: Explanation | None = None
-    question: Question | None = None
-    fit: float | None = None
-    missed: Sequence[str] = ()
-    false: Sequence[str] = ()
-    tried: list[Tried] = field(default_factory=list)
-
-    def consider(self, found: Sequence[tuple[Question, Explanation]], simulate: Simulate | None) -> None:
-        """Try explanations, and keep one that fits better than the best before; without a fit, the first there is."""
-        texts = [explanation.text for _, explanation in found if explanation.text is not None]
-        columns = self._read(texts, simulate)
-        for question, explanation in found:
-            by, on = next(columns) if explanation.text is not None and self.trials else (None, None)
-            fit = None if by is None or self.trials is None else self.trials[0].fit(by)
-            self.tried.append(Tried(explanation.text, explanation.why, fit))
-            first = self.best is None or (self.best.text is None and explanation.text is not None)
-            if first or (fit is not None and (self.fit is None or fit > self.fit)):
-                self.best, self.question, self.fit = explanation, question, fit
-                self.missed, self.false = ((), ()) if on is None or self.trials is None else self.trials[1].errors(on)
-
-    def _read(self, texts: Sequence[str], simulate: Simulate | None) -> Iterator[tuple[Column, Column]]:
-        """The strengths that the simulator gives each text on both halves of the windows."""
-        if texts and simulate and self.trials:
-            first, second = (simulate(texts, trial.text) for trial in self.trials)
-            yield from zip(first.T, second.T, strict=True)
-
-    @property
-    def answer(self) -> Explanation:
-        """The best, with all that were tried where there are several."""
-        assert self.best is not None, "at least one candidate was considered"
-        return replace(self.best, tried=tuple(self.tried) if len(self.tried) > 1 else ())
-
-
 class LanguageModelExplainer:
     """Asks an engine for every sentence."""
 
-    def __init__(self, settings: Settings, engine: Engine, simulate: Simulate | None = None) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, simulate: Simulate | None = None, taught: bool = False
+    ) -> None:
         self.settings, self.engine, self.simulate = settings, engine, simulate
         self.layout = LAYOUTS[settings.layout]
+        # Who was taught says the whole sentence; others need its beginning.
+        self.beginning = "" if settings.chain_of_thought else BEGIN if taught else self.layout.begun
+
+    def ask(self, windows: Windows, latents: Sequence[int]) -> list[tuple[int, Question]]:
+        """The first question about each latent that enough can be shown of."""
+        made = [self._open(windows, latent) for latent in latents]
+        return [(one.latent, one.questions[0]) for one in made if isinstance(one, Case)]
 
     def explain(self, evidence: Evidence, latents: Sequence[int]) -> Iterator[Explanation]:
         """See `Explainer.explain`."""
@@ -239,7 +214,7 @@ class LanguageModelExplainer:
         return Question(
             messages,
             max_tokens=self.settings.longest,
-            answer="" if self.settings.chain_of_thought else self.layout.begun,
+            answer=self.beginning,
             temperature=self.settings.temperature,
             seed=seed,
             # An engine that begins the answer itself may well begin it with an empty line.
@@ -284,4 +259,8 @@ def build(settings: Settings, open_engine: OpenEngine, simulate: Simulate | None
     """The explainer with its engine open. Raises UserError where no model is named."""
     if not settings.model:
         raise UserError("explainers.llm.model: not set; name a language model, a folder or a hub name")
-    return LanguageModelExplainer(settings, open_engine(settings.model), simulate)
+    if not settings.adapter:
+        return LanguageModelExplainer(settings, open_engine(settings.model), simulate)
+    engine = open_engine(settings.model, settings.adapter)
+    check_taught(settings.adapter, learned_by(settings.model, engine.identity, LAYOUTS[settings.layout].template))
+    return LanguageModelExplainer(settings, engine, simulate, taught=True)

@@ -14,15 +14,19 @@ models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
 
+from rewrite.engines.base import Question
+from rewrite.explainers.base import Explanation, Simulate, Tried
 from rewrite.explainers.exemplars import Exemplar, Numbers, Windows
 from rewrite.explainers.layouts import show_context
 from rewrite.text.windows import Text
 
+Column = Float[np.ndarray, " counted"]
 FEWEST = 2
 """Windows in which a latent fires without which nothing can be tried [windows]."""
 ERRORS = 4
@@ -82,3 +86,44 @@ def _trial(windows: Windows, latent: int, numbers: Numbers, maximum: float) -> T
     text = Text(whole.ids[np.concatenate(rows)], starts, whole.vocabulary, pieces=whole.pieces)
     truth = np.concatenate([e.activations for e in exemplars])[text.counted()] / maximum
     return Trial(text, truth.astype(np.float64), exemplars)
+
+
+@dataclass
+class Case:
+    """One latent's explanations so far; `question` is what the best was the answer to, `missed` and `false` what the
+    simulator got wrong with it."""
+
+    latent: int
+    questions: list[Question]
+    trials: tuple[Trial, Trial] | None
+    best: Explanation | None = None
+    question: Question | None = None
+    fit: float | None = None
+    missed: Sequence[str] = ()
+    false: Sequence[str] = ()
+    tried: list[Tried] = field(default_factory=list)
+
+    def consider(self, found: Sequence[tuple[Question, Explanation]], simulate: Simulate | None) -> None:
+        """Try explanations, and keep one that fits better than the best before; without a fit, the first there is."""
+        texts = [explanation.text for _, explanation in found if explanation.text is not None]
+        columns = self._read(texts, simulate)
+        for question, explanation in found:
+            by, on = next(columns) if explanation.text is not None and self.trials else (None, None)
+            fit = None if by is None or self.trials is None else self.trials[0].fit(by)
+            self.tried.append(Tried(explanation.text, explanation.why, fit))
+            first = self.best is None or (self.best.text is None and explanation.text is not None)
+            if first or (fit is not None and (self.fit is None or fit > self.fit)):
+                self.best, self.question, self.fit = explanation, question, fit
+                self.missed, self.false = ((), ()) if on is None or self.trials is None else self.trials[1].errors(on)
+
+    def _read(self, texts: Sequence[str], simulate: Simulate | None) -> Iterator[tuple[Column, Column]]:
+        """The strengths that the simulator gives each text on both halves of the windows."""
+        if texts and simulate and self.trials:
+            first, second = (simulate(texts, trial.text) for trial in self.trials)
+            yield from zip(first.T, second.T, strict=True)
+
+    @property
+    def answer(self) -> Explanation:
+        """The best, with all that were tried where there are several."""
+        assert self.best is not None, "at least one candidate was considered"
+        return replace(self.best, tried=tuple(self.tried) if len(self.tried) > 1 else ())

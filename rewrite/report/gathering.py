@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from rewrite.config import Config
 from rewrite.display.escaping import public
 from rewrite.engines.calls import cost_of
+from rewrite.engines.learned import LEARNED
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.explanations import load_explanations
 from rewrite.report.facts import Facts, Latent, Row, group_reasons
@@ -21,7 +22,6 @@ from rewrite.run.finished import count_seconds
 from rewrite.run.plugins import Role, asked_model, chosen, learns
 from rewrite.run.store import Run
 from rewrite.simulators.readers import find_reader, is_all
-from rewrite.simulators.tuning import LEARNED
 
 
 def gather(config: Config, run: Run) -> Facts:

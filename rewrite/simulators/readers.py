@@ -21,12 +21,13 @@ from jaxtyping import Float
 
 from rewrite.config import TuneConfig, UserError
 from rewrite.engines.base import Branches, Engine, Learner, Lesson
+from rewrite.engines.learned import LEARNED, Learned, check_learned, find_learned
+from rewrite.engines.learning import Step
 from rewrite.engines.prompting import prompts_folder
 from rewrite.run.files import hash_path, hash_value, read_json
 from rewrite.simulators.examples import Example, Lessons
 from rewrite.simulators.schemes import AllAtOnce
-from rewrite.simulators.tuning import LEARNED, READER, Learned, Step
-from rewrite.subject.loading import first_line
+from rewrite.simulators.tuning import READER
 
 FOLDS = "folds.json"
 PROMPT, BRANCH = "simulate_tuned", " =>"
@@ -65,18 +66,8 @@ def find_reader(adapter: str) -> dict[str, Any]:
 def check_reader(simulator: str, adapter: str, here: Learned) -> Path:
     """Where a reader is, for a simulator to read with. Raises UserError for one that learned on another model or reads
     another layout."""
-    place, key = _find(adapter), f"simulators.{simulator}"
-    said = read_json(place / READER)
-    if said.get("layout") != here.layout:
-        raise UserError(
-            f"{key}.adapter = {adapter}: learned another layout than this simulator has, with these settings and this "
-            "version; tune again, or read with what it was tuned with"
-        )
-    if said.get("base") != here.base:
-        raise UserError(
-            f"{key}.adapter = {adapter}: belongs to the model {said.get('model')}, and {key}.model = {here.model} "
-            f"holds other weights; set {key}.model to that one"
-        )
+    place = _find(adapter)
+    check_learned(f"simulators.{simulator}", adapter, read_json(place / READER), here)
     return place
 
 
@@ -100,24 +91,8 @@ def is_all(adapter: str) -> bool:
 
 def _find(adapter: str) -> Path:
     """A reader's folder, on disk or brought from the hub; it describes itself. Of all readers of a run the first."""
-    folder = Path(adapter) / name_fold(0) if is_all(adapter) else Path(adapter)
-    if folder.exists():
-        if (folder / READER).is_file():
-            return folder
-        inside = sorted(path.parent.name for path in folder.glob(f"*/{READER}"))
-        hint = f"name one of its readers: {', '.join(inside)}" if inside else "name a folder that `rewrite tune` wrote"
-        raise UserError(f"adapter = {adapter}: holds no {READER}; {hint}")
-    if folder.is_absolute():
-        raise UserError(f"adapter = {adapter}: not there; name a folder or a hub name")
-    from huggingface_hub import snapshot_download
-
-    try:
-        brought = Path(snapshot_download(adapter))
-    except Exception as error:  # absent, gated, not reached: half a dozen types
-        raise UserError(f"adapter = {adapter}: no {READER} there ({first_line(error)})") from None
-    if not (brought / READER).is_file():
-        raise UserError(f"adapter = {adapter}: no {READER} there; name a reader that `rewrite tune` wrote")
-    return brought
+    first = str(Path(adapter) / name_fold(0)) if is_all(adapter) else adapter
+    return find_learned(first, READER, "`rewrite tune`")
 
 
 @dataclass(frozen=True)

@@ -11,42 +11,26 @@ windows, and the area within a window. It chooses nothing: a reader learns until
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from rewrite.config import TuneConfig
+from rewrite.engines import learning
+from rewrite.engines.learned import LEARNED, Learned
+from rewrite.engines.learning import STATE, Moment, Step, attend
 from rewrite.run.files import write_json
 from rewrite.simulators.examples import Example, Lessons
 
-WARMUP = 20
-"""Steps over which the learning rate rises [steps]."""
-LEAST_RATE = 0.1
-"""Of the learning rate, at the end of the budget."""
-STATE = "state.safetensors"
-LEARNED = "learned.json"
 READER = "reader.json"
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What a reader must have in common with who reads with it."""
-
-    model: str
-    """Its name, for the user."""
-    base: str
-    """A hash of what it holds."""
-    layout: str
-    """A hash of how explanation and text are laid out, or of the head's shape."""
-
-
 @runtime_checkable
-class Pupil(Protocol):
+class Pupil(learning.Pupil, Protocol):
     """Something that learns to read explanations."""
 
     @property
@@ -57,10 +41,6 @@ class Pupil(Protocol):
     @property
     def tokens(self) -> int:
         """What went through it in learning [tokens]."""
-        ...
-
-    def spent(self, config: TuneConfig) -> float:
-        """The share of its budget that is spent; 0 where it has none but time."""
         ...
 
     def learn(self, lessons: Lessons, fold: int, step: int, rate: float) -> Step:
@@ -74,22 +54,6 @@ class Pupil(Protocol):
     def save(self, folder: Path) -> None:
         """Write what was learned."""
         ...
-
-    def keep(self, file: Path, told: dict[str, Any]) -> None:
-        """Write all that learning needs to go on, with what the caller wants to know."""
-        ...
-
-    def go_on(self, file: Path) -> dict[str, Any]:
-        """Go on from there."""
-        ...
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step's loss, before it [nats], and the latents that it was about."""
-
-    loss: float
-    latents: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -114,38 +78,22 @@ def tune(
 ) -> None:
     """Tune one fold's reader and write it, with what the run says of itself (`made`); `told` hears every judgement.
     Goes on where a killed run stopped. At least one budget is set."""
-    config = lessons.config
     folder.mkdir(exist_ok=True)
-    held, state = lessons.hold_out(fold), folder / STATE
-    step, before, met, curve = 0, 0.0, set[int](), list[Judged]()
-    if state.exists():
-        was = pupil.go_on(state)
-        step, before, met, curve = was["step"], was["seconds"], set(was["met"]), [Judged(**row) for row in was["curve"]]
-    began = time.monotonic() - before
-    losses: list[float] = []
-    while True:
-        seconds = time.monotonic() - began
-        share = max(pupil.spent(config), seconds / 60 / config.minutes if config.minutes else 0)
-        if (step % config.every == 0 or share >= 1) and (not curve or curve[-1].step < step):
-            curve.append(judge(pupil, held, step, seconds, float(np.mean(losses)) if losses else None))
-            told(curve[-1])
-            losses = []
-            kept = {"step": step, "seconds": seconds, "met": sorted(met), "curve": [asdict(one) for one in curve]}
-            pupil.keep(state, kept)
-        if share >= 1:
-            break
-        rate = config.learning_rate * min(1, (step + 1) / WARMUP) * (1 - (1 - LEAST_RATE) * share)
-        done = pupil.learn(lessons, fold, step, rate)
-        losses.append(done.loss)
-        met |= done.latents
-        step += 1
+    held = lessons.hold_out(fold)
+
+    def look(moment: Moment) -> dict[str, Any]:
+        judged = judge(pupil, held, moment)
+        told(judged)
+        return asdict(judged)
+
+    course = attend(pupil, lessons.config, folder, partial(pupil.learn, lessons, fold), look)
     pupil.save(folder)
-    write_json(folder / LEARNED, {"latents": sorted(met), "curve": [asdict(one) for one in curve]})
-    state.unlink()
+    write_json(folder / LEARNED, {"latents": sorted(course.met), "curve": course.curve})
+    (folder / STATE).unlink()
     write_json(folder / READER, {**asdict(pupil.learned), **made})
 
 
-def judge(pupil: Pupil, held: Sequence[Sequence[Example]], step: int, seconds: float, loss: float | None) -> Judged:
+def judge(pupil: Pupil, held: Sequence[Sequence[Example]], moment: Moment) -> Judged:
     """What a reader makes of held-out windows."""
     read = pupil.read(held) if held else []
     examples = [example for group in held for example in group]
@@ -155,10 +103,10 @@ def judge(pupil: Pupil, held: Sequence[Sequence[Example]], step: int, seconds: f
     t, r = (np.concatenate([np.zeros(0), *parts]) for parts in (truth, read))
     varies = len(t) > 1 and t.std() > 0 and r.std() > 0
     return Judged(
-        step=step,
+        step=moment.step,
         tokens=pupil.tokens,
-        seconds=round(seconds, 1),
-        loss=loss,
+        seconds=moment.seconds,
+        loss=moment.loss,
         auc=area(t >= 1, r),
         auc_within=float(np.mean(told)) if told else None,
         correlation=float(np.corrcoef(t, r)[0, 1]) if varies else None,

@@ -10,6 +10,7 @@ there: `--help` and `status` read this table and should not wait for scipy and p
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rewrite.config import Config, UserError
@@ -71,10 +72,15 @@ def also_explained(config: Config) -> str:
     return hash_value([chosen, learned]) if learned else chosen
 
 
-def ask_reader(model: str, config: Config) -> list[object]:
-    """What a simulator's answers depend on: as for any language model, and the adapter that it is given."""
-    adapter: str = getattr(plugins.chosen("simulator", config), "adapter", "")
+def ask_adapted(role: plugins.Chosen, model: str, config: Config) -> list[object]:
+    """What the answers of an explainer or a simulator depend on: as for any language model, and the adapter that it is
+    given."""
+    adapter: str = getattr(plugins.chosen(role, config), "adapter", "")
     return fingerprint_asked(model, config) + ([fingerprint_model(adapter)] if adapter else [])
+
+
+ask_reader = partial(ask_adapted, "simulator")
+ask_explainer = partial(ask_adapted, "explainer")
 
 
 def taught(config: Config) -> str:
@@ -154,7 +160,7 @@ STAGES = (
         writes=("3_explanations.jsonl",),
         keys=("explainer", "explainers", "sample.latents", "sample.seed"),
         outside=(given_explanations, also_explained),
-        asks=Asks("explainer", fingerprint_asked),
+        asks=Asks("explainer", ask_explainer),
         refuse=(check_prices,),
     ),
     Stage(

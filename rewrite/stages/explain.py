@@ -21,6 +21,7 @@ from rewrite.display.progress import bar
 from rewrite.engines.calls import Calls, Planned
 from rewrite.explainers.base import Explainer, Explanation, Simulate
 from rewrite.explainers.explanations import read_explanations, save_explanations
+from rewrite.explainers.taught import check_unmet
 from rewrite.run import plugins
 from rewrite.run.store import Run
 from rewrite.simulators.base import Simulator
@@ -56,6 +57,9 @@ def open_store(run: Run) -> ActivationStore:
 def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[Explanation]:
     """An explanation of every latent that needs one, from the file or from the explainer."""
     latents = explained_latents(config, store)
+    adapter: str = getattr(plugins.chosen("explainer", config), "adapter", "")
+    if adapter and not config.explain.file:
+        check_unmet(adapter, calls.run.manifest["artefacts"]["1_coder"]["sha256"], latents)
     if config.explain.file:
         every = read_explanations(Path(config.explain.file), store.latents)
         return [every[latent] for latent in latents]

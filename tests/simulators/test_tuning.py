@@ -16,11 +16,13 @@ from scipy.stats import mannwhitneyu
 
 from rewrite.coder.evidence import Evidence
 from rewrite.config import TuneConfig, UserError
+from rewrite.engines.learned import LEARNED, Learned
+from rewrite.engines.learning import STATE, Step
 from rewrite.explainers.base import Explanation
 from rewrite.run.files import read_json, write_json
 from rewrite.simulators.examples import LEAST, TOP, Example, Lessons, deal
 from rewrite.simulators.readers import FOLDS, check_folds, check_reader, layout, learned_by, name_fold
-from rewrite.simulators.tuning import LEARNED, STATE, Judged, Learned, Pupil, Step, area, tune
+from rewrite.simulators.tuning import Judged, Pupil, area, tune
 from rewrite.text.windows import Text
 
 LATENTS, LENGTH, WINDOWS = 12, 50, 8

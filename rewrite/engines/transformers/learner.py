@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021) on a causal model, which learns to answer branches with digits.
+"""Low-rank adapters (Hu et al. 2021) on a causal model, which learns to answer: branches with digits, or questions.
 
 1. peft adds two thin matrices to every linear layer but the head; nothing else of the model changes.
 2. Lessons that begin alike (one explanation, several windows) go through the model as one row: what they have in
@@ -6,27 +6,33 @@
    gives what its lessons would give as prompts of their own: learning reads as simulation does (`trunk.lay_out`).
 3. The loss is the cross-entropy over the whole vocabulary against the two digits next to the target, weighted by how
    near they are: its least is reached by a reader whose expected digit is the target.
+4. A question is a row that is read at each token before one of its answer's; the answer ends with the model's turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from rewrite import DISTRIBUTION
 from rewrite.config import UserError
 from rewrite.engines import learning
-from rewrite.engines.base import Branches, Lesson
+from rewrite.engines.base import Branches, Lesson, Question
 from rewrite.engines.encoding import Encoder
 from rewrite.engines.transformers.trunk import Layout, Row, common, lay_out, read_ends
 from rewrite.subject.loading import first_line
+
+NOTHING = np.zeros(0, dtype=np.int64)
+"""A branch that is the trunk's own token."""
 
 
 def pack(rows: Sequence[Row]) -> Layout:
@@ -105,6 +111,37 @@ class LowRankLearner:
                 digits = self._digits(pack(rows)).exp().cpu().numpy()
             found.append(np.split(digits, np.cumsum([len(row.ends) for row in rows])[:-1]))
         return found
+
+    def learn_answers(self, wanted: Sequence[tuple[Question, str]], rate: float) -> float:
+        """See `Learner.learn_answers`."""
+        rows = [self._answered(question, answer) for question, answer in wanted]
+        loss = self._loss(rows)
+        learning.step(loss, self.optimizer, rate)
+        self.tokens += sum(len(row.ids) for row, _ in rows)
+        return float(loss.detach())
+
+    def judge_answers(self, wanted: Sequence[tuple[Question, str]]) -> float:
+        """See `Learner.judge_answers`; one at a time, for they may be long."""
+        rows = [self._answered(question, answer) for question, answer in wanted]
+        with torch.no_grad():
+            lost = [float(self._loss([row])) * len(row[1]) for row in rows]
+        return sum(lost) / sum(len(said) for _, said in rows)
+
+    def _loss(self, rows: Sequence[tuple[Row, Int[np.ndarray, " said"]]]) -> Float[Tensor, ""]:
+        logits: Tensor = read_ends(self.model, lay_out([row for row, _ in rows], 0)).float()
+        return cross_entropy(logits, torch.from_numpy(np.concatenate([said for _, said in rows])).to(logits.device))
+
+    def _answered(self, question: Question, answer: str) -> tuple[Row, Int[np.ndarray, " said"]]:
+        """A question with its answer, read before each token of the answer, and those tokens."""
+        asked = self.encoder.question(question)
+        whole = self.encoder.question(replace(question, answer=question.answer + answer))
+        # Where the beginning of an answer and what goes on join in one token, that token is of the answer.
+        begin = common(asked, whole)
+        end = self.encoder.tokenizer.eos_token_id
+        if end is None:
+            raise UserError(f"{self.encoder.model}: has no token that ends an answer, so it cannot be taught")
+        whole = np.append(whole, end)
+        return Row(0, whole[:-1], np.arange(begin, len(whole)), NOTHING), whole[begin:]
 
     def _digits(self, laid: Layout) -> Float[Tensor, "branch 10"]:
         """The digits' log-probabilities at every branch."""
