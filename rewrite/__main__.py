@@ -7,6 +7,7 @@
     rewrite plan runs/pilot --effect 0.05
     rewrite export dataset runs/mine --out dataset
     rewrite pull OWNER/NAME --out theirs
+    rewrite teach runs/mine --out taught --set explainers.llm.model=MODEL
     rewrite planted FOLDER
     rewrite new my.toml
     rewrite config > my.toml
