@@ -16,6 +16,7 @@ from rewrite.engines.calls import cost_of
 from rewrite.engines.learned import LEARNED
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.explanations import load_explanations
+from rewrite.explainers.taught import EXPLAINER, find_taught
 from rewrite.report.facts import Facts, Latent, Row, group_reasons
 from rewrite.run.files import read_json
 from rewrite.run.finished import count_seconds
@@ -111,7 +112,18 @@ def describe_models(config: Config) -> dict[str, str]:
     roles: dict[str, Role] = {"explains": "explainer", "simulates": "simulator", "judges explanations": "score"}
     models = {verb: asked_model(asks, config) for verb, asks in roles.items()}
     told = {f"model that {verb}": public(model) for verb, model in models.items() if model}
-    return told | describe_reader(config) | ({"engine": config.engine} if told else {})
+    return told | describe_taught(config) | describe_reader(config) | ({"engine": config.engine} if told else {})
+
+
+def describe_taught(config: Config) -> dict[str, str]:
+    """Where an explainer learned to explain; empty where it was not taught."""
+    adapter: str = getattr(chosen("explainer", config), "adapter", "")
+    if not adapter or config.explain.file:
+        return {}
+    said = read_json(find_taught(adapter) / EXPLAINER)
+    place = f"{said['hookpoint']} of {public(str(said['subject']))}"
+    whose = Path(said["words_of"]).name
+    return {"taught to explain": f"as {whose} did at {place}; it met no latent of this coder that it explains here"}
 
 
 def describe_reader(config: Config) -> dict[str, str]:

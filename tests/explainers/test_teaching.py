@@ -14,6 +14,7 @@ from makers.small import small_config
 from rewrite.commands.teach import teach
 from rewrite.config import UserError
 from rewrite.explainers.explanations import load_explanations
+from rewrite.report.gathering import describe_models
 from rewrite.run.files import read_json
 from rewrite.run.runner import go
 from rewrite.run.store import Run
@@ -66,6 +67,10 @@ def test_what_is_taught_is_said_of_latents_that_were_not_met(
     assert first["latents"] == 4 and first["held_out"] > 3 > 0.1 > last["held_out"]
     shutil.copytree(said, tmp_path / "run")
     assert explain(tmp_path / "run", tiny_model, taught, CHOSEN) == ["a horse"] * 3
+    told = describe_models(small_config("explainer=llm", f"explainers.llm.adapter={taught}"))
+    assert told["taught to explain"].startswith(
+        "as said.jsonl did at layers.1.mlp of subject; it met no latent of this"
+    )
 
 
 def test_a_latent_that_it_met_is_not_explained_by_it(
