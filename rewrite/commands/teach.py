@@ -19,11 +19,13 @@ from tqdm import tqdm
 from rewrite.coder.activations import ActivationStore
 from rewrite.coder.evidence import gather_evidence
 from rewrite.config import Config, UserError
+from rewrite.engines.base import Question
 from rewrite.engines.calls import check_tunes
 from rewrite.engines.learned import Learned
+from rewrite.explainers.exemplars import Windows
 from rewrite.explainers.explanations import load_explanations
 from rewrite.explainers.layouts import LAYOUTS
-from rewrite.explainers.llm import NEVER, Settings
+from rewrite.explainers.llm import NEVER, LanguageModelExplainer, Settings
 from rewrite.explainers.taught import learned_by
 from rewrite.explainers.teaching import Lessons, Row
 from rewrite.explainers.teaching import teach as learn
@@ -89,7 +91,13 @@ def _open_lessons(config: Config, settings: Settings, finished: Finished) -> Les
     }
     evidence = gather_evidence(store.train, sorted(said), at_once=None)
     engine = plugins.load("engines", config.engine).build(settings.model, plugins.chosen("engine", config))
-    return Lessons(evidence, said, settings, config.tune, engine)
+    windows = Windows(evidence, settings.window)
+
+    def ask(latents: Sequence[int], turn: int) -> list[tuple[int, Question]]:
+        drawn = settings.model_copy(update={"seed": settings.seed + turn})
+        return LanguageModelExplainer(drawn, engine, taught=True).ask(windows, latents)
+
+    return Lessons(said, ask, config.tune)
 
 
 def _begin(out: Path, learned: Learned, made: Mapping[str, object]) -> Path:

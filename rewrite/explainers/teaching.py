@@ -1,5 +1,5 @@
-"""Teaches a language model to explain: asked about a latent as `rewrite.explainers.llm` asks, it learns to say what
-another explainer said of it.
+"""Teaches a language model to explain: asked about a latent as an explainer asks, it learns to say what another
+explainer said of it.
 
 1. Every pass over the latents asks each once, about other windows of the train split.
 2. It is judged by its loss on latents that it does not learn from (`tune.held_out`).
@@ -9,19 +9,16 @@ another explainer said of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from rewrite.coder.evidence import Evidence
 from rewrite.config import TuneConfig, UserError
-from rewrite.engines.base import Engine, Learner, Question
+from rewrite.engines.base import Learner, Question
 from rewrite.engines.learned import LEARNED, Learned
 from rewrite.engines.learning import STATE, Moment, Step, attend
-from rewrite.explainers.exemplars import Windows
-from rewrite.explainers.llm import LanguageModelExplainer, Settings
 from rewrite.explainers.taught import EXPLAINER
 from rewrite.run.files import write_json
 
@@ -30,14 +27,15 @@ LEAST = 10
 Row = dict[str, float | int | None]
 
 
+Ask = Callable[[Sequence[int], int], Iterable[tuple[int, Question]]]
+"""The questions about some latents, in a pass by its number; one that cannot be asked about is left out."""
+
+
 class Lessons:
     """Questions about latents, each with what was said of it."""
 
-    def __init__(
-        self, evidence: Evidence, said: Mapping[int, str], settings: Settings, config: TuneConfig, engine: Engine
-    ) -> None:
-        self.windows, self.said, self.config = Windows(evidence, settings.window), said, config
-        self.settings, self.engine = settings, engine
+    def __init__(self, said: Mapping[int, str], ask: Ask, config: TuneConfig) -> None:
+        self.said, self.ask, self.config = said, ask, config
         drawn = np.random.default_rng(config.seed).permutation(sorted(said)).tolist()
         held = min(config.held_out, len(drawn) // 5)
         self.held, self.learned = sorted(drawn[:held]), sorted(drawn[held:])
@@ -47,11 +45,9 @@ class Lessons:
                 "explain more, or choose fewer in sample.latents"
             )
 
-    def of(self, latents: list[int], turn: int = 0) -> list[tuple[Question, str]]:
-        """The question about each latent, with the windows that are drawn in this pass, and the answer."""
-        settings = self.settings.model_copy(update={"seed": self.settings.seed + turn})
-        asked = LanguageModelExplainer(settings, self.engine, taught=True).ask(self.windows, latents)
-        return [(question, f" {self.said[latent]}") for latent, question in asked]
+    def of(self, latents: Sequence[int], turn: int = 0) -> list[tuple[Question, str]]:
+        """The question about each latent in this pass, and the answer."""
+        return [(question, f" {self.said[latent]}") for latent, question in self.ask(latents, turn)]
 
     def drawn(self, step: int) -> tuple[list[int], int]:
         """The latents of a step, and the pass that it belongs to."""
