@@ -12,6 +12,8 @@ from makers.finished_runs import Made, make_run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import growth, wide, words
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.__main__ import main as benchmarks_main
 from benchmarks.stages import STAGES, Taken, measure
 from rewrite.coder.coder import check_fit
 from rewrite.coder.files import load_coder
@@ -90,3 +92,16 @@ def test_a_curve_of_words_is_read_off_finished_runs(tmp_path: Path, capsys: pyte
     assert first.low < first.recovered < first.high < second.low
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert capsys.readouterr().out.count("Point(") == 3
+
+
+def test_an_unknown_benchmark_is_told_in_one_line_before_any_is_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^benchmarks: trian: no such benchmark; there are: simulate, .*page$"):
+        benchmarks_main(["train", "trian"])
+    assert capsys.readouterr().out == ""
+
+
+def test_the_benchmarks_that_there_are_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        benchmarks_main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and all(name in told for name in BENCHMARKS)

@@ -49,6 +49,7 @@ from rewrite.patterns.pooling import Ids, Pooled, Summed, pool
 from rewrite.patterns.prose import tell
 from rewrite.patterns.selection import Selector
 from rewrite.patterns.words import has_kind
+from rewrite.run.forking import count_processes, in_order
 
 UNLIMITED = 10**9
 OPENING = count_words(LEAD)
@@ -248,15 +249,23 @@ class PatternExplainer:
         self.settings = settings
 
     def explain(self, evidence: Evidence, latents: Sequence[int]) -> Iterator[Explanation]:
-        """A sentence for each latent; one that is never active on the evidence never fires."""
+        """A sentence for each latent; one that is never active on the evidence never fires.
+
+        Latents do not depend on each other: once their activations are in memory, as many processes choose for them as
+        there are cores (`rewrite.run.forking`), and what they choose is the same as if it were one.
+        """
         cells = pool(evidence.text)
         book = _Book(cells)
-        summed = Summed(evidence, cells, book.catalogue.covers)
+        summed = Summed(evidence, cells)
         say = tell if self.settings.prose else write
         selector = Selector(book.catalogue, self.settings.prior, self.settings.candidates)
-        for latent in latents:
+
+        def write_one(latent: int) -> Explanation:
             choice = selector.choose(summed.of(latent), self.settings.max_words or UNLIMITED)
-            yield Explanation(latent, say(book.rules_of(choice)))
+            return Explanation(latent, say(book.rules_of(choice)))
+
+        for together in summed.blocks(latents):
+            yield from in_order(write_one, together, count_processes())
 
 
 def build(settings: Settings, open_engine: OpenEngine, simulate: Simulate | None = None) -> PatternExplainer:

@@ -6,6 +6,7 @@ be said in one item of a rule, and covers some cells: a word, a word after anoth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,17 +27,17 @@ def ragged(starts: Int[np.ndarray, " row_and_end"], rows: Int[np.ndarray, " row"
     return np.repeat(begins - offsets, sizes) + np.arange(sizes.sum())
 
 
-class _Index:
-    """Cells by a key."""
+class Index:
+    """Cells, or anything that is numbered, by a key below `size`."""
 
-    def __init__(self, key: Int[np.ndarray, " cell"], size: int) -> None:
+    def __init__(self, key: Int[np.ndarray, " one"], size: int) -> None:
         self.order = np.argsort(key, kind="stable")
         self.starts = np.searchsorted(key[self.order], np.arange(size + 1))
 
-    def having(self, keys: list[int]) -> Cells:
-        """Cells whose key is one of these."""
-        cells: Cells = self.order[ragged(self.starts, np.array(keys, dtype=np.int64))]
-        return cells
+    def having(self, keys: Sequence[int] | Int[np.ndarray, " key"]) -> Int[np.ndarray, " some"]:
+        """Those whose key is one of these."""
+        found: Int[np.ndarray, " some"] = self.order[ragged(self.starts, np.asarray(keys, dtype=np.int64))]
+        return found
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,14 @@ class Catalogue:
     opening: int
 
     @cached_property
-    def beside(self) -> tuple[_Index, _Index]:
+    def words(self) -> int:
+        """How many ids of words there are."""
+        return 1 + max(int(side.max(initial=0)) for side in (self.word, self.before))
+
+    @cached_property
+    def beside(self) -> tuple[Index, Index]:
         """Cells by their word, and by their word before."""
-        size = 1 + max(int(side.max(initial=0)) for side in (self.word, self.before))
-        return _Index(self.word, size), _Index(self.before, size)
+        return Index(self.word, self.words), Index(self.before, self.words)
 
     def cells_of(self, candidate: int) -> Cells:
         """Cells that a candidate covers."""
@@ -111,13 +116,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Sums:
-    """One latent's activation, summed over each cell and over the cells of each candidate; where it is none is left
-    out."""
+    """One latent's activation, summed over each cell, in their order; where it is none is left out."""
 
     cells: Cells
     activation: Float[np.ndarray, " some_cells"]
-    candidates: Int[np.ndarray, " some_candidates"]
-    totals: Float[np.ndarray, " some_candidates"]
 
 
 class Board:
@@ -136,3 +138,13 @@ class Board:
         self.prediction = np.zeros(cells)
         self.precedence = np.full(cells, -1)
         self.place_of = np.full(candidates, -1)
+        self._present = np.zeros(catalogue.words, dtype=bool)
+        self._number = np.zeros(catalogue.words, dtype=np.int64)
+
+    def distinct(self, words: Int[np.ndarray, " any"]) -> tuple[Int[np.ndarray, " word"], Int[np.ndarray, " any"]]:
+        """The distinct words in order, and which of them each is: `np.unique`, which would sort, with its inverse."""
+        self._present[words] = True
+        found = np.flatnonzero(self._present)
+        self._present[found] = False
+        self._number[found] = np.arange(len(found))
+        return found, self._number[words]

@@ -165,7 +165,7 @@ class Draft:
         cells = cells[self.s.precedence[cells] < self.c.pair_precedence]
         if not len(cells):
             return 0.0
-        words, of = np.unique(self.s.sides[side][cells], return_inverse=True)
+        words, of = self.s.distinct(self.s.sides[side][cells])
         n, total, c = self.c.count[cells], self.s.activation[cells], self.s.prediction[cells]
         sums = [np.bincount(of, x, len(words)) for x in (total, n, 2 * total * c - n * c * c, n * c)]
         level = self.levels[cross.strength : cross.strength + 1]

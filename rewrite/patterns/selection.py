@@ -18,11 +18,19 @@ The greedy rule is the knapsack's; the rest is our own.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from rewrite.patterns.candidates import Board, Catalogue, Choice, Sums, ragged
+from rewrite.patterns.candidates import Board, Catalogue, Choice, Index, Sums, ragged
 from rewrite.patterns.drafting import Draft
 from rewrite.patterns.revision import revise
+
+FOREMOST = 40
+"""Words of a latent whose frequent pairs are looked at [words]."""
+FREQUENT = 4
+"""Positions that a frequent pair has at least [positions]."""
+SUMMED = 1 << 15
+"""Sums over cells that are added up to sums over candidates at once [sums]; of the latter there are twelve times as
+many."""
 
 
 class Selector(Board):
@@ -32,27 +40,46 @@ class Selector(Board):
         """As for `Board`; of a latent's candidates the `keep` with most to explain are looked at."""
         super().__init__(catalogue, prior)
         self.keep = keep
+        self._frequent = np.flatnonzero((catalogue.pair[:, 0] >= 0) & (self.counts >= FREQUENT))
+        self._frequent_of = Index(catalogue.pair[self._frequent, 0], catalogue.words)
 
     def choose(self, sums: Sums, budget: int) -> Choice:
         """What to say of a latent in at most `budget` words; nothing for one that is never active."""
-        candidates, totals = sums.candidates, sums.totals.astype(float)
-        if not len(candidates):
+        if not len(sums.cells):
             return Choice([], 0)
-        potential = totals**2 / (self.counts[candidates] + self.prior) / np.maximum(self.catalogue.price[candidates], 1)
-        best = np.argsort(-potential, kind="stable")[: self.keep]
+        totals = self._add_up(sums)
+        known = self._with_exceptions(self._foremost(totals))
         self.activation[sums.cells] = sums.activation
-        known = self._with_exceptions(candidates[best])
-        total = self.covers[known] @ self.activation
-        first = Draft(self, known, budget, [], total).fill()
+        first = Draft(self, known, budget, [], totals[known]).fill()
         said = revise(self.catalogue, first.said, self.activation, first.levels, first.last_ratio)
-        final = Draft(self, known, budget, said, total).fill()
+        final = Draft(self, known, budget, said, totals[known]).fill()
         self.activation[sums.cells] = 0
         return Choice(final.said, final.spent)
+
+    def _add_up(self, sums: Sums) -> Float[np.ndarray, " candidate"]:
+        """The activation over the cells of each candidate, added up in the order of the cells."""
+        totals = np.zeros(len(self.place_of))
+        for begin in range(0, len(sums.cells), SUMMED):
+            cells = sums.cells[begin : begin + SUMMED]
+            activation = sums.activation[begin : begin + SUMMED].astype(float)
+            links = ragged(self.covered_by.indptr, cells)
+            np.add.at(totals, self.covered_by.indices[links], np.repeat(activation, self.links[cells]))
+        return totals
+
+    def _foremost(self, totals: Float[np.ndarray, " candidate"]) -> Int[np.ndarray, " some"]:
+        """The candidates with most to explain for their price, of equal ones the first, foremost first."""
+        candidates = np.flatnonzero(totals)
+        price = np.maximum(self.catalogue.price[candidates], 1)
+        potential = totals[candidates] ** 2 / (self.counts[candidates] + self.prior) / price
+        if len(candidates) > self.keep:  # Only what may be kept is worth sorting.
+            least = np.partition(potential, -self.keep)[-self.keep]
+            candidates, potential = candidates[potential >= least], potential[potential >= least]
+        foremost: Int[np.ndarray, " some"] = candidates[np.argsort(-potential, kind="stable")[: self.keep]]
+        return foremost
 
     def _with_exceptions(self, candidates: Int[np.ndarray, " some"]) -> Int[np.ndarray, " more"]:
         """Also the frequent pairs of the foremost words: where a word does not fire may be worth saying."""
         c = self.catalogue
-        words = [i for i in candidates.tolist() if c.group[i] == 0 and c.pair[i, 0] < 0][:40]
-        near = np.unique(self.covered_by.indices[ragged(self.covered_by.indptr, self.covers[words].indices)])
-        pairs = near[(c.pair[near, 0] >= 0) & (self.counts[near] >= 4)]
-        return np.union1d(candidates, pairs)
+        single = candidates[(c.group[candidates] == 0) & (c.pair[candidates, 0] < 0)][:FOREMOST]
+        words = c.word[self.covers.indices[self.covers.indptr[single]]]
+        return np.union1d(candidates, self._frequent[self._frequent_of.having(words)])

@@ -94,7 +94,7 @@ def check(stages: Sequence[Stage], config: Config) -> None:
 def stage_keys(stages: Sequence[Stage], config: Config) -> dict[str, str]:
     """By stage, the hash of everything but artefacts that its result depends on."""
     resolved = config.model_dump(mode="json") | {what: plugins.identify(what, config) for what in plugins.CHOSEN}
-    outside = {find: find(config) for stage in stages for find in stage.outside}
+    outside = {find: find(config) for find in {find for stage in stages for find in stage.outside}}  # Each once.
     keys = {}
     for stage in stages:
         part = {key: _cut(key, _find(resolved, key), stage.by_content) for key in stage.keys}

@@ -28,9 +28,9 @@ from rewrite.display.progress import bar
 from rewrite.run.files import save_arrays, write_json
 from rewrite.run.store import Run
 from rewrite.subject.subject import Seen, Subject, load_subjects, look
-from rewrite.text.corpus import SPLITS, Document, describe_splits, split_documents
+from rewrite.text.corpus import SPLITS, Document, cut_documents, describe_splits, split_documents
 from rewrite.text.sources import read_corpus
-from rewrite.text.windows import Padded, Text, cut_windows, pad_windows, spread_windows, token_pieces, token_strings
+from rewrite.text.windows import Padded, Text, pad_windows, spread_windows, token_pieces, token_strings
 
 
 def run(config: Config, run: Run) -> None:
@@ -114,7 +114,7 @@ class Collector:
 
     def collect(self, split: str, documents: Sequence[Document], folders: Sequence[Path]) -> list[list[str]]:
         """Write the shards of a split, into a folder for each keeper; returns the names of the documents of each."""
-        cut = [cut_windows(d.text, self.tokenizer, self.config.corpus) for d in documents]
+        cut = list(cut_documents(documents, self.tokenizer, self.config.corpus))
         kept = [
             [windows[i] for i in spread_windows(len(windows), limit)] for windows, limit in self._limits(split, cut)
         ]

@@ -13,7 +13,7 @@ is therefore given its token's id plus the size of the vocabulary, which the mod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -30,9 +30,9 @@ from rewrite.config import Config, UserError
 from rewrite.run.files import write_json
 from rewrite.run.store import Run
 from rewrite.subject.subject import Subject, load_subject
-from rewrite.text.corpus import Document, split_documents
+from rewrite.text.corpus import Document, cut_documents, split_documents
 from rewrite.text.sources import read_corpus
-from rewrite.text.windows import Windows, cut_windows, spread_windows
+from rewrite.text.windows import Windows, spread_windows
 
 
 def run(config: Config, run: Run) -> None:
@@ -73,10 +73,10 @@ def load_given(config: Config, subject: Subject) -> Coder:
 def training_windows(documents: Sequence[Document], subject: Subject, config: Config) -> Windows:
     """Windows of the train split's documents, in an order drawn by the coder's seed, up to `coder.tokens`."""
     generator = torch.Generator().manual_seed(config.coder.seed)
+    order = torch.randperm(len(documents), generator=generator).tolist()
     windows: list[Int[np.ndarray, " _"]] = []
     tokens = 0
-    for i in torch.randperm(len(documents), generator=generator).tolist():
-        cut = _cut(documents[i], subject, config)
+    for cut in _cut([documents[i] for i in order], subject, config):
         windows += cut
         tokens += sum(len(window) - 1 for window in cut)
         if tokens >= config.coder.tokens:
@@ -87,15 +87,14 @@ def training_windows(documents: Sequence[Document], subject: Subject, config: Co
 def held_out_windows(documents: Sequence[Document], subject: Subject, config: Config) -> Windows:
     """Windows of the calibrate split's documents, at most `corpus.max_windows` of each where that is not 0."""
     windows: list[Int[np.ndarray, " _"]] = []
-    for document in documents:
-        cut = _cut(document, subject, config)
+    for cut in _cut(documents, subject, config):
         windows += [cut[i] for i in spread_windows(len(cut), config.corpus.max_windows)]
     return _not_empty(windows, config)
 
 
-def _cut(document: Document, subject: Subject, config: Config) -> list[np.ndarray]:
+def _cut(documents: Sequence[Document], subject: Subject, config: Config) -> Iterator[list[np.ndarray]]:
     assert subject.tokenizer is not None
-    return cut_windows(document.text, subject.tokenizer, config.corpus)
+    return cut_documents(documents, subject.tokenizer, config.corpus)
 
 
 def _not_empty(windows: Windows, config: Config) -> Windows:

@@ -6,18 +6,27 @@
    are equal (`rewrite.text.duplicates`) the first by name is kept: copies would be counted as if they were evidence.
    Those that share a long run of words with an earlier split stay, and are counted, or are left out
    (`corpus.near_duplicates`).
-3. `rewrite.text.windows` cuts documents into windows of tokens.
+3. `rewrite.text.windows` cuts documents into windows of tokens, by several processes where there are cores for them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int
 
 from rewrite.config import CorpusConfig, UserError
+from rewrite.run.forking import count_processes, in_order
 from rewrite.text.duplicates import RUN, Shared, find_equal, find_shared
+from rewrite.text.windows import cut_windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "calibrate", "test")
 
@@ -84,6 +93,19 @@ def split_documents(documents: Sequence[Document], config: CorpusConfig) -> dict
         splits[name] = sorted(order[begin:end])
         begin = end
     return _leave_out(documents, splits) if config.near_duplicates == "drop" else splits
+
+
+def cut_documents(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, config: CorpusConfig
+) -> Iterator[list[Int[np.ndarray, " position"]]]:
+    """The windows of each document in their order, cut by as many processes as there are cores (`in_order`): a
+    tokenizer that is asked for one text is one thread."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # Else it warns where it is forked.
+
+    def cut(document: Document) -> list[Int[np.ndarray, " position"]]:
+        return cut_windows(document.text, tokenizer, config)
+
+    return in_order(cut, documents, count_processes())
 
 
 def _leave_out(documents: Sequence[Document], splits: dict[str, list[int]]) -> dict[str, list[int]]:

@@ -26,9 +26,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from rewrite.config import CorpusConfig, UserError
 from rewrite.text.corpus import Corpus, Document, draw, hash_documents
 
@@ -112,6 +109,8 @@ def _read_folder(folder: Path, glob: str) -> list[Document]:
 
 def _read_text(path: Path) -> str:
     """A file's text, unpacked, without the byte-order mark that it may begin with."""
+    import pyarrow as pa
+
     try:
         with pa.input_stream(str(path), compression=PACKED.get(path.suffix.lower())) as stream:
             return io.TextIOWrapper(stream, encoding="utf-8-sig").read()
@@ -162,6 +161,9 @@ def _parse(text: str, place: str) -> Any:
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         for batch in pq.ParquetFile(path).iter_batches():
             yield from batch.to_pylist()

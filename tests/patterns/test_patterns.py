@@ -8,7 +8,7 @@ from rewrite.coder.evidence import Evidence
 from rewrite.engines.base import Engine
 from rewrite.explainers import patterns as explainer
 from rewrite.explainers.base import Explanation
-from rewrite.patterns import pooling
+from rewrite.patterns import pooling, selection
 from rewrite.patterns.grammar import count_words, words
 from rewrite.patterns.parsing import parse
 from rewrite.patterns.prose import tell
@@ -128,9 +128,20 @@ def test_explanations_do_not_depend_on_what_is_read_and_summed_at_once(monkeypat
     source, _ = evidence(np.random.default_rng(4))
     expected = explain(source)
     monkeypatch.setattr(pooling, "CHUNK", 100)
-    monkeypatch.setattr(pooling, "SUMMED", 3)
+    monkeypatch.setattr(selection, "SUMMED", 3)
     for at_once in (1, 500):
         assert explain(Evidence(source.text, source.activations, at_once=at_once)) == expected
+
+
+@pytest.mark.parametrize("at_once", [None, 1, 500])
+def test_explanations_do_not_depend_on_how_many_processes_write_them(
+    monkeypatch: pytest.MonkeyPatch, at_once: int | None
+) -> None:
+    source, _ = evidence(np.random.default_rng(4))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    expected = explain(source)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert explain(Evidence(source.text, source.activations, at_once=at_once)) == expected
 
 
 def test_the_rules_that_made_the_activations_are_found() -> None:

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewrite.config import CorpusConfig, UserError
-from rewrite.text.corpus import SPLITS, Document, split_documents
+from rewrite.run.configs import load_config
+from rewrite.subject.subject import load_subject
+from rewrite.text.corpus import SPLITS, Document, cut_documents, split_documents
 from rewrite.text.windows import cut_windows, pad_windows, spread_windows, token_strings
 
 
@@ -102,3 +104,16 @@ def test_special_tokens_within_a_document_are_text_unless_the_config_says_so(
     vocabulary = token_strings(tokenizer)
     joined = "".join(vocabulary[i] for i in found)
     assert ("</s>" in joined and "<s>" in joined) == (setting == "text")
+
+
+def test_windows_do_not_depend_on_how_many_processes_cut_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = load_subject(load_config()).tokenizer
+    assert tokenizer is not None
+    texts = [Document(f"{i}", f"def f{i}(x):\n    return x + {i}\n" * (1 + 9 * i)) for i in range(7)]
+    cut = {}
+    for processes in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", processes)
+        cut[processes] = list(cut_documents(texts, tokenizer, CorpusConfig(window=16)))
+    assert [len(windows) for windows in cut["1"]] == [len(windows) for windows in cut["3"]] and cut["1"][6]
+    for one, other in zip(cut["1"], cut["3"], strict=True):
+        assert all((a == b).all() and a.dtype == b.dtype for a, b in zip(one, other, strict=True))

@@ -23,6 +23,7 @@ from pydantic import Field
 from rewrite.config import Section, UserError
 from rewrite.display import progress
 from rewrite.run.executors.base import Ended, Job, attempt
+from rewrite.run.forking import named_threads
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -40,8 +41,7 @@ class Settings(Section):
 def build(settings: Settings, threads: int) -> Processes:
     """See `rewrite.run.executors.base`. Raises UserError where the workers want more GPUs than are named."""
     cores = os.cpu_count() or 1
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    each = threads or (int(said) if said.isdecimal() and int(said) else cores)
+    each = threads or named_threads() or cores
     workers = settings.workers or max(1, cores // each)
     named = named_gpus()
     if named is not None and workers * settings.gpus > len(named):
