@@ -79,9 +79,12 @@ $(INSTALLED_VLLM): pyproject.toml constraints-vllm.txt
 	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-# Real language models, in a folder that REWRITE_MODELS names.
+# Real language models, in a folder that REWRITE_MODELS names: on transformers and llama.cpp's server, and on vLLM where
+# `make test-vllm` has made its environment.
 test-llm: $(INSTALLED)
 	REWRITE_MODELS=$(REWRITE_MODELS) $(BIN)/python -m pytest -s tests/real
+	test ! -e $(INSTALLED_VLLM) || REWRITE_MODELS=$(REWRITE_MODELS) $(VENV_VLLM)/bin/python -m pytest -s \
+		tests/real/test_language_models.py -k vllm
 
 test-vllm: $(INSTALLED_VLLM)
 	$(VENV_VLLM)/bin/python -m pytest tests/engines/test_engines.py tests/engines/test_vllm.py

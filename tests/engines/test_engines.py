@@ -1,88 +1,31 @@
 """One suite for every engine of the folder: same prompts → same digit probabilities, each beside a plain forward pass.
 
-The reference is written here, from the tokenizer and the model alone: one forward over the whole prompt for each slot.
+The reference is made of the tokenizer and the model alone: one forward over the whole prompt for each slot.
 Probabilities are compared as shares among the digits, and in total as a ratio: with random weights a digit has about
 1/4,096, so that a plain difference would say nothing.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from jaxtyping import Float
+from makers.ways import WAYS, Reference, Way, build_engine, read
 
 from rewrite.config import UserError
-from rewrite.engines.base import DIGITS, Answer, Branches, Engine, Fault, Question, Reading
+from rewrite.engines.base import Answer, Branches, Engine, Fault, Question, Reading
 from rewrite.engines.prompting import Message
 from rewrite.run import plugins
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@dataclass(frozen=True)
-class Way:
-    """An engine with the tiny model, and how near its probabilities come to the reference."""
-
-    name: str
-    engine: Engine
-    model: Path
-    tolerance: float
-
-
-def _build(name: str, model: str, **table: Any) -> Engine:
-    built: Engine = plugins.load("engines", name).build(model, plugins.settings("engines", name, table))
-    return built
-
-
-@contextmanager
-def _with_transformers(model: Path, work: Path) -> Iterator[Way]:
-    yield Way("transformers", _build("transformers", str(model)), model, 1e-3)
-
-
-@contextmanager
-def _with_openai(model: Path, work: Path) -> Iterator[Way]:
-    """Through HTTP, on a server of another project."""
-    from makers.servers import llama_server
-
-    for module in ("xllamacpp", "gguf"):
-        pytest.importorskip(module, reason=f"{module} is absent: llama.cpp's server needs it")
-    with llama_server(model, work) as url:
-        yield Way("openai", _build("openai", "tiny", base_url=url, tokenizer=str(model), retries=1), model, 2e-2)
-
-
-@contextmanager
-def _with_vllm(model: Path, work: Path) -> Iterator[Way]:
-    if importlib.util.find_spec("vllm") is None:
-        pytest.skip("vllm is absent: it needs an environment of its own, see make test-vllm")
-    yield Way("vllm", _build("vllm", str(model), max_model_len=4096), model, 1e-3)
-
-
-@contextmanager
-def _with_vllm_served(model: Path, work: Path) -> Iterator[Way]:
-    if importlib.util.find_spec("vllm") is None:
-        pytest.skip("vllm is absent: it needs an environment of its own, see make test-vllm")
-    from makers.vllm_server import vllm_server
-
-    with vllm_server(model, work) as url:
-        yield Way("openai", _build("openai", "tiny", base_url=url, tokenizer=str(model), retries=1), model, 1e-3)
-
-
-WAYS = {
-    "transformers": _with_transformers,
-    "openai": _with_openai,
-    "vllm": _with_vllm,
-    "openai on vllm serve": _with_vllm_served,
-}
 
 
 NAMES = [
@@ -101,54 +44,6 @@ def way(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pyte
 @pytest.fixture(scope="module")
 def reference(tiny_model: Path) -> Reference:
     return Reference(tiny_model)
-
-
-class Reference:
-    """The model and tokenizer as the library gives them."""
-
-    def __init__(self, folder: Path) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
-
-    def render(self, messages: tuple[Message, ...]) -> str:
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        text: str = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        return text
-
-    def head(self, messages: tuple[Message, ...]) -> list[int]:
-        return self.ids(self.render(messages))
-
-    def ids(self, text: str) -> list[int]:
-        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
-
-    def digits(self, request: Branches) -> Float[np.ndarray, "branch 10"]:
-        """Branch by branch, a whole forward each."""
-        import torch
-
-        text, rows = self.render(request.messages), []
-        closing = CLOSING if request.turn else ""
-        head, tail = self.ids(text.removesuffix(closing)), self.ids(closing)
-        for piece in request.pieces:
-            head = head + self.ids(piece)
-            ids = head + tail + self.ids(request.branch)
-            with torch.no_grad():
-                logits = self.model(torch.tensor([ids]), use_cache=False).logits[0, -1].double()
-            rows.append(logits.softmax(-1)[[self.ids(digit)[0] for digit in DIGITS]].numpy())
-        return np.stack(rows)
-
-    def greedy(self, request: Question) -> str:
-        import torch
-
-        ids = self.head(request.messages) + self.ids(request.answer)
-        prompt = len(ids)
-        for _ in range(request.max_tokens):
-            with torch.no_grad():
-                ids.append(int(self.model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
-        text: str = self.tokenizer.decode(ids[prompt:])
-        return text
 
 
 INSTRUCTIONS = "Rate each token from 0 to 9. " * 12
@@ -173,17 +68,6 @@ PROMPTS += [
     Branches(PROMPTS[0].messages, (" text:", " an", " import", " os"), turn=True),
     Branches(PROMPTS[0].messages, (" text:", " an", " import"), "It is ", turn=True),
 ]
-CLOSING = "<eos>\n<|assistant|>\n"
-"""What the tiny model's template puts between the last message and the answer."""
-
-
-def read(engine: Engine, requests: list[Branches]) -> list[Reading]:
-    """The readings in the order of the requests, each of them there once."""
-    found = list(engine.read(requests))
-    assert sorted(number for number, _ in found) == list(range(len(requests)))
-    faults = [reply.why for _, reply in found if isinstance(reply, Fault)]
-    assert not faults
-    return [reply for _, reply in sorted(found, key=lambda pair: pair[0]) if isinstance(reply, Reading)]
 
 
 def agree(found: Float[np.ndarray, "branch 10"], expected: Float[np.ndarray, "branch 10"], tolerance: float) -> None:
@@ -320,8 +204,8 @@ def test_digits_that_are_not_single_tokens_are_refused_by_name(tiny_model: Path,
     content["normalizer"] = {"type": "Replace", "pattern": {"String": "7"}, "content": "#7"}
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="the digit 7 is 2 tokens") as caught:
-        list(_build("transformers", str(folder)).read(PROMPTS[:1]))
+        list(build_engine("transformers", str(folder)).read(PROMPTS[:1]))
     assert "\n" not in str(caught.value)
     # A model that cannot be read can still be asked.
-    ((_, answer),) = _build("transformers", str(folder)).generate([Question(PROMPTS[0].messages, 3)])
+    ((_, answer),) = build_engine("transformers", str(folder)).generate([Question(PROMPTS[0].messages, 3)])
     assert isinstance(answer, Answer)

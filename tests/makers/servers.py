@@ -3,6 +3,8 @@
 1. `write_gguf`: a Hugging Face Llama → GGUF, the format that llama.cpp reads. Rotary dimensions stand in pairs there
    and in halves here, so the rows of Q and K change places, head by head.
 2. `llama_server`: the server in a process of its own, which ends with the test and, should the test be killed, with it.
+   It serves the GGUF file that stands beside the model's folder under its name, as real models have one, else what
+   `write_gguf` makes of the folder.
 3. `counting_proxy`: stands between a client and a server, and counts the prompts that go by.
 
 Prompts as token ids bypass the server's tokenizer, so they mean exactly what they mean to transformers. Text goes
@@ -130,8 +132,10 @@ def llama_server(model_folder: Path, work: Path) -> Iterator[str]:
 @contextmanager
 def llama_process(model_folder: Path, work: Path) -> Iterator[Served]:
     """As `llama_server`, with its process, for tests that kill it."""
-    file = work / "model.gguf"
-    write_gguf(model_folder, file)
+    file = model_folder.with_name(f"{model_folder.name}.gguf")
+    if not file.is_file():
+        file = work / "model.gguf"
+        write_gguf(model_folder, file)
     with (work / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "makers.servers", str(file.resolve())],
@@ -211,7 +215,7 @@ class _Proxy(BaseHTTPRequestHandler):
 
     def _forward(self, body: bytes) -> bool:
         """Whether the whole answer went back."""
-        connection = HTTPConnection(self.host, timeout=300)
+        connection = HTTPConnection(self.host, timeout=900)
         headers = {"Content-Type": "application/json", "Authorization": self.headers.get("Authorization", "")}
         try:
             connection.request(self.command, self.path, body or None, headers)

@@ -1,22 +1,39 @@
-"""Facts of real small language models under the default layout (`make test-llm REWRITE_MODELS=DIR`).
+"""Real small language models under the default layout (`make test-llm REWRITE_MODELS=DIR`).
 
-DIR holds `smollm2` (SmolLM2-135M-Instruct) and `qwen` (Qwen2.5-Coder-0.5B-Instruct) as transformers saves them.
+DIR holds `smollm2` (SmolLM2-135M-Instruct) and `qwen` (Qwen2.5-Coder-0.5B-Instruct) as transformers saves them and, for
+llama.cpp's server, `smollm2.gguf` and `qwen.gguf`.
+
+1. What every place where a model runs owes (`Asked`): the engines of `makers.ways`, each asked the same through the
+   run's ledger. Strengths are those of transformers in this process in float32, digits have the mass, the ledger's
+   tokens are those that were sent, and an explanation is made and parsed.
+2. Facts of the models, on transformers in this process.
 """
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from explainers.test_explain_llm import evidence
+from makers.servers import counting_proxy
+from makers.small import small_config
+from makers.ways import WAYS, Reference, read
 
-from rewrite.engines.base import Branches, Reading
+from rewrite.engines.base import Branches, Question, Reading
+from rewrite.engines.calls import Calls
+from rewrite.engines.encoding import Encoder
 from rewrite.engines.transformers import Settings, TransformersEngine, build
 from rewrite.explainers import llm as explain
+from rewrite.explainers.base import Explanation
+from rewrite.run.store import Run
 from rewrite.simulators.schemes import AllAtOnce
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -41,31 +58,160 @@ CASES = (
 )
 
 
+NEAR = {"transformers": 1e-3, "openai": 0.5, "vllm": 1e-3, "openai on vllm serve": 1e-3}
+"""How far a strength may be from that of transformers in this process in float32, of 9. llama.cpp multiplies the GGUF
+file's weights of few bits by activations rounded to 8; the folder's weights are the same ones rounded to bfloat16."""
+EVERY = 6
+"""At every so many tokens of a text a place is asked: llama.cpp answers with the whole vocabulary each time."""
+LAST = 1 << 10
+"""So many that only the last token of a text is asked about."""
+
+
 @pytest.fixture(scope="module", params=["smollm2", "qwen"])
-def engine(request: pytest.FixtureRequest) -> TransformersEngine:
-    folder = Path(os.environ.get("REWRITE_MODELS", "")) / request.param
-    if not os.environ.get("REWRITE_MODELS") or not folder.is_dir():
+def folder(request: pytest.FixtureRequest) -> Path:
+    """The folder of a model."""
+    found = Path(os.environ.get("REWRITE_MODELS", "")) / request.param
+    if not os.environ.get("REWRITE_MODELS") or not found.is_dir():
         pytest.skip(f"needs REWRITE_MODELS=DIR with the model {request.param} in it")
+    return found
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> TransformersEngine:
     return build(str(folder), Settings())
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a place made of some requests and questions, and what the ledger says of it."""
+
+    place: str
+    together: bool
+    """A trunk is read in one pass with all of its branches; elsewhere each branch is a prompt."""
+    requests: list[Branches]
+    readings: list[Reading]
+    questions: list[Question]
+    explained: list[Explanation]
+    ledger: dict[str, dict[str, int]]
+    """Of each stage."""
+    wire: Counter[str] | None
+    """Every prompt that went to a server, as JSON; None where none did."""
+
+
+@pytest.fixture(scope="module", params=list(WAYS))
+def asked(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """A place opened, asked through the ledger as a run asks it, and closed."""
+    if request.param == "openai" and not folder.with_name(f"{folder.name}.gguf").is_file():
+        pytest.skip(f"needs {folder.name}.gguf beside the folder: llama.cpp's server reads it")
+    work = tmp_path_factory.mktemp("place")
+    tokenizer = Encoder(str(folder)).tokenizer
+    shown = [pieces_of(tokenizer, text) for text in (TEXTS[0], TEXTS[2])]
+    requests = [lay(explanation, tokens, EVERY) for explanation in EXPLANATIONS[:2] for tokens in shown]
+    with ExitStack() as stack:
+        way = stack.enter_context(WAYS[request.param](folder, work))
+        counts, table = None, dict(way.table)
+        if "base_url" in table:
+            counts = stack.enter_context(counting_proxy(table["base_url"]))
+            # A server with one thread is given time: what was sent twice would be counted twice.
+            table |= {"base_url": counts.base_url, "timeout": 900, "retries": 0}
+        own = [f"engines.{way.name}.{key}={value}" for key, value in table.items()]
+        config = small_config(f"engine={way.name}", f"calls.cache={work / 'calls.sqlite'}", *own)
+        run = stack.enter_context(Run(work / "run"))
+        with Calls(config, run, "simulate") as calls:
+            engine = calls.open(way.asked)
+            readings = read(engine, requests)
+        questions: list[Question] = []
+        with Calls(config, run, "explain") as calls:
+            explained = explain_there(calls.open(way.asked), questions)
+        return Asked(
+            request.param,
+            engine.can.prompt_logprobs,
+            requests,
+            readings,
+            questions,
+            explained,
+            run.manifest["calls"],
+            counts and counts.prompts,
+        )
+
+
+def explain_there(engine: Any, questions: list[Question]) -> list[Explanation]:
+    """Explanations of three latents; the questions that were asked for them are kept."""
+    generate = engine.generate
+
+    def listen(some: Sequence[Question]) -> Any:
+        questions.extend(some)
+        return generate(some)
+
+    engine.generate = listen
+    explainer = explain.build(explain.Settings(model="m", layout="contexts", window=12), lambda model: engine)
+    return list(explainer.explain(evidence(), [1, 2, 3]))
+
+
 def pieces(engine: TransformersEngine, text: str) -> list[str]:
-    tokenizer: Any = engine.encoder.tokenizer
+    return pieces_of(engine.encoder.tokenizer, text)
+
+
+def pieces_of(tokenizer: Any, text: str) -> list[str]:
     return [tokenizer.decode([token]) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
-def lay(explanation: str, tokens: Sequence[str], last: bool = False) -> Branches:
-    asked = np.arange(len(tokens)) >= (len(tokens) - 1 if last else 0)
+def lay(explanation: str, tokens: Sequence[str], every: int = 1) -> Branches:
+    """The default layout, asked at the last token and at every so many before it."""
+    asked = np.arange(len(tokens))[::-1] % every == 0
     (item,) = AllAtOnce(True).ask(explanation, tokens, asked)
     assert isinstance(item.request, Branches)
     return item.request
 
 
-def read(engine: TransformersEngine, requests: list[Branches]) -> list[Reading]:
-    found = dict(engine.read(requests))
-    replies = [found[number] for number in range(len(requests))]
-    assert all(isinstance(reply, Reading) for reply in replies)
-    return [reply for reply in replies if isinstance(reply, Reading)]
+def strengths_of(readings: Sequence[Reading]) -> np.ndarray:
+    digits = np.concatenate([reading.digits.astype(float) for reading in readings])
+    strengths: np.ndarray = digits @ np.arange(10) / digits.sum(1)
+    return strengths
+
+
+# What every place owes
+
+
+def test_strengths_are_those_of_transformers(asked: Asked, engine: TransformersEngine) -> None:
+    found, expected = strengths_of(asked.readings), strengths_of(read(engine, asked.requests))
+    off = np.abs(found - expected)
+    told = f"largest difference of a strength {off.max():.1e} of 9, mean {off.mean():.1e}, of {len(off)}"
+    print(f"\n{asked.place}: {told}, from {expected.min():.1f} to {expected.max():.1f}")
+    assert np.allclose(found, expected, rtol=0, atol=NEAR[asked.place])
+    assert np.ptp(expected) > 2 * NEAR[asked.place], "strengths differ, so that one taken for another would be seen"
+
+
+def test_digits_have_the_mass_everywhere(asked: Asked) -> None:
+    mass = np.concatenate([reading.digits.sum(1) for reading in asked.readings])
+    print(f"\n{asked.place}: mass on digits: median {np.median(mass):.4f}, least {mass.min():.4f}, of {len(mass)}")
+    assert np.median(mass) > 0.9
+
+
+def test_the_ledger_counts_what_was_sent(asked: Asked, folder: Path) -> None:
+    """Beside whole prompts, tokenized by the library alone: a token more at each, as a server's own beginning of a
+    text, would show."""
+    reference = Reference(folder)
+    of = reference.passes if asked.together else reference.prompts
+    sent = {
+        "simulate": [ids for request in asked.requests for ids in of(request)],
+        "explain": [ids for question in asked.questions for ids in of(question)],
+    }
+    for stage, prompts in sent.items():
+        assert asked.ledger[stage]["calls"] == len(prompts)
+        assert asked.ledger[stage]["tokens_in"] == sum(map(len, prompts))
+    if asked.wire is not None:
+        assert asked.wire == Counter(json.dumps(ids) for prompts in sent.values() for ids in prompts)
+
+
+def test_an_explanation_is_made_and_parsed(asked: Asked, folder: Path) -> None:
+    print("\n" + "\n".join(f"{asked.place}: {one.text or one.why}" for one in asked.explained))
+    assert all(one.text for one in asked.explained)
+    if folder.name == "qwen":  # SmolLM2 says nothing of the words that it is shown.
+        assert "king" in (asked.explained[0].text or "") and "queen" in (asked.explained[1].text or "")
+
+
+# Facts of the models
 
 
 def test_the_digits_have_the_mass(engine: TransformersEngine) -> None:
@@ -95,7 +241,7 @@ def test_how_often_a_named_word_is_rated_above_another(engine: TransformersEngin
     """Stated, not wished: 6 and 9 of 10 were measured. A change of layout that loses what there is shows here."""
     above = 0
     for explanation, text, named, other in CASES:
-        requests = [lay(explanation, [*pieces(engine, text), word], last=True) for word in (named, other)]
+        requests = [lay(explanation, [*pieces(engine, text), word], LAST) for word in (named, other)]
         one, two = ((r.digits[0] @ np.arange(10)) / r.digits[0].sum() for r in read(engine, requests))
         above += one > two
     print(f"the named word is rated higher in {above} of {len(CASES)} cases")
@@ -113,12 +259,3 @@ def test_a_gguf_file_reads_as_its_folder(engine: TransformersEngine) -> None:
     strengths = [reading.digits @ np.arange(10) / reading.digits.sum(1) for reading in (one, two)]
     print(f"\n{file.name}: largest difference of a strength {np.abs(strengths[0] - strengths[1]).max():.3f} of 9")
     assert np.allclose(*strengths, atol=0.5)
-
-
-def test_short_contexts_are_explained_and_not_parroted(engine: TransformersEngine) -> None:
-    explainer = explain.build(explain.Settings(model="m", layout="contexts", window=12), lambda model: engine)
-    found = list(explainer.explain(evidence(), [1, 2, 3]))
-    print("\n" + "\n".join(f"{Path(engine.model).name}: {one.text or one.why}" for one in found))
-    assert not any(one.why.startswith(("parroted", "echo: the prompt")) for one in found)
-    if Path(engine.model).name == "qwen":  # SmolLM2 says nothing of the words that it is shown.
-        assert "king" in (found[0].text or "") and "queen" in (found[1].text or "")

@@ -4,7 +4,8 @@
    (`rewrite.commands.compare.pairing`).
 2. Set side by side what the full simulation of each run reached, by its own 6_stats.json, and what it cost.
 3. Compare every pair, paired by document.
-4. List the settings in which the runs differ: what a difference may be due to.
+4. Set side by side what a judge says of their explanations, where one was asked (`rewrite.commands.compare.judged`).
+5. List the settings in which the runs differ: what a difference may be due to.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from rewrite.commands.compare.judged import compare_judged, notes_on_judged, table_of_judged
 from rewrite.commands.compare.pairing import Side, check_same, compare_pairs, hash_coder
 from rewrite.commands.documents import read_documents
 from rewrite.config import UserError
@@ -53,9 +55,12 @@ def compare(folders: Sequence[Path]) -> Page:
         "margin": sides[0].margin,
         "runs": described,
         "comparisons": compare_pairs(sides, sides[0].alpha),
+        "judged": compare_judged(sides, sides[0].alpha),
         "settings": _differing_settings(runs),
     }
     shown = [_table_of_runs(described), _table_of_pairs(facts["comparisons"])]
+    if facts["judged"]:
+        shown.append(table_of_judged(facts["judged"]))
     if any(run["damage"] for run in described):
         shown.append(_table_of_damage(described))
     if facts["settings"]:
@@ -255,4 +260,4 @@ def _notes(facts: Row) -> tuple[str, ...]:
             interval = tables.ranged(row["delta"], row["ci_bootstrap_t"]) if row["ci_bootstrap_t"] else ""
             shown = f" Bootstrap-t: {interval} nats." if interval else ""
             notes.append(f"{row['a']} against {row['b']}: {row['caution']}{shown}")
-    return tuple(notes)
+    return (*notes, *notes_on_judged(facts["judged"]))
