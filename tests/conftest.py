@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,44 @@ install_import_hook(
     [".".join(file.relative_to(ROOM.parent).with_suffix("").parts).removesuffix(".__init__") for file in SHAPED],
     "beartype.beartype",
 )
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Without the tracer of coverage, also in threads that begin meanwhile. To stop coverage would not do: in a process
+    of xdist another collector, which pytest-cov leaves below, then goes on in its place."""
+    own, of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        threading.settrace(of_threads)  # type: ignore[arg-type]
+        sys.settrace(own)
+        (lambda: None)()  # It is back at the next call only, and is to see these functions end as it saw them begin.
+
+
+def aside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a library, untraced: only our lines are counted, but the tracer is asked at each of theirs too."""
+
+    @wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        with untraced():
+            return function(*given, **named)
+
+    return call
+
+
+if sys.gettrace() is not None:
+    os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # As training sets it before it imports sparsify.
+    with untraced(), redirect_stdout(None):
+        import sparsify  # noqa: F401  (it brings torch and transformers)
+        from matplotlib.figure import Figure
+        from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    Figure.savefig = aside(Figure.savefig)  # type: ignore[method-assign]
+    for loaded in (PreTrainedModel, PreTrainedTokenizerBase):
+        loaded.from_pretrained = classmethod(aside(loaded.from_pretrained.__func__))  # type: ignore[attr-defined]
 
 from makers.small import small_config  # noqa: E402  (after the hook, which checks what it imports)
 
@@ -78,7 +119,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Run a test of an untraced file as its users would: without what watches each line."""
     if item.path.stem in UNTRACED and not item.get_closest_marker("traced"):
-        with unwatched(item.config):
+        with unwatched():
             return (yield)
     return (yield)
 
@@ -89,25 +130,20 @@ def pytest_fixture_setup(
 ) -> Generator[None, object, object]:
     """The same of an untraced file's own fixtures; what all files share is watched whoever asks for it first."""
     if fixturedef.scope != "session" and request.path.stem in UNTRACED:
-        with unwatched(request.config):
+        with unwatched():
             return (yield)
     return (yield)
 
 
 @contextmanager
-def unwatched(config: pytest.Config) -> Iterator[None]:
+def unwatched() -> Iterator[None]:
     """No coverage is counted and no shape is checked meanwhile."""
-    tracer = getattr(config.pluginmanager.getplugin("_cov"), "cov_controller", None)
-    tracer = tracer if tracer is not None and tracer.started else None
-    if tracer:
-        tracer.pause()
     shapes.update("jaxtyping_disable", True)
     try:
-        yield
+        with untraced():
+            yield
     finally:
         shapes.update("jaxtyping_disable", False)
-        if tracer:
-            tracer.resume()
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +162,9 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "runs" / "small"
     folder.parent.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"), Run(folder, "test") as run:
+        go(STAGES, small_config(), run, "collect", lambda line: None)
+        with unwatched():  # Explaining is our own loops, which tests/patterns runs too.
+            go(STAGES, small_config(), run, "explain", lambda line: None)
         go(STAGES, small_config(), run, "report", lambda line: None)
     return folder
 
@@ -136,6 +175,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from makers.tiny import make_tiny
 
     return make_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def terse_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a small vocabulary: a llama.cpp server lists all of it with each answer, and tests that ask
+    hundreds of prompts would wait for that."""
+    from makers.tiny import make_tiny
+
+    return make_tiny(tmp_path_factory.mktemp("models") / "terse", pieces=512)
 
 
 @pytest.fixture(scope="session")

@@ -111,6 +111,11 @@ def test_a_file_is_read_in_one_sitting(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno < BODY, f"{node.name} is longer than {BODY} lines"
 
 
+def test_a_file_of_tests_is_read_in_one_sitting_too() -> None:
+    for path in Path(__file__).parent.rglob("test_*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES, path
+
+
 def test_contributing_has_a_row_for_each_layer_in_order() -> None:
     rows = re.findall(r"^\| `([a-z_]+)(?:/|\.py)` \|", CONTRIBUTING.read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == LAYERS

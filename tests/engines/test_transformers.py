@@ -1,4 +1,4 @@
-"""The transformers engine: sharing changes no answer in any family of models; failures stay with their request."""
+"""The transformers engine: sharing changes no answer; failures stay with their request."""
 
 from __future__ import annotations
 
@@ -11,128 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers.reading_families import FAMILIES, SIZES
 
 from rewrite.config import UserError
 from rewrite.engines.base import Answer, Branches, Fault, Question, Reading, Spent
 from rewrite.engines.prompting import Message
 from rewrite.engines.transformers import Settings, TransformersEngine, build
-from rewrite.engines.transformers.trunk import Reader, Row, can_branch, can_cut_back, common, plan_batches
+from rewrite.engines.transformers.trunk import Row, common, plan_batches
 
 pytestmark = pytest.mark.timeout(300)
-VOCABULARY = 97
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.3,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-# Sliding windows are shorter than the prompts; caps and scales of logits are strong.
-FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "mistral": {"num_key_value_heads": 2, "sliding_window": 9},
-    "gemma2": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 9, "final_logit_softcapping": 3.0},
-    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 9},
-    "cohere": {"num_key_value_heads": 2, "logit_scale": 0.5},
-    "gpt2": {},
-    "gpt_neox": {},
-    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3},
-    "bloom": {},
-    "mixtral": {"num_key_value_heads": 2, "num_local_experts": 4},
-    "mamba": {"state_size": 4},
-    "llama4_text": {"num_key_value_heads": 2, "head_dim": 8, "attention_chunk_size": 9, "intermediate_size_mlp": 64}
-    | {"num_local_experts": 2},
-}
-WHOLE = {"mamba", "llama4_text"}
-"""Families whose caches cannot be cut back."""
-SEPARATE = WHOLE | {"mistral", "gemma2", "gemma3_text", "bloom"}
-"""Families that take no mask of ours: sliding windows, ALiBi, other caches."""
-
-
-def rows_of(seed: int, number: int, branch: int = 0) -> list[Row]:
-    """Trunks that begin alike to various lengths, with three branches each, some of them within what is alike."""
-    random = np.random.default_rng(seed)
-    beginning = random.integers(3, VOCABULARY, 20)
-    rows = []
-    for at in range(number):
-        rest = random.integers(3, VOCABULARY, random.integers(6, 30))
-        ids = np.concatenate([beginning[: random.integers(10, 20)], rest])
-        first = 6 if at == 3 else min(22, len(ids) - 4)
-        ends = np.sort(random.choice(np.arange(first, len(ids)), 3, replace=False)) + 1
-        # Rows of one batch may differ in how long their branches are.
-        rows.append(Row(at, ids[: ends[-1]], ends, random.integers(3, VOCABULARY, branch + at % 2 * bool(branch))))
-    return sorted(rows, key=lambda row: row.ids.tolist())
-
-
-def make_family(family: str, dtype: str = "float32") -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **SIZES, **FAMILIES[family])
-    return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
-
-
-def alone(model: Any, row: Row) -> np.ndarray:
-    """The digits of each branch as a prompt of its own, in a plain forward."""
-    import torch
-
-    found = []
-    for end in row.ends:
-        ids = np.concatenate([row.ids[:end], row.branch])
-        with torch.no_grad():
-            logits = model(torch.from_numpy(ids)[None], use_cache=False).logits[0, -1]
-        found.append(logits.float().softmax(-1)[20:30].numpy())
-    return np.stack(found)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_shared_beginnings_change_no_answer(family: str) -> None:
-    model = make_family(family)
-    reuse = can_cut_back(model.config)
-    assert reuse == (family not in WHOLE)
-    reader = Reader(model, np.arange(20, 30), reuse)
-    for most in (1, 3):
-        rows = rows_of(most, 7)
-        processed = 0
-        for batch in plan_batches(rows, most, reader.ids, reuse):
-            some = rows[batch.begin : batch.end]
-            for row, reading in zip(some, reader.read(some, batch.shared), strict=True):
-                np.testing.assert_allclose(reading.digits, alone(model, row), rtol=1e-3, atol=1e-6)
-                processed += reading.spent.processed
-        whole = sum(row.length for row in rows)
-        assert processed < whole if reuse else processed == whole
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_branches_in_one_pass_are_prompts_of_their_own(family: str) -> None:
-    """Whatever came before, in batches of trunks and branches of different lengths, which are padded."""
-    model = make_family(family)
-    assert can_branch(model.config) == (family not in SEPARATE)
-    if family in SEPARATE:
-        return
-    reader = Reader(model, np.arange(20, 30), True)
-    for most in (1, 3, 7):
-        rows = rows_of(most, 7, branch=2)
-        for batch in plan_batches(rows, most, reader.ids):
-            some = rows[batch.begin : batch.end]
-            for row, reading in zip(some, reader.read(some, batch.shared), strict=True):
-                np.testing.assert_allclose(reading.digits, alone(model, row), rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_branches_in_half_precision(dtype: str) -> None:
-    model = make_family("llama", dtype)
-    reader, rows = Reader(model, np.arange(20, 30), True), rows_of(5, 7, branch=2)
-    for batch in plan_batches(rows, 7, reader.ids):
-        some = rows[batch.begin : batch.end]
-        for row, reading in zip(some, reader.read(some, batch.shared), strict=True):
-            assert np.isfinite(reading.digits).all()
-            np.testing.assert_allclose(reading.digits, alone(model, row), rtol=0.1, atol=0.01)
 
 
 @pytest.fixture(scope="module")

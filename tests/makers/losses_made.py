@@ -15,6 +15,7 @@ from rewrite.statistics.losses import COLUMNS, read_losses
 
 FRACTIONS = (0.1, 0.5, 1.0)
 SEEDS = 3
+DRAWS = 4
 QUICK = AnalyseConfig(resamples=999)
 Row = dict[str, Any]
 
@@ -77,3 +78,23 @@ def replace_arm(rows: list[Row], arm: str, source: str) -> list[Row]:
     return [
         row | {"nats": nats[row["document"]]} if (row["arm"], row["fraction"]) == (arm, 1.0) else row for row in rows
     ]
+
+
+def add_controls(rows: list[Row]) -> list[Row]:
+    """Also the arms of the split, that lose 20%, 30% and 50% of what is lost, and `shuffled` near the mean."""
+    rng = np.random.default_rng(5)
+    by_arm = {(row["arm"], row["fraction"], row["document"]): row for row in rows}
+    more = []
+    for row in rows:
+        if row["arm"] != "coder":
+            continue
+        document, tokens = row["document"], row["tokens"]
+        lost = by_arm[("simulated", 1.0, document)]["nats"] - row["nats"]
+        noise = 0.01 * rng.normal(size=2) * tokens
+        more.append(row | {"arm": "matched", "nats": row["nats"] + 0.2 * lost + noise[0]})
+        more.append(row | {"arm": "hits", "nats": row["nats"] + 0.5 * lost + noise[1]})
+        mean = by_arm[("mean", None, document)]["nats"]
+        for seed in range(DRAWS):
+            nats = mean + tokens * (0.01 * rng.normal() + 0.002 * seed)
+            more.append(row | {"arm": "shuffled", "fraction": 1.0, "seed": seed, "nats": nats})
+    return rows + more

@@ -19,8 +19,8 @@ CHAT = (
 SPECIAL = ["<bos>", "<eos>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def make_tiny(folder: Path) -> Path:
-    """Write the model and its tokenizer to a folder that does not exist yet."""
+def make_tiny(folder: Path, pieces: int = 4096) -> Path:
+    """Write the model and its tokenizer, of so many pieces, to a folder that does not exist yet."""
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -34,7 +34,7 @@ def make_tiny(folder: Path) -> Path:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=4096,
+        vocab_size=pieces,
         special_tokens=SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

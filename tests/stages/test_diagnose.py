@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers as hf
 from makers.diagnosis_made import make_readers
-from makers.small import small_config
+from makers.small import small_config, tiny_config
 from transformers import AutoTokenizer
 
 from rewrite.config import UserError
@@ -212,7 +212,7 @@ def test_a_recurrent_model_runs_whole(tmp_path: Path) -> None:
     hf.MambaForCausalLM(hf.MambaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
     few = ("corpus.max_documents=40", "corpus.train=16", "corpus.calibrate=10", "corpus.max_windows=1")
     tokens = ("coder.tokens=4000", "collect.train_tokens=4000", "cost.check=2", "cost.steps=1")
-    config = small_config(f"subject={folder}", "hookpoint=layers.0", "coder.kind=sae", *few, *tokens, *DIAGNOSE)
+    config = tiny_config(f"subject={folder}", "hookpoint=layers.0", "coder.kind=sae", *few, *tokens, *DIAGNOSE)
     with Run(tmp_path / "run") as run:
         go(STAGES, config, run, "report", lambda line: None)
     found = read_json(tmp_path / "run" / "5_diagnosis.json")

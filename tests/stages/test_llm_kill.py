@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 pytestmark = pytest.mark.slow
 
 KILLS, CONCURRENCY, LIST = 10, 2, 3
-SAMPLE = ("sample.latents=4", "sample.documents=10", "sample.windows=1", "sample.positions=3")
+SAMPLE = ("sample.latents=4", "sample.documents=5", "sample.windows=1", "sample.positions=3")
 
 
 def start(folder: Path, model: Path, base_url: str, cache: Path) -> Command:
@@ -48,11 +48,11 @@ def kill_after(process: Command, counts: Counts, wanted: int) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_a_run_killed_ten_times_asks_for_nothing_twice(small_run: Path, tiny_model: Path, tmp_path: Path) -> None:
-    with llama_server(tiny_model, tmp_path) as server:
+def test_a_run_killed_ten_times_asks_for_nothing_twice(small_run: Path, terse_model: Path, tmp_path: Path) -> None:
+    with llama_server(terse_model, tmp_path) as server:
         with counting_proxy(server) as counts:
             shutil.copytree(small_run, tmp_path / "whole")
-            assert start(tmp_path / "whole", tiny_model, counts.base_url, tmp_path / "whole.sqlite").wait() == 0
+            assert start(tmp_path / "whole", terse_model, counts.base_url, tmp_path / "whole.sqlite").wait() == 0
             distinct = counts.total
         with counting_proxy(server) as counts:
             draws = random.Random(1)
@@ -60,17 +60,17 @@ def test_a_run_killed_ten_times_asks_for_nothing_twice(small_run: Path, tiny_mod
             shutil.copytree(small_run, tmp_path / "killed")
             killed = 0
             for number, moment in enumerate(moments):
-                process = start(tmp_path / "killed", tiny_model, counts.base_url, tmp_path / "killed.sqlite")
+                process = start(tmp_path / "killed", terse_model, counts.base_url, tmp_path / "killed.sqlite")
                 # What was in flight at each kill is asked again, and counts again.
                 killed += kill_after(process, counts, int(moment) + number * CONCURRENCY * LIST // 2)
-            assert start(tmp_path / "killed", tiny_model, counts.base_url, tmp_path / "killed.sqlite").wait() == 0
+            assert start(tmp_path / "killed", terse_model, counts.base_url, tmp_path / "killed.sqlite").wait() == 0
             asked = counts.total
         with counting_proxy(server) as counts:
             shutil.copytree(small_run, tmp_path / "again")
-            assert start(tmp_path / "again", tiny_model, counts.base_url, tmp_path / "killed.sqlite").wait() == 0
+            assert start(tmp_path / "again", terse_model, counts.base_url, tmp_path / "killed.sqlite").wait() == 0
             assert counts.total == 0, "what was paid for is never asked again"
     assert killed == KILLS
-    assert distinct == 4 * 20 * 3
+    assert distinct == 4 * 10 * 3
     assert distinct <= asked <= distinct + KILLS * CONCURRENCY * LIST
     whole, ended, again = (tmp_path / name / "4_simulations" for name in ("whole", "killed", "again"))
     names = sorted(file.name for file in whole.iterdir())

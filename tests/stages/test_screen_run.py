@@ -65,7 +65,7 @@ def whole(base: Path, tiny_model: Path) -> Path:
     """The run without a screen."""
     folder = base.parent / "whole"
     shutil.copytree(base, folder)
-    run_to(folder, config_of(tiny_model, base.parent / "whole.sqlite"))
+    run_to(folder, config_of(tiny_model, base.parent / "whole.sqlite"), "analyse")
     return folder
 
 
@@ -173,9 +173,9 @@ def test_a_run_that_stopped_goes_on_and_a_rerun_is_the_same_to_the_byte(
 
     monkeypatch.setattr(simulate, "save_strengths", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        run_to(again, config)
+        run_to(again, config, "analyse")
     monkeypatch.setattr(simulate, "save_strengths", lambda *given: (saved.append(given[1]), save_strengths(*given)))
-    assert run_to(again, config)["calls"] == 0, "all of it is in the cache"
+    assert run_to(again, config, "analyse")["calls"] == 0, "all of it is in the cache"
     assert len(saved) == len(set(saved)), "a shard that was whole is not made again"
     for file in (*(screened / "4_simulations").iterdir(), screened / "5_losses.parquet", screened / "6_stats.json"):
         assert (again / file.relative_to(screened)).read_bytes() == file.read_bytes(), file.name

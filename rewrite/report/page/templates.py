@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,8 +13,9 @@ from rewrite.report.page.formats import FILTERS
 HERE = Path(__file__).parent
 
 
+@cache
 def open_templates(autoescape: bool, finalize: Callable[[object], object] | None = None) -> Environment:
-    """The environment of all templates; a name that is not there is an error, never nothing."""
+    """The environment of all templates; a name that is not there is an error, never nothing. They are compiled once."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         undefined=StrictUndefined,
