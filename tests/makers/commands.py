@@ -20,6 +20,7 @@ IMPORTED = (
     *("rewrite.simulators.llm", "rewrite.simulators.patterns", "rewrite.explainers.patterns", "rewrite.report"),
     *("torch", "scipy.stats", "scipy.sparse", "sparsify", "peft", "pyarrow.parquet", "jinja2", "plotly"),
     *("transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama"),
+    *("transformers.models.auto.tokenization_auto", "openai", "httpx2", "rewrite.run.executors.local"),
 )
 """What the processes find imported; one that is not there is imported, or missed, by the command itself."""
 
