@@ -85,7 +85,8 @@ def assert_gone(workers: set[int]) -> None:
 
 
 STARTS = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Ignored where the tests themselves run in the background.
 from rewrite.run.forking import in_order
 def work(item):
     if item < 2:

@@ -217,7 +217,7 @@ def test_an_adapter_is_refused_for_another_model_or_layout(tiny_model: Path, tmp
     learned = learned_by(str(tiny_model), {"model": f"hash of {tiny_model}"})
     write_json(own / "reader.json", vars(learned) | {"hookpoint": "layers.3.mlp"})
     assert look(own) == own
-    with pytest.raises(UserError, match="name one of its readers: fold-0"):
+    with pytest.raises(UserError, match="name one of its folders: fold-0"):
         look(tmp_path)
     with pytest.raises(UserError, match=r"belongs to the model .*tiny, and simulators\.llm\.model = else holds other"):
         look(own, "else")
