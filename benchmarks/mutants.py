@@ -19,6 +19,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,23 +82,31 @@ def plant_and_try(mutant: Mutant) -> tuple[int, str]:
         return try_tests(mutant.tests, folder)
 
 
+def plant_timed(mutant: Mutant) -> tuple[int, str, float]:
+    """The same, and how long it took [s]."""
+    begin = time.perf_counter()
+    ended, test = plant_and_try(mutant)
+    return ended, test, time.perf_counter() - begin
+
+
 def main(wanted: str = "") -> int:
-    """Plant all faults whose name has `wanted`; the number of those that lived."""
+    """Plant all faults whose name has `wanted`, as many at a time as there are cores; how many of them lived."""
     chosen = [mutant for mutant in read_mutants() if wanted in mutant.name]
     every = tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
-    ended, test = plant_and_try(Mutant("none", (), every))
-    if ended != RAN:
-        print(f"without any fault {test or 'a test'} fails: nothing can be told")
-        return len(chosen)
     alive = 0
-    for mutant in chosen:
-        begin = time.perf_counter()
-        ended, test = plant_and_try(mutant)
-        alive += ended != FAILED
-        word = {FAILED: "dies", RAN: "LIVES"}.get(ended, f"COULD NOT BE TRIED ({ended})")
-        print(
-            f"{mutant.name:<72} {word:<6} {test if ended else '':<80} {time.perf_counter() - begin:4.0f} s", flush=True
-        )
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        whole = pool.submit(plant_and_try, Mutant("none", (), every))
+        tried = [pool.submit(plant_timed, mutant) for mutant in chosen]
+        ended, test = whole.result()
+        if ended != RAN:
+            pool.shutdown(cancel_futures=True)
+            print(f"without any fault {test or 'a test'} fails: nothing can be told")
+            return len(chosen)
+        for mutant, one in zip(chosen, tried, strict=True):
+            ended, test, seconds = one.result()
+            alive += ended != FAILED
+            word = {FAILED: "dies", RAN: "LIVES"}.get(ended, f"COULD NOT BE TRIED ({ended})")
+            print(f"{mutant.name:<72} {word:<6} {test if ended else '':<80} {seconds:4.0f} s", flush=True)
     print(f"{len(chosen) - alive} of {len(chosen)} die")
     return alive
 
