@@ -92,6 +92,9 @@ def plant_timed(mutant: Mutant) -> tuple[int, str, float]:
 def main(wanted: str = "") -> int:
     """Plant all faults whose name has `wanted`, as many at a time as there are cores; how many of them lived."""
     chosen = [mutant for mutant in read_mutants() if wanted in mutant.name]
+    if not chosen:
+        print(f"no fault has {wanted!r} in its name; all of them stand in {LIST.name}")
+        return 1
     every = tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
     alive = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:

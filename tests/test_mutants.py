@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.mutants import Mutant, read_mutants  # noqa: E402  (benchmarks stand beside the tests)
+from benchmarks.mutants import Mutant, main, read_mutants  # noqa: E402  (benchmarks stand beside the tests)
 
 
 @pytest.mark.parametrize("mutant", read_mutants(), ids=lambda mutant: mutant.name)
@@ -25,3 +25,8 @@ def test_a_fault_fits_the_code_and_its_tests_are_there(mutant: Mutant) -> None:
 def test_faults_have_names_of_their_own() -> None:
     names = [mutant.name for mutant in read_mutants()]
     assert len(names) == len(set(names)) >= 40
+
+
+def test_a_name_that_no_fault_has_is_said_and_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("no such fault") == 1
+    assert capsys.readouterr().out == "no fault has 'no such fault' in its name; all of them stand in mutants.toml\n"
