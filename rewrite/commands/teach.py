@@ -48,7 +48,8 @@ def teach(run: Path, out: Path, overrides: Sequence[str]) -> list[str]:
         raise UserError(f"--out {out}: is there already; name another folder")
     finished = open_finished(run, last=EXPLAINED)
     config = read_recorded(run / "manifest.json", finished.manifest, overrides).config
-    settings = Settings.model_validate(config.explainers.get("llm", {}))
+    settings = plugins.settings("explainers", "llm", config.explainers.get("llm", {}))
+    assert isinstance(settings, Settings)
     _check(config, settings)
     lessons = _open_lessons(config, settings, finished)
     engine = plugins.load("engines", config.engine)

@@ -57,12 +57,12 @@ def open_store(run: Run) -> ActivationStore:
 def _explain(config: Config, store: ActivationStore, calls: Calls) -> Iterable[Explanation]:
     """An explanation of every latent that needs one, from the file or from the explainer."""
     latents = explained_latents(config, store)
-    adapter: str = getattr(plugins.chosen("explainer", config), "adapter", "")
-    if adapter and not config.explain.file:
-        check_unmet(adapter, calls.run.manifest["artefacts"]["1_coder"]["sha256"], latents)
     if config.explain.file:
         every = read_explanations(Path(config.explain.file), store.latents)
         return [every[latent] for latent in latents]
+    adapter: str = getattr(plugins.chosen("explainer", config), "adapter", "")
+    if adapter:
+        check_unmet(adapter, calls.run.manifest["artefacts"]["1_coder"]["sha256"], latents)
     return open_explainer(config, calls).explain(gather_evidence(store.train, latents), latents)
 
 

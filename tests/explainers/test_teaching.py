@@ -106,6 +106,7 @@ def test_who_learned_on_another_model_or_was_shown_otherwise_is_refused(
     [
         (["sample.latents=0"], r"sample\.latents = 0"),
         (["explainers.llm.model="], r"explainers\.llm\.model: not set"),
+        (["explainers.llm.windwos=3"], r"explainers\.llm\.windwos"),
         (["tune.tokens=0"], r"tune\.tokens and tune\.minutes are both 0"),
         (["engine=openai"], "engine = openai: tunes no model"),
         (["explainers.llm.chain_of_thought=true"], "answers at once"),

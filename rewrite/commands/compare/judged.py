@@ -20,7 +20,7 @@ from rewrite.display import tables
 from rewrite.display.tables import Row, Table
 from rewrite.explainers.judge import SHOW
 from rewrite.report.gathering import read_rows
-from rewrite.run.finished import Finished, open_finished
+from rewrite.run.finished import Finished
 from rewrite.statistics import paired as stats
 
 SCORES = "4_scores.parquet"
@@ -43,7 +43,7 @@ def read_judged(run: Finished) -> dict[str, Scores]:
     """The scores of each scorer that the run asked for."""
     if SCORES not in run.manifest["artefacts"]:
         return {}
-    rows = read_rows(open_finished(run.folder, run.name, last=SCORES).path(SCORES))
+    rows = read_rows(run.path(SCORES))
     asked = [scorer for scorer in SHOW if rows and scorer in rows[0]]
     return {scorer: {row["latent"]: row[scorer] for row in rows if row[scorer] is not None} for scorer in asked}
 
