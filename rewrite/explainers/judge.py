@@ -225,11 +225,10 @@ class Sheet:
 
 
 def list_schema(count: int) -> str:
-    """The JSON schema of an answer about `count` windows: the list in an object, as OpenAI allows no list alone."""
+    """The JSON schema of an answer about `count` windows: the list that the prompt asks for. Held to another form, such
+    as an object about the list, a small model fills the place before the list with blanks without end."""
     item = {"type": "integer", "enum": [0, 1]}
-    judgements = {"type": "array", "items": item, "minItems": count, "maxItems": count}
-    whole = {"type": "object", "properties": {"judgements": judgements}}
-    return json.dumps(whole | {"required": ["judgements"], "additionalProperties": False})
+    return json.dumps({"type": "array", "items": item, "minItems": count, "maxItems": count})
 
 
 def read_list(answer: Answer, count: int) -> list[bool] | Fault:

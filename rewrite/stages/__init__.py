@@ -188,6 +188,7 @@ STAGES = (
         writes=("4_scores.parquet",),
         keys=("score", "analyse.alpha"),
         asks=Asks("score", fingerprint_asked),
+        version=2,
     ),
     Stage(
         "evaluate",

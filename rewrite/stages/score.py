@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -147,12 +146,11 @@ def judged_columns(
     verdicts: dict[str, Verdicts] = {scorer: Verdicts() for scorer in config.score.scorers}
     texts = {e.latent: e for e in explanations}
     latents = draw_latents(config.sample, split.latents)
-    with bar(what="score", unit="latents", total=len(latents)) as progress:
+    with bar(what="score", unit="scores", total=len(latents) * len(verdicts)) as progress:
         for begin in range(0, len(latents), AT_ONCE):
             block = latents[begin : begin + AT_ONCE]
             explained = [texts.get(int(i), Explanation(int(i), None)) for i in block]
-            judge_block(config, held, explained, engine, verdicts)
-            progress.update(len(block))
+            judge_block(config, held, explained, engine, verdicts, progress.update)
     columns: Columns = {}
     for scorer, said in verdicts.items():
         columns |= said.columns(scorer, split.latents)
@@ -160,9 +158,15 @@ def judged_columns(
 
 
 def judge_block(
-    config: Config, held: HeldOut, block: Sequence[Explanation], engine: Engine, verdicts: Mapping[str, Verdicts]
+    config: Config,
+    held: HeldOut,
+    block: Sequence[Explanation],
+    engine: Engine,
+    verdicts: Mapping[str, Verdicts],
+    done: Callable[[int], object],
 ) -> None:
-    """Judge some latents by every scorer in one go, and add what comes of it to the verdicts."""
+    """Judge some latents by every scorer in one go, and add what comes of it to the verdicts; `done` hears of so many
+    scores that need no more answers."""
     sheets: list[tuple[Drawn, Sheet]] = []
     for explanation in block:
         drawn = draw_windows(held, explanation.latent, config.score) if explanation.text else _no_text(explanation)
@@ -172,7 +176,8 @@ def judge_block(
                 sheets.append((drawn, Sheet(scorer, explanation.text, shown)))
             else:
                 said.why[explanation.latent] = str(drawn)
-    replies = ask_all(engine, [sheet for _, sheet in sheets], config)
+    done(len(block) * len(verdicts) - len(sheets))
+    replies = ask_all(engine, [sheet for _, sheet in sheets], config, done)
     for (drawn, sheet), answers in zip(sheets, replies, strict=True):
         said = verdicts[sheet.scorer]
         marked = sheet.mark(answers, config.score)
@@ -189,12 +194,17 @@ def _no_text(explanation: Explanation) -> str:
     return f"no explanation: {explanation.why}" if explanation.why else "no explanation"
 
 
-def ask_all(engine: Engine, sheets: Sequence[Sheet], config: Config) -> list[list[Answer | Fault]]:
-    """The replies to each sheet's questions, in order, asked in one go."""
+def ask_all(
+    engine: Engine, sheets: Sequence[Sheet], config: Config, done: Callable[[int], object]
+) -> list[list[Answer | Fault]]:
+    """The replies to each sheet's questions, in order, asked in one go; `done` hears of each sheet that has all."""
     asked = [list(sheet.ask(engine, config.score)) for sheet in sheets]
-    questions = [question for own in asked for question in own]
-    replies: list[Answer | Fault] = [Fault("server error", "no answer came")] * len(questions)
-    for number, reply in engine.generate(questions):
-        replies[number] = reply
-    ends = np.cumsum([0, *(len(own) for own in asked)])
-    return [replies[begin:end] for begin, end in pairwise(ends)]
+    places = [(sheet, number) for sheet, own in enumerate(asked) for number in range(len(own))]
+    replies: list[list[Answer | Fault]] = [[Fault("server error", "no answer came")] * len(own) for own in asked]
+    awaited = Counter(sheet for sheet, _ in places)
+    for place, reply in engine.generate([question for own in asked for question in own]):
+        sheet, number = places[place]
+        replies[sheet][number] = reply
+        awaited[sheet] -= 1
+        done(int(not awaited[sheet]))
+    return replies

@@ -11,9 +11,10 @@ from makers.faults import FaultServer
 
 from rewrite.config import UserError
 from rewrite.engines.base import Answer, Fault, Question, Spent
-from rewrite.engines.openai import replies
+from rewrite.engines.openai import OpenAI, Settings, replies
 from rewrite.engines.openai.pacing import Trouble
 from rewrite.engines.prompting import Message
+from rewrite.explainers.judge import list_schema
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("key")]
 
@@ -138,3 +139,15 @@ def test_options_of_the_chat_template_are_sent(server: FaultServer) -> None:
     list(mine.generate([QUESTION]))
     assert server.arrivals[-1].body["chat_template_kwargs"] == {"enable_thinking": False, "effort": "low"}
     assert mine.identity != engine(server).identity
+
+
+def test_a_list_is_held_to_as_such_and_in_an_object_where_only_objects_are_taken(server: FaultServer) -> None:
+    """As an object a small model would never begin it: it writes blanks until its room is full (llama.cpp)."""
+    schema = list_schema(3)
+    question = Question(ask(1).messages, 30, schema=schema)
+    list(engine(server).generate([question]))
+    assert server.arrivals[0].body["response_format"]["json_schema"]["schema"] == json.loads(schema)
+    _, body = OpenAI("gpt", Settings())._body(question)
+    held = body["response_format"]["json_schema"]["schema"]
+    assert held["type"] == "object" and held["properties"] == {"answer": json.loads(schema)}
+    assert held["required"] == ["answer"] and held["additionalProperties"] is False

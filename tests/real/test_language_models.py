@@ -27,12 +27,14 @@ from makers.servers import counting_proxy
 from makers.small import small_config
 from makers.ways import WAYS, Reference, read
 
-from rewrite.engines.base import Branches, Question, Reading
+from rewrite.config import ScoreConfig
+from rewrite.engines.base import Answer, Branches, Fault, Question, Reading
 from rewrite.engines.calls import Calls
 from rewrite.engines.encoding import Encoder
 from rewrite.engines.transformers import Settings, TransformersEngine, build
 from rewrite.explainers import llm as explain
 from rewrite.explainers.base import Explanation
+from rewrite.explainers.judge import Sheet, Shown, read_list
 from rewrite.run.store import Run
 from rewrite.simulators.schemes import AllAtOnce
 
@@ -63,6 +65,8 @@ NEAR = {"transformers": 1e-3, "openai": 0.5, "vllm": 1e-3, "openai on vllm serve
 file's weights of few bits by activations rounded to 8; the folder's weights are the same ones rounded to bfloat16."""
 EVERY = 6
 """At every so many tokens of a text a place is asked: llama.cpp answers with the whole vocabulary each time."""
+LINES = ("The dog ran home.", "She had a cat.", "It was late.", "My dog is big.", "He ate some bread.")
+JUDGED = Sheet("detection", "the word dog", [Shown(line, number, "dog" in line) for number, line in enumerate(LINES)])
 LAST = 1 << 10
 """So many that only the last token of a text is asked about."""
 
@@ -92,6 +96,10 @@ class Asked:
     readings: list[Reading]
     questions: list[Question]
     explained: list[Explanation]
+    judging: Question
+    judged: Answer | Fault
+    held: bool
+    """Answers are held to a schema."""
     ledger: dict[str, dict[str, int]]
     """Of each stage."""
     wire: Counter[str] | None
@@ -123,15 +131,22 @@ def asked(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest
         questions: list[Question] = []
         with Calls(config, run, "explain") as calls:
             explained = explain_there(calls.open(way.asked), questions)
+        with Calls(config, run, "score") as calls:
+            engine = calls.open(way.asked)
+            (judging,) = JUDGED.ask(engine, ScoreConfig(together=5))
+            ((_, judged),) = engine.generate([judging])
         return Asked(
-            request.param,
-            engine.can.prompt_logprobs,
-            requests,
-            readings,
-            questions,
-            explained,
-            run.manifest["calls"],
-            counts and counts.prompts,
+            place=request.param,
+            together=engine.can.prompt_logprobs,
+            requests=requests,
+            readings=readings,
+            questions=questions,
+            explained=explained,
+            judging=judging,
+            judged=judged,
+            held=engine.can.schema,
+            ledger=run.manifest["calls"],
+            wire=counts and counts.prompts,
         )
 
 
@@ -196,6 +211,7 @@ def test_the_ledger_counts_what_was_sent(asked: Asked, folder: Path) -> None:
     sent = {
         "simulate": [ids for request in asked.requests for ids in of(request)],
         "explain": [ids for question in asked.questions for ids in of(question)],
+        "score": of(asked.judging),
     }
     for stage, prompts in sent.items():
         assert asked.ledger[stage]["calls"] == len(prompts)
@@ -205,10 +221,22 @@ def test_the_ledger_counts_what_was_sent(asked: Asked, folder: Path) -> None:
 
 
 def test_an_explanation_is_made_and_parsed(asked: Asked, folder: Path) -> None:
+    """One of three may be missing, by name: of the file of few bits Qwen says the same words of the third latent again
+    and again."""
     print("\n" + "\n".join(f"{asked.place}: {one.text or one.why}" for one in asked.explained))
-    assert all(one.text for one in asked.explained)
+    assert all(one.text or one.why.startswith("loop: ") for one in asked.explained)
+    assert sum(one.text is not None for one in asked.explained) >= 2
     if folder.name == "qwen":  # SmolLM2 says nothing of the words that it is shown.
         assert "king" in (asked.explained[0].text or "") and "queen" in (asked.explained[1].text or "")
+
+
+def test_a_judge_that_is_held_to_a_form_keeps_to_it(asked: Asked) -> None:
+    """Left to themselves both models write lists without end; held to an object about the list, blanks."""
+    judged = asked.judged if isinstance(asked.judged, Fault) else read_list(asked.judged, 5)
+    print(f"\n{asked.place}: {judged}")
+    if not asked.held:
+        pytest.skip("this engine holds no answer to a schema")
+    assert isinstance(judged, list)
 
 
 # Facts of the models

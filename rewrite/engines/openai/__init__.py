@@ -229,6 +229,10 @@ class OpenAI:
         return {"max_tokens" if self.settings.base_url else "max_completion_tokens": tokens}
 
     def _hold_to(self, schema: Json) -> Json:
+        if not self.settings.base_url and schema.get("type") != "object":
+            # OpenAI's own servers hold to objects only.
+            schema = {"type": "object", "properties": {"answer": schema}, "required": ["answer"]}
+            schema["additionalProperties"] = False
         form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
         # llama.cpp heeds the form in chats only, and this in completions.
         own = {"json_schema": schema} if self._server == "llamacpp" and self._encoder is not None else {}
