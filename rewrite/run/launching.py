@@ -6,10 +6,34 @@ go on.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+from rewrite.config import Config
+from rewrite.run import plugins
 from rewrite.run.executors.base import Executor, Job
+
+
+@contextmanager
+def executing(config: Config) -> Iterator[Executor]:
+    """The config's executor; at the end its workers are let go."""
+    settings = plugins.chosen("executor", config)
+    executor: Executor = plugins.load("executors", config.executor).build(settings, config.sweep.threads)
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def settle(threads: int) -> None:
+    """In a worker, before it computes: `threads` is what it computes with, 0 for whatever the machine says."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def launch(executor: Executor, jobs: Sequence[Job], retries: int, say: Callable[[str], None]) -> dict[str, str]:

@@ -248,6 +248,16 @@ class Run:
         write_json(self.folder / "manifest.json", self.manifest)
 
 
+class Borrowed(Run):
+    """A run folder that the process which launched this one has locked: what is finished is read, nothing is noted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.manifest = folder, read_json(folder / "manifest.json")
+
+    def note(self, name: str, value: object) -> None:
+        """It is noted by the one that has the folder."""
+
+
 def _sync(path: Path) -> None:
     for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
         with file.open("rb") as stream:

@@ -4,31 +4,44 @@
    default).
 2. The simulator sees the explanations and one shard of text at a time; its strengths are written as
    `rewrite.simulators.strengths` says. An interrupted run goes on from its last finished shard.
+3. Shards are independent of each other. Where the config names an executor other than `local` its workers make them,
+   each with a simulator of its own; whoever makes a shard leaves the same bytes and, until all are there, a note of
+   what it met in the cache and of what failed and may be asked again.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
+from tqdm import tqdm
 
 from rewrite.coder.activations import ActivationStore, Split
-from rewrite.config import Config
+from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
 from rewrite.engines.calls import Calls, Planned
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.explanations import load_explanations, suppose
 from rewrite.run import plugins
-from rewrite.run.store import Run
+from rewrite.run.executors.base import Job
+from rewrite.run.files import read_json, write_json
+from rewrite.run.launching import executing, launch, settle
+from rewrite.run.store import Borrowed, Run
 from rewrite.simulators.base import Peek, Simulator, Strengths
 from rewrite.simulators.strengths import save_simulator, save_strengths
 from rewrite.text.sampling import ask, draw_full, draw_latents
 from rewrite.text.windows import Text
+
+NOTE = ".met-"
+"""How the name of a shard's note begins, which is there until all shards are."""
 
 
 class TrueActivations:
@@ -65,16 +78,92 @@ def run(config: Config, run: Run) -> None:
     """Write `4_simulations`."""
     store = open_store(run)
     chosen = draw_latents(config.sample, store.latents)
-    truth = TrueActivations(store)
     with Calls(config, run, "simulate") as calls, run.writing("4_simulations", resumable=True) as folder:
         calls.latents = len(chosen)
-        simulator = open_own(config, run, store, truth, calls)
-        for split, shard in bar(_shards(store), "simulate", "shards"):
-            if not (folder / f"{shard}.json").exists():
-                truth.show(split, shard)
-                text = asked_text(config, split, shard)
-                save_strengths(folder, shard, _only(simulator.simulate(text), chosen), text)
-        save_simulator(folder, config.simulator, simulator.scale, chosen if len(chosen) < store.latents else None)
+        maker = open_maker(config, run, calls, folder)
+        shards = _shards(store)
+        waiting = [(split, shard) for split, shard in shards if not (folder / f"{shard}.json").exists()]
+        calls.met.failed = sum(read_json(note)["failed"] for note in folder.glob(f"{NOTE}*"))
+        if config.executor == "local":
+            with bar(what="simulate", unit="shards", total=len(shards)) as progress:
+                progress.update(len(shards) - len(waiting))
+                for split, shard in waiting:
+                    maker.make(split, shard)
+                    progress.update()
+        elif waiting:
+            make_elsewhere(config, run, [shard for _, shard in waiting], calls, folder)
+        for note in folder.glob(f"{NOTE}*"):
+            note.unlink()
+        rewritten = chosen if len(chosen) < store.latents else None
+        save_simulator(folder, config.simulator, maker.simulator.scale, rewritten)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes shards, one after the other, with a simulator that was opened once."""
+
+    config: Config
+    store: ActivationStore
+    truth: TrueActivations
+    simulator: Simulator
+    calls: Calls
+    folder: Path
+
+    def make(self, split: Split, shard: str) -> None:
+        """Write a shard and, before it, the note of what was met."""
+        cached, failed = self.calls.met.cached, self.calls.met.failed
+        self.truth.show(split, shard)
+        text = asked_text(self.config, split, shard)
+        strengths = _only(self.simulator.simulate(text), draw_latents(self.config.sample, self.store.latents))
+        met = {"cached": self.calls.met.cached - cached, "failed": self.calls.met.failed - failed}
+        write_json(self.folder / f"{NOTE}{shard}", met)
+        save_strengths(self.folder, shard, strengths, text)
+
+
+def open_maker(config: Config, run: Run, calls: Calls, folder: Path) -> Maker:
+    """What makes the run's shards in a folder."""
+    store = open_store(run)
+    truth = TrueActivations(store)
+    return Maker(config, store, truth, open_own(config, run, store, truth, calls), calls, folder)
+
+
+def make_elsewhere(config: Config, run: Run, shards: Sequence[str], calls: Calls, folder: Path) -> None:
+    """Let the workers of the config's executor make some shards. Raises UserError for the first that was not made; the
+    others are there."""
+    told = {"run": str(run.folder), "folder": str(folder), "config": config.model_dump(mode="json")}
+    jobs = [Job(shard, make_shard, told | {"shard": shard}) for shard in shards]
+    with executing(config) as executor, bar(what="simulate", unit="shards", total=len(shards)) as progress:
+        check_elsewhere(config, executor.machines)
+
+        def say(line: str) -> None:
+            done = sum((folder / f"{shard}.json").exists() for shard in shards)
+            if done > progress.n:
+                progress.update(done - progress.n)
+            else:
+                tqdm.write(f"simulate: {line}", file=sys.stderr)
+
+        faults = launch(executor, jobs, config.sweep.retries, say)
+    for note in [folder / f"{NOTE}{shard}" for shard in shards]:
+        met = read_json(note) if note.exists() else {"cached": 0, "failed": 0}
+        calls.met.cached, calls.met.failed = calls.met.cached + met["cached"], calls.met.failed + met["failed"]
+    if faults:
+        shard, fault = next(iter(faults.items()))
+        raise UserError(f"simulate: {len(faults):,} of {len(shards):,} shards not made; {shard}: {fault}")
+
+
+def check_elsewhere(config: Config, machines: int) -> None:
+    """Refuse workers, for a simulator that calls a language model, where they would share what only one can keep: a
+    budget, or, on several machines, the ledger of the run."""
+    if not plugins.asked_model("simulator", config):
+        return
+    limits = [name for name in ("max_calls", "max_tokens", "max_cost") if getattr(config.calls, name)]
+    if limits:
+        raise UserError(f"calls.{limits[0]}: several workers cannot keep to one budget; set executor = local")
+    if machines > 1:
+        raise UserError(
+            f"executor = {config.executor}: {machines} machines cannot share the ledger of a run's calls; set executor "
+            "= processes, or serve the model on all of them and name the servers in engines.openai.base_url"
+        )
 
 
 def plan(config: Config, run: Run, awaited: frozenset[str]) -> Planned:
@@ -158,3 +247,22 @@ def _only(strengths: Strengths, chosen: Int[np.ndarray, " chosen"]) -> Strengths
     """Without a word about latents that are not rewritten: they are neither missing nor 0."""
     kept = set(chosen.tolist())
     return replace(strengths, missing={k: why for k, why in strengths.missing.items() if k in kept})
+
+
+# --- in a worker ------------------------------------------------------------------------------------------------------
+
+
+def make_shard(run: str, folder: str, config: dict[str, Any], shard: str) -> None:
+    """Make one shard of a run that another process has locked, in a folder of its own."""
+    maker = _hold(run, folder, json.dumps(config))
+    splits = {name: split for split, name in _shards(maker.store)}
+    maker.make(splits[shard], shard)
+
+
+@cache
+def _hold(run: str, folder: str, config: str) -> Maker:
+    """A worker's own simulator, opened once. Its calls end with the worker: each is in the ledger when it is made."""
+    own = Config.model_validate_json(config)
+    settle(own.sweep.threads)
+    borrowed = Borrowed(Path(run))
+    return open_maker(own, borrowed, Calls(own, borrowed, "simulate"), Path(folder))

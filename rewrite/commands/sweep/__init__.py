@@ -20,14 +20,13 @@ from pathlib import Path
 
 from rewrite.commands.sweep.grid import Point, read_points
 from rewrite.commands.sweep.jobs import plan_jobs
-from rewrite.config import Config, Section, UserError
+from rewrite.config import Config, UserError
 from rewrite.display.tables import Page
 from rewrite.run import plugins
-from rewrite.run.executors.base import Executor
 from rewrite.run.files import full_disk_told, hash_once, write_json
 from rewrite.run.finished import SWEEP
 from rewrite.run.freshness import check
-from rewrite.run.launching import launch
+from rewrite.run.launching import executing, launch
 from rewrite.run.store import take_lock
 from rewrite.stages import STAGES
 
@@ -38,7 +37,7 @@ def sweep(file: Path | None, overrides: Sequence[str], grids: Sequence[str], out
     """Make all points of a grid in a folder; what they came to. Raises UserError where the grid, the config or the
     folder does not fit; what fails in a point is told on the page that is returned."""
     base, points = read_points(file, overrides, grids)
-    settings = plugins.chosen("executor", base)
+    plugins.chosen("executor", base)  # Refused before anything is made.
     for point in points:
         check(STAGES, point.config)
     _open(out)
@@ -47,7 +46,7 @@ def sweep(file: Path | None, overrides: Sequence[str], grids: Sequence[str], out
         command = _command(file, overrides, grids, out)
         _note(out, command, points, {})
         with full_disk_told(out):
-            faults = _make(base, settings, points, out)
+            faults = _make(base, points, out)
         _note(out, command, points, faults)
         from rewrite.commands.sweep.page import write_sweep
 
@@ -57,19 +56,16 @@ def sweep(file: Path | None, overrides: Sequence[str], grids: Sequence[str], out
         os.close(lock)
 
 
-def _make(base: Config, settings: Section, points: Sequence[Point], out: Path) -> dict[str, str]:
+def _make(base: Config, points: Sequence[Point], out: Path) -> dict[str, str]:
     """Make what is not fresh; the faults of what was not made, by job."""
     with hash_once():
         jobs = plan_jobs(points, out, base.sweep.together, base.sweep.threads)
     if not jobs:
         return {}
     _say(f"{len(points)} points, {len(jobs)} jobs, executor {base.executor}")
-    executor: Executor = plugins.load("executors", base.executor).build(settings, base.sweep.threads)
-    try:
+    with executing(base) as executor:
         check_cache(executor.machines, points)
         return launch(executor, jobs, base.sweep.retries, _say)
-    finally:
-        executor.close()
 
 
 def check_cache(machines: int, points: Sequence[Point]) -> None:

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from rewrite.config import Config, UserError
 from rewrite.run.executors.base import Job
 from rewrite.run.files import full_disk_told, hash_value, read_json
 from rewrite.run.freshness import Stage, ask_again, hash_together, stage_keys, wanted
+from rewrite.run.launching import settle
 from rewrite.run.runner import go_together
 from rewrite.run.store import Run, why_stale
 from rewrite.stages import STAGES
@@ -168,15 +168,13 @@ def _find_passes(branches: Sequence[Branch], together: int) -> dict[tuple[Branch
 
 def make(folder: str, points: Sequence[tuple[str, dict[str, Any]]], last: str, threads: int) -> None:
     """Make some points of the sweep in a folder up to a stage, with what other points have made already."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
+    settle(threads)
     home, name = Path(folder), points[0][0]
     others = sorted(file.parent for file in home.glob("*/manifest.json"))
     with full_disk_told(home), ExitStack() as stack:
+        # A worker hires no workers of its own.
         runs = [
-            (Config.model_validate(config), stack.enter_context(Run(home / own, "sweep"))) for own, config in points
+            (Config.model_validate(config | {"executor": "local"}), stack.enter_context(Run(home / own, "sweep")))
+            for own, config in points
         ]
         go_together(STAGES, runs, last, lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True), others)

@@ -1,0 +1,144 @@
+"""Shards that the workers of an executor make, and what is known of those that an earlier session made."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from makers.faults import fault_server
+from makers.llm_runs import NOISE, config_of, run_to
+from makers.small import small_config
+from makers.sweeps import workers_of
+
+from rewrite.config import UserError
+from rewrite.run.files import write_json
+from rewrite.run.freshness import UNANSWERED
+from rewrite.stages import simulate
+
+ELSEWHERE = ("executor=processes", "executors.processes.workers=2", "sweep.threads=1")
+FEW = ("explainer=patterns", "sample.latents=2", "sample.windows=1", "sample.positions=2", "collect.shard=4")
+KEPT = ("calls", "tokens_in", "tokens_out", "failed", "cached")
+"""Of the ledger; each worker processes the beginning that prompts share for itself."""
+
+
+def made(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The hash of the strengths, and what they cost."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    ledger = manifest["calls"]["simulate"]
+    return manifest["artefacts"]["4_simulations"]["sha256"], {key: ledger[key] for key in KEPT}
+
+
+@pytest.fixture(scope="module")
+def alone(small_run: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real model's readings of several shards, made in this process."""
+    folder = tmp_path_factory.mktemp("alone") / "r"
+    shutil.copytree(small_run, folder)
+    run_to(folder, config_of(tiny_model, folder.parent / "calls.sqlite", *FEW, "sweep.threads=1"), "simulate")
+    assert len(list((folder / "4_simulations").glob("*-*.json"))) >= 4
+    return folder
+
+
+def test_workers_leave_the_same_bytes_and_the_same_ledger(alone: Path, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(alone, tmp_path / "r")
+    (tmp_path / "r/manifest.json").write_text(without_simulations(alone))
+    run_to(tmp_path / "r", config_of(tiny_model, tmp_path / "calls.sqlite", *FEW, *ELSEWHERE), "simulate")
+    assert made(tmp_path / "r") == made(alone)
+    assert {file.name for file in (tmp_path / "r/4_simulations").iterdir()} == {
+        file.name for file in (alone / "4_simulations").iterdir()
+    }
+
+
+def without_simulations(folder: Path) -> str:
+    """The manifest of a run that has spent and simulated nothing yet."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["artefacts"]["4_simulations"], manifest["calls"], manifest["ledger"]
+    return json.dumps(manifest)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_no_byte(alone: Path, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(alone, tmp_path / "r")
+    (tmp_path / "r/manifest.json").write_text(without_simulations(alone))
+    config = config_of(tiny_model, tmp_path / "calls.sqlite", *FEW, *ELSEWHERE)
+    write_json(tmp_path / "config.json", config.model_dump(mode="json"))
+    code = (
+        "import sys, json, pathlib; from rewrite.config import Config; from makers.llm_runs import run_to\n"
+        "if __name__ == '__main__':\n"
+        "    run_to(pathlib.Path(sys.argv[1]), Config.model_validate(json.load(open(sys.argv[2]))), 'simulate')\n"
+    )
+    (tmp_path / "simulate.py").write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "simulate.py"), str(tmp_path / "r"), str(tmp_path / "config.json")],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    killed = kill_at_first_shard(process, tmp_path / "r")
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert f"process {killed}, was killed by SIGKILL; tried again" in told
+    assert made(tmp_path / "r")[0] == made(alone)[0]
+
+
+def kill_at_first_shard(process: subprocess.Popen[str], folder: Path) -> int:
+    """Kill one of the workers while shards are missing; which one."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        if list(folder.glob(".partial-*-4_simulations/*-*.json")):
+            for worker in workers_of(process):
+                os.kill(worker, signal.SIGKILL)
+                return worker
+        time.sleep(0.01)
+    raise AssertionError("no shard was made")
+
+
+def test_what_failed_before_an_interruption_is_asked_again(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard whose requests failed for a passing reason, then Ctrl-C: the session that goes on did not see them."""
+    shutil.copytree(small_run, tmp_path / "r")
+    with fault_server() as server:
+        config = small_config(
+            *("simulator=llm", "simulators.llm.model=m", "simulators.llm.scheme=last_token", *NOISE, *FEW),
+            *("engine=openai", f"engines.openai.base_url={server.base_url}", "engines.openai.retries=0"),
+            f"calls.cache={tmp_path / 'calls.sqlite'}",
+        )
+        save, saved = simulate.save_strengths, list[str]()
+
+        def interrupted(folder: Path, shard: str, *more: Any) -> None:
+            save(folder, shard, *more)
+            saved.append(shard)
+            server.choose = lambda prompt, tries: ""
+            if len(saved) == 2:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(simulate, "save_strengths", interrupted)
+        server.choose = lambda prompt, tries: "broken"
+        with pytest.raises(KeyboardInterrupt):
+            run_to(tmp_path / "r", config, "simulate")
+        run_to(tmp_path / "r", config, "simulate")
+        manifest = json.loads((tmp_path / "r/manifest.json").read_text())
+        failed = sum(kind["requests"] for kind in manifest["calls"]["simulate"]["failed"].values())
+        assert manifest[UNANSWERED]["simulate"] == failed > 0
+        arrived = len(server.arrivals)
+        run_to(tmp_path / "r", config, "simulate")
+        assert len(server.arrivals) - arrived == failed
+
+
+def test_workers_share_neither_a_budget_nor_a_ledger(tiny_model: Path, tmp_path: Path) -> None:
+    config = config_of(tiny_model, tmp_path / "calls.sqlite", *ELSEWHERE)
+    simulate.check_elsewhere(config, 1)
+    with pytest.raises(UserError, match="executor = processes: 2 machines cannot share the ledger of a run's calls"):
+        simulate.check_elsewhere(config, 2)
+    simulate.check_elsewhere(small_config(*ELSEWHERE), 2)
+    limited = config_of(tiny_model, tmp_path / "calls.sqlite", *ELSEWHERE, "calls.max_calls=9")
+    with pytest.raises(UserError, match=r"calls\.max_calls: several workers cannot keep to one budget"):
+        simulate.check_elsewhere(limited, 1)
