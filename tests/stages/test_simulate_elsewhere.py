@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,16 @@ def alone(small_run: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-def test_workers_leave_the_same_bytes_and_the_same_ledger(alone: Path, tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "executor", ["processes", pytest.param("ray", marks=pytest.mark.skipif(not find_spec("ray"), reason="needs ray"))]
+)
+def test_workers_leave_the_same_bytes_and_the_same_ledger(
+    executor: str, alone: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     shutil.copytree(alone, tmp_path / "r")
     (tmp_path / "r/manifest.json").write_text(without_simulations(alone))
-    run_to(tmp_path / "r", config_of(tiny_model, tmp_path / "calls.sqlite", *FEW, *ELSEWHERE), "simulate")
+    elsewhere = (*ELSEWHERE, f"executor={executor}")
+    run_to(tmp_path / "r", config_of(tiny_model, tmp_path / "calls.sqlite", *FEW, *elsewhere), "simulate")
     assert made(tmp_path / "r") == made(alone)
     assert {file.name for file in (tmp_path / "r/4_simulations").iterdir()} == {
         file.name for file in (alone / "4_simulations").iterdir()
