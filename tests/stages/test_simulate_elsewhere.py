@@ -108,10 +108,11 @@ def kill_at_first_shard(process: subprocess.Popen[str], folder: Path) -> int:
 
 
 def test_what_failed_before_an_interruption_is_asked_again(
-    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shard whose requests failed for a passing reason, then Ctrl-C: the session that goes on did not see them."""
-    shutil.copytree(small_run, tmp_path / "r")
+    shutil.copytree(alone, tmp_path / "r")
+    (tmp_path / "r/manifest.json").write_text(without_simulations(alone))
     with fault_server() as server:
         config = small_config(
             *("simulator=llm", "simulators.llm.model=m", "simulators.llm.scheme=last_token", *NOISE, *FEW),
