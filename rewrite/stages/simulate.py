@@ -130,7 +130,7 @@ def open_maker(config: Config, run: Run, calls: Calls, folder: Path) -> Maker:
 def make_elsewhere(config: Config, run: Run, shards: Sequence[str], calls: Calls, folder: Path) -> None:
     """Let the workers of the config's executor make some shards. Raises UserError for the first that was not made; the
     others are there."""
-    told = {"run": str(run.folder), "folder": str(folder), "config": config.model_dump(mode="json")}
+    told = {"run": str(run.folder.resolve()), "folder": str(folder.resolve()), "config": config.model_dump(mode="json")}
     jobs = [Job(shard, make_shard, told | {"shard": shard}) for shard in shards]
     with executing(config) as executor, bar(what="simulate", unit="shards", total=len(shards)) as progress:
         check_elsewhere(config, executor.machines)
