@@ -28,9 +28,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import seconds
-from rewrite.engines import transformers
-from rewrite.engines.base import Branches, Fault, Spent
+from rewrite.engines.base import Branches, Fault
 from rewrite.engines.encoding import Encoder
+from rewrite.engines.ledger import Spent
+from rewrite.engines.transformers import Settings as EngineSettings
+from rewrite.engines.transformers.build import read_states
 from rewrite.run import plugins
 from rewrite.simulators.schemes import AllAtOnce, LastToken, Scheme
 from rewrite.simulators.towers.head import Head, read
@@ -130,7 +132,7 @@ def build_towers(model: Path, size: Size) -> Callable[[], Spent]:
     """Reading the window and scoring every explanation at each of its positions."""
     tokens, texts = take_material(model, size.explanations)
     settings = Settings(layers=size.layers)
-    states = transformers.read_states(str(model), transformers.Settings(), settings.layers)
+    states = read_states(str(model), EngineSettings(), settings.layers)
     head = Head(states.width, settings.hidden, settings.rank)
     queries = ask_head(head, states.of_tokens(texts), states.width)
 

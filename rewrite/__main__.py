@@ -32,7 +32,7 @@ from rewrite.commands.keys import list_topics, tell_keys, topics, write_config
 from rewrite.commands.options import add_readers, add_tellers, config_options, grid_options, table_options
 from rewrite.config import Config, UserError
 from rewrite.display.tables import Form, Page, say, show
-from rewrite.engines.calls import Planned
+from rewrite.engines.ledger import Planned
 from rewrite.run.configs import choose_config
 from rewrite.run.files import full_disk_told, write_whole
 from rewrite.run.finished import SWEEP

@@ -23,8 +23,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
-from rewrite.config import Config, UserError
-
 LEVELS = 91
 PRIOR = 10.0
 CHUNK = 1 << 24
@@ -233,9 +231,4 @@ def conditional_mean(tally: Tally) -> Calibrator:
 CALIBRATORS: dict[str, Callable[[Tally], Calibrator]] = {
     function.__name__: function for function in (identity, linear, quantile, conditional_mean)
 }
-
-
-def check_calibrator(config: Config) -> None:
-    """Raise UserError where the config names no calibrator that there is."""
-    if config.calibrator not in CALIBRATORS:
-        raise UserError(f"calibrator = {config.calibrator}: no such calibrator; there are: {', '.join(CALIBRATORS)}")
+"""By their names in the config (`rewrite.config.Config.calibrator`)."""

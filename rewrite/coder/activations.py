@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from rewrite.run.files import load_arrays, read_json, save_arrays
+from rewrite.run.arrays import load_arrays, save_arrays
+from rewrite.run.files import read_json
 from rewrite.text.windows import Pieces, Text
 
 

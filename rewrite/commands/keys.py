@@ -127,7 +127,7 @@ def _read_keys(table: str) -> dict[str, Key]:
     """The keys of one table, which is a topic, in the order of the file."""
     kinds = [kind for kind in KINDS if table.startswith(f"{kind}.")]
     if kinds:
-        found = list_keys(plugins.load(kinds[0], table.partition(".")[2]).Settings, f"{table}.")
+        found = list_keys(plugins.table(kinds[0], table.partition(".")[2]), f"{table}.")
     elif table == GENERAL:
         found = {key: told for key, told in list_keys().items() if "." not in key and key not in KINDS}
     else:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rewrite.config import CallsConfig
 from rewrite.display import tables
 from rewrite.display.tables import Page, Row, Table
-from rewrite.engines.calls import Planned, cost
+from rewrite.engines.ledger import Planned, cost
 
 COUNTED = ("calls", "tokens_in", "tokens_out", "dollars", "cached")
 

@@ -20,12 +20,13 @@ from rewrite.coder.activations import ActivationStore
 from rewrite.coder.evidence import gather_evidence
 from rewrite.config import Config, UserError
 from rewrite.engines.base import Question
-from rewrite.engines.calls import check_tunes
+from rewrite.engines.fingerprints import check_tunes
 from rewrite.engines.learned import Learned
 from rewrite.explainers.exemplars import Windows
 from rewrite.explainers.explanations import load_explanations
 from rewrite.explainers.layouts import LAYOUTS
-from rewrite.explainers.llm import NEVER, LanguageModelExplainer, Settings
+from rewrite.explainers.llm import Settings
+from rewrite.explainers.llm.build import NEVER, LanguageModelExplainer
 from rewrite.explainers.taught import learned_by
 from rewrite.explainers.teaching import Lessons, Row
 from rewrite.explainers.teaching import teach as learn
@@ -74,7 +75,7 @@ def _check(config: Config, settings: Settings) -> None:
         raise UserError(
             "explainers.llm.chain_of_thought, adapter: set; who is taught begins as the model and answers at once"
         )
-    check_tunes(plugins.load("engines", config.engine), config.engine)
+    check_tunes(config.engine)
     if not (config.tune.tokens or config.tune.minutes):
         raise UserError("tune.tokens and tune.minutes are both 0: it would never end; set one")
 

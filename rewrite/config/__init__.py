@@ -67,7 +67,7 @@ class Config(Section):
     engine: str = "transformers"
     """Where language models run: a file of `rewrite/engines/`, or one that a package brings. Only the `llm` explainer
     and simulator and the scorers need one."""
-    calibrator: str = "conditional_mean"
+    calibrator: Literal["identity", "linear", "quantile", "conditional_mean"] = "conditional_mean"
     """How strengths become activations: a function of `rewrite/arms/calibrate.py`."""
     executor: str = "local"
     """Where the points of a sweep are made and, in a run by itself, the shards of simulate: a file of

@@ -28,6 +28,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from rewrite.engines.ledger import Spent
 from rewrite.engines.prompting import Message
 
 DIGITS = "0123456789"
@@ -102,29 +103,6 @@ class Question:
     """Texts that end the answer; they are not part of it."""
     schema: str = ""
     """A JSON schema, as JSON, that an engine which can holds the answer to."""
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What requests cost; sums with +."""
-
-    calls: int = 0
-    """Requests as a server or a user counts them: one prompt, one call."""
-    tokens_in: int = 0
-    """Prompt tokens as they are billed."""
-    tokens_out: int = 0
-    processed: int = 0
-    """Prompt tokens that the model really went through: fewer than `tokens_in` where prefixes are reused."""
-    retried: int = 0
-
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            self.calls + other.calls,
-            self.tokens_in + other.tokens_in,
-            self.tokens_out + other.tokens_out,
-            self.processed + other.processed,
-            self.retried + other.retried,
-        )
 
 
 @dataclass(frozen=True)

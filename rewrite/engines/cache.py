@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rewrite.config import UserError
-from rewrite.engines.base import Answer, Fault, Reading, Spent
+from rewrite.engines.base import Answer, Fault, Reading
+from rewrite.engines.ledger import SUMS, Spent
 
 Reply = Reading | Answer | Fault
-
 
 TABLES = """
 PRAGMA journal_mode = WAL;
@@ -24,12 +24,6 @@ CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, kind TEXT, content BLO
 CREATE TABLE IF NOT EXISTS ledger (run TEXT, stage TEXT, calls INTEGER, tokens_in INTEGER, tokens_out INTEGER,
     processed INTEGER, retried INTEGER, seconds REAL, fault TEXT, detail TEXT);
 CREATE INDEX IF NOT EXISTS ledger_of_run ON ledger (run, stage);
-"""
-
-
-SUMS = """
-SELECT COALESCE(SUM(calls), 0), COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0),
-    COALESCE(SUM(processed), 0), COALESCE(SUM(retried), 0) FROM ledger WHERE run = ?
 """
 
 
@@ -96,22 +90,6 @@ class Cache:
         """Time spent waiting for answers [s]."""
         query = "SELECT COALESCE(SUM(seconds), 0) FROM ledger WHERE run = ? AND stage = ?"
         return float(self._data.execute(query, (run, stage)).fetchone()[0])
-
-
-def peek_spent(path: Path, run: str) -> dict[str, Spent]:
-    """What each stage of a run has spent so far, as the cache at a path says it, which is not touched.
-
-    It is asked only while a session has it open, or after one was killed; otherwise the manifest has the same sums, and
-    opening the cache would leave files beside it.
-    """
-    if not path.with_name(f"{path.name}-wal").exists():
-        return {}
-    query = SUMS.replace("SELECT", "SELECT stage,", 1) + " GROUP BY stage"
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)) as data:
-            return {stage: Spent(*sums) for stage, *sums in data.execute(query, (run,))}
-    except sqlite3.Error:
-        return {}
 
 
 def _pack(reply: Reply) -> tuple[str, bytes]:

@@ -14,42 +14,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rewrite.config import CallsConfig, Config, UserError
-from rewrite.display.tables import Row
-from rewrite.engines.base import Abilities, Answer, Branches, Engine, Fault, Question, Reading, Spent
+from rewrite.engines.base import Abilities, Answer, Branches, Engine, Fault, Question, Reading
 from rewrite.engines.cache import Cache, Reply
-from rewrite.engines.encoding import fingerprint_model
-from rewrite.engines.prompting import prompts_folder
+from rewrite.engines.fingerprints import check_tunes, prompts_folder
+from rewrite.engines.ledger import Planned, Spent, cost
 from rewrite.run import plugins
 from rewrite.run.files import hash_path
 from rewrite.run.freshness import UNANSWERED
 from rewrite.run.store import Run
 
 R = TypeVar("R", Branches, Question)
-
-
-def cost(spent: Spent, prices: CallsConfig) -> float:
-    """What tokens cost [dollars]."""
-    return (spent.tokens_in * prices.price_in + spent.tokens_out * prices.price_out) / 1e6
-
-
-@dataclass
-class Planned:
-    """What a session met: answers found in the cache, and, on a dry run, what asking would cost at most."""
-
-    cached: int = 0
-    planned: Spent = field(default_factory=Spent)
-    failed: int = 0
-    """Requests that failed for a reason that may pass."""
 
 
 class Calls:
@@ -83,7 +66,7 @@ class Calls:
             return self._opened[model, adapter]
         module = plugins.load("engines", self.config.engine)
         if adapter:
-            check_tunes(module, self.config.engine)
+            check_tunes(self.config.engine)
         with_adapter = (adapter,) if adapter else ()
         engine: Engine = module.build(model, plugins.chosen("engine", self.config), *with_adapter)
         if self.cache is None:
@@ -117,13 +100,6 @@ class Calls:
             "cost": round(dollars, 6),
             "cost_per_latent": round(dollars / self.latents, 9) if self.latents else None,
         }
-
-
-def check_tunes(module: object, name: str) -> None:
-    """Raise UserError for an engine that neither tunes a model nor reads an adapter."""
-    if not hasattr(module, "learn"):
-        able = plugins.names("engines", re.compile(r"^def learn\(", re.MULTILINE))
-        raise UserError(f"engine = {name}: tunes no model and reads no adapter; those that do: {', '.join(able)}")
 
 
 class Caller:
@@ -242,25 +218,3 @@ def _key(identity: str, request: Branches | Question) -> bytes:
     turns = [(m.role, m.content) for m in request.messages]
     content = json.dumps([identity, turns, fields], sort_keys=True)
     return hashlib.sha256(content.encode()).digest()
-
-
-def cost_of(ledger: Mapping[str, Row]) -> float | None:
-    """Dollars for all calls: 0 where none was made, None where calls were made and no price was set."""
-    if not any(stage["calls"] for stage in ledger.values()):
-        return 0.0
-    return sum(float(stage["cost"]) for stage in ledger.values()) or None
-
-
-def check_prices(config: Config) -> None:
-    """Raise UserError where a cost is limited that no price tells."""
-    if config.calls.max_cost and not (config.calls.price_in or config.calls.price_out):
-        raise UserError("calls.max_cost: no price is set, so no cost is known; set calls.price_in and calls.price_out")
-
-
-def fingerprint_asked(model: str, config: Config) -> list[object]:
-    """What the answers of a language model depend on: the model, the engine with those of its settings that change
-    what it answers, the prompts."""
-    settings = plugins.chosen("engine", config)
-    operational: frozenset[str] = getattr(settings, "operational", frozenset())
-    table = {key: value for key, value in settings.model_dump(mode="json").items() if key not in operational}
-    return [fingerprint_model(model), plugins.identify("engine", config), table, hash_path(prompts_folder())]

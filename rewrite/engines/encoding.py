@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -223,25 +222,3 @@ def read_options(pairs: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             options[name] = value
     return options
-
-
-WHOLE = 1 << 22
-"""Files up to this size are hashed whole, larger ones by size and both ends [bytes]."""
-
-
-def fingerprint_model(model: str, revision: str = "main") -> str:
-    """What a model's answers depend on: the content of a folder or file (large files by their size and ends), else
-    name@revision."""
-    folder = Path(model)
-    if not folder.exists():
-        return f"{model}@{revision}"
-    digest = hashlib.sha256()
-    for file in [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file()):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(min(size, WHOLE)))
-            if size > WHOLE:
-                stream.seek(max(WHOLE, size - WHOLE))
-                digest.update(stream.read())
-    return digest.hexdigest()

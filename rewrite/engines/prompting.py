@@ -18,12 +18,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from rewrite.run.files import bundled
+from rewrite.engines.fingerprints import prompts_folder
 
 Role = Literal["system", "user", "assistant"]
 
@@ -38,11 +37,6 @@ class Message:
 
     role: Role
     content: str
-
-
-def prompts_folder() -> Path:
-    """The folder of templates: inside an installed package, or the checkout's own."""
-    return bundled("prompts")
 
 
 @cache

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from rewrite.config import UserError
+from rewrite.engines.fingerprints import prompts_folder
 from rewrite.engines.learned import LEARNED, Learned, check_learned, find_learned
-from rewrite.engines.prompting import prompts_folder
 from rewrite.run.files import hash_path, hash_value, read_json
 
 EXPLAINER = "explainer.json"

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from rewrite.config import Config
 from rewrite.display.escaping import public
-from rewrite.engines.calls import cost_of
 from rewrite.engines.learned import LEARNED
+from rewrite.engines.ledger import cost_of
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.explanations import load_explanations
 from rewrite.explainers.taught import EXPLAINER, find_taught

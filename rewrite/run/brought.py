@@ -18,6 +18,7 @@ from types import ModuleType
 from rewrite.config import Section, UserError
 from rewrite.display.escaping import one_line
 
+KINDS = ("explainers", "simulators", "screens", "engines", "executors", "exports")
 MAKERS = {"exports": "write", "screens": "screen"}
 """What a backend of a kind defines; of any other kind, `build`."""
 
@@ -86,7 +87,7 @@ def give(kind: str, name: str, module: ModuleType, version: str) -> None:
 def find_brought(kind: str) -> dict[str, Sequence[Brought | Given]]:
     """The backends of a kind that packages bring or this process gave, by name; a name that two bring has both."""
     found: dict[str, list[Brought | Given]] = {}
-    for point in _scan(f"rewrite.{kind}", tuple(sys.path)):
+    for point in _scan(tuple(sys.path))[kind]:
         found.setdefault(point.name, []).append(Brought(kind, point))
     for (own, name), given in _GIVEN.items():
         if own == kind:
@@ -95,6 +96,7 @@ def find_brought(kind: str) -> dict[str, Sequence[Brought | Given]]:
 
 
 @cache
-def _scan(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """The entry points of a group in the folders of `sys.path`, read once: there may be hundreds of packages."""
-    return tuple(sorted(entry_points(group=group)))
+def _scan(path: tuple[str, ...]) -> dict[str, tuple[EntryPoint, ...]]:
+    """The entry points of each kind in the folders of `sys.path`, read once: there may be hundreds of packages."""
+    every = entry_points()
+    return {kind: tuple(sorted(every.select(group=f"rewrite.{kind}"))) for kind in KINDS}

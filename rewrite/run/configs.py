@@ -169,7 +169,7 @@ def _list_places(tree: Row) -> list[str]:
         for name in tables if isinstance(tables, dict) else ():
             if name in others and name != chosen:
                 continue  # its package is not to be imported
-            found += _places_of(plugins.load(kind, name).Settings, f"{kind}.{name}.")
+            found += _places_of(plugins.table(kind, name), f"{kind}.{name}.")
     return found
 
 

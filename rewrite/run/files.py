@@ -7,12 +7,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rewrite.config import UserError
 
@@ -137,27 +135,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); delete it to compute it again") from None
-
-
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as safetensors, whole or not at all."""
-    from safetensors.numpy import save
-
-    write_whole(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
-
-
-def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """Read named arrays, or only some of them. Raises UserError naming the file where it is absent or damaged."""
-    from safetensors import SafetensorError, safe_open
-    from safetensors.numpy import load_file
-
-    try:
-        if only is None:
-            return load_file(path)
-        with safe_open(path, framework="numpy") as arrays:
-            return {name: arrays.get_tensor(name) for name in only}
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not readable as safetensors ({error}); delete it to compute it again") from None
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

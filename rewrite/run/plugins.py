@@ -2,10 +2,11 @@
 or `run/executors/`, and the name of a form of `rewrite export` is one in `exports/`. Other packages bring more
 (`rewrite.run.brought`).
 
-A backend is a file, or a folder with an `__init__.py`, that defines `build` (`screen` for a screen, `write` for a form
-of export), whose arguments its folder's `base.py` documents, and, with `build`, a `Settings` table (a
-`rewrite.config.Section`). Nothing else lists
-backends, so adding one is adding a file; what stands beside them without such a function is what they share.
+A backend is a file that defines `build` (`screen` for a screen, `write` for a form of export), whose arguments its
+folder's `base.py` documents, and, with `build`, a `Settings` table (a `rewrite.config.Section`). One that is a folder
+has `Settings` in its `__init__.py` and the rest in its `build.py`: who only asks what is set, as `rewrite status` does,
+waits for no library that does the work. Nothing else lists backends, so adding one is adding a file; what stands beside
+them without such a function is what they share.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ast
 import difflib
 import importlib
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +34,7 @@ Chosen = Literal["explainer", "simulator", "engine", "executor"]
 """What the config names one backend of."""
 
 CHOSEN: tuple[Chosen, ...] = ("explainer", "simulator", "engine", "executor")
+HOUSE = Path(__file__).parents[1]
 ROOMS = {"executors": "run.executors", "screens": "simulators.screens"}
 """Where the files of a kind are, if not in a folder of its name."""
 MAKES = re.compile(r"^def (build|write|screen)\(", re.MULTILINE)
@@ -39,13 +42,13 @@ MAKES = re.compile(r"^def (build|write|screen)\(", re.MULTILINE)
 
 def names(kind: Kind, makes: re.Pattern[str] = MAKES) -> list[str]:
     """The backends of a folder, by default all, sorted by name; none is imported."""
-    return list(_sources(kind, makes))
+    return list(_find_own(kind, makes))
 
 
 def tell(kind: Kind) -> dict[str, str]:
     """The backends of a folder and those that packages bring, by name, each with the first sentence of what it says it
     is, or with its package; none is imported."""
-    own = {name: _say(text) for name, text in _sources(kind).items()}
+    own = {name: _say(files.says) for name, files in _find_own(kind).items()}
     others = {
         name: "of the package " + " and of ".join(f"{one.package} {one.version}" for one in bring)
         for name, bring in find_brought(kind).items()
@@ -53,24 +56,27 @@ def tell(kind: Kind) -> dict[str, str]:
     return dict(sorted((others | own).items()))
 
 
-def _sources(kind: Kind, makes: re.Pattern[str] = MAKES) -> dict[str, str]:
-    """The text of each backend's file, sorted by name."""
-    folder = Path(__file__).parents[1].joinpath(*ROOMS.get(kind, kind).split("."))
-    texts = {
-        file: file.read_text(encoding="utf-8") for file in (*folder.glob("[!_]*.py"), *folder.glob("*/__init__.py"))
-    }
-    found = {
-        file.parent.name if file.name == "__init__.py" else file.stem: text
-        for file, text in texts.items()
-        if makes.search(text)
-    }
-    return dict(sorted(found.items()))
+@dataclass(frozen=True)
+class _Files:
+    """Of a backend, the file that says what it is and may be set to, and the one that makes it; mostly the same."""
+
+    says: Path
+    makes: Path
 
 
 @cache
-def _say(source: str) -> str:
-    """What a module's text says first that it is."""
-    return first_sentence(ast.get_docstring(ast.parse(source)))
+def _find_own(kind: Kind, makes: re.Pattern[str] = MAKES) -> dict[str, _Files]:
+    """The backends of a folder by name, sorted."""
+    folder = HOUSE.joinpath(*ROOMS.get(kind, kind).split("."))
+    files = {file.stem: _Files(file, file) for file in folder.glob("[!_]*.py")}
+    files |= {file.parent.name: _Files(file.with_name("__init__.py"), file) for file in folder.glob("*/build.py")}
+    return {name: files[name] for name in sorted(files) if makes.search(files[name].makes.read_text(encoding="utf-8"))}
+
+
+@cache
+def _say(file: Path) -> str:
+    """What a file says first that it is."""
+    return first_sentence(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
 
 
 def first_sentence(docstring: str | None) -> str:
@@ -80,9 +86,19 @@ def first_sentence(docstring: str | None) -> str:
 
 
 def load(kind: Kind, name: str) -> ModuleType:
-    """The backend's module. Raises UserError for an unknown name, listing those there are, and for one that is not the
-    name of one backend alone."""
-    own, others = names(kind), find_brought(kind)
+    """The module that makes a backend. Raises UserError for an unknown name, listing those there are, and for one that
+    is not the name of one backend alone."""
+    return _load(kind, name, "makes")
+
+
+def table(kind: Kind, name: str) -> type[Section]:
+    """What may be set of a backend; of one that is a folder, nothing else is imported. Raises UserError as `load`."""
+    model: type[Section] = _load(kind, name, "says").Settings
+    return model
+
+
+def _load(kind: Kind, name: str, part: Literal["says", "makes"]) -> ModuleType:
+    own, others = _find_own(kind), find_brought(kind)
     bring = others.get(name, [])
     packages = " and ".join(one.package for one in bring)
     if bring and name in own:
@@ -92,27 +108,32 @@ def load(kind: Kind, name: str) -> ModuleType:
     if bring:
         return bring[0].load()
     if name not in own:
-        known = sorted({*own, *others})
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}? " if near else ""
-        given = "; if it was a class in Python, give the class again: rewrite.study(run=..., simulator=THE_CLASS)"
-        raise UserError(
-            f"{kind[:-1]} = {name}: no such {kind[:-1]}; {hint}there are: {', '.join(known) or 'none'}"
-            f"{given if kind == 'simulators' and not near else ''}"
-        )
+        raise UserError(_say_unknown(kind, name, sorted({*own, *others})))
+    file: Path = getattr(own[name], part)
+    module = ".".join(["rewrite", *file.relative_to(HOUSE).with_suffix("").parts]).removesuffix(".__init__")
     try:
-        return importlib.import_module(f"rewrite.{ROOMS.get(kind, kind)}.{name}")
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{kind[:-1]} = {name}: needs {error.name}; install it: pip install '{DISTRIBUTION}[{name}]'"
         ) from None
 
 
-def settings(kind: Kind, name: str, table: dict[str, Any]) -> Section:
+def _say_unknown(kind: Kind, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    given = "; if it was a class in Python, give the class again: rewrite.study(run=..., simulator=THE_CLASS)"
+    return (
+        f"{kind[:-1]} = {name}: no such {kind[:-1]}; {hint}there are: {', '.join(known) or 'none'}"
+        f"{given if kind == 'simulators' and not near else ''}"
+    )
+
+
+def settings(kind: Kind, name: str, said: dict[str, Any]) -> Section:
     """The backend's own settings read from its config table. Raises UserError naming the key that does not fit."""
-    model: type[Section] = load(kind, name).Settings
+    model = table(kind, name)
     try:
-        return model.model_validate(table)
+        return model.model_validate(said)
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join([kind, name, *(str(part) for part in fault["loc"])])

@@ -23,14 +23,13 @@ from rewrite.config import TuneConfig, UserError
 from rewrite.engines.base import Branches, Engine, Learner, Lesson
 from rewrite.engines.learned import LEARNED, Learned, check_learned, find_learned
 from rewrite.engines.learning import Step
-from rewrite.engines.prompting import prompts_folder
-from rewrite.run.files import hash_path, hash_value, read_json
+from rewrite.run.files import read_json
 from rewrite.simulators.examples import Example, Lessons
+from rewrite.simulators.layout import BRANCH, PROMPT, layout
 from rewrite.simulators.schemes import AllAtOnce
 from rewrite.simulators.tuning import READER
 
 FOLDS = "folds.json"
-PROMPT, BRANCH = "simulate_tuned", " =>"
 
 
 def tuned_scheme(renormalise: bool = True) -> AllAtOnce:
@@ -44,12 +43,6 @@ TUNED = tuned_scheme()
 def name_fold(fold: int) -> str:
     """The folder of a fold's reader."""
     return f"fold-{fold}"
-
-
-def layout(template: str = "") -> str:
-    """A hash of what surrounds explanation and text where a language model reads; `template` are the options of its
-    chat template."""
-    return hash_value([hash_path(prompts_folder() / f"{PROMPT}.jinja"), BRANCH, template])
 
 
 def learned_by(model: str, identity: Mapping[str, str]) -> Learned:

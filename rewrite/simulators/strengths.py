@@ -28,7 +28,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from rewrite.coder.activations import pack_sparse, unpack_sparse
-from rewrite.run.files import load_arrays, read_json, save_arrays, write_json
+from rewrite.run.arrays import load_arrays, save_arrays
+from rewrite.run.files import read_json, write_json
 from rewrite.simulators.base import Screened, Strengths, Unread
 from rewrite.text.windows import Text
 

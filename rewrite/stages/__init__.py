@@ -4,8 +4,8 @@
 
 `rewrite.run.runner` runs them. A stage is the file of its name here: `run(config, run)` reads artefacts of the run
 folder and writes its own; one that may ask a language model also has `plan(config, run, awaited)`, which only counts;
-`awaited` names the stages before it that are only planned too. What only a check or a fingerprint needs is imported
-there: `--help` and `status` read this table and should not wait for scipy and pyarrow.
+`awaited` names the stages before it that are only planned too. `--help` and `status` read this table: neither it nor
+what it imports takes an array library, and a stage's own file is imported where it runs.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from functools import partial
 from pathlib import Path
 
 from rewrite.config import Config, UserError
-from rewrite.engines.calls import check_prices, check_tunes, fingerprint_asked
-from rewrite.engines.encoding import fingerprint_model
+from rewrite.engines.fingerprints import check_tunes, fingerprint_asked, fingerprint_model
+from rewrite.engines.ledger import check_prices
 from rewrite.run import plugins
 from rewrite.run.files import hash_source, hash_value, on_hub, once
 from rewrite.run.freshness import Asks, Stage
+from rewrite.simulators.layout import layout
+from rewrite.text.sources import fingerprint_corpus
 
 # --- what lies outside a run folder -----------------------------------------------------------------------------------
 
@@ -28,8 +30,6 @@ def subject(config: Config) -> str:
 
 
 def corpus(config: Config) -> str:
-    from rewrite.text.sources import fingerprint_corpus
-
     return once(config.corpus, lambda: fingerprint_corpus(config.corpus))
 
 
@@ -97,16 +97,7 @@ def ask_learner(model: str, config: Config) -> list[object]:
     """What learning depends on beside that: the model and, where the run's engine tunes it, that engine, the prompt."""
     if not getattr(plugins.chosen("simulator", config), "on_engine", False):
         return [fingerprint_model(model)]
-    from rewrite.simulators.readers import layout
-
     return [*fingerprint_asked(model, config)[:-1], layout()]
-
-
-def check_calibrator(config: Config) -> None:
-    """Raise UserError where the config names no calibrator that there is."""
-    from rewrite.arms import calibrate
-
-    calibrate.check_calibrator(config)
 
 
 def check_given(config: Config) -> None:
@@ -119,7 +110,7 @@ def check_given(config: Config) -> None:
 def check_tuned(config: Config) -> None:
     """Raise UserError where a reader is to be tuned, or read with, that this run cannot."""
     if getattr(plugins.chosen("simulator", config), "on_engine", False):
-        check_tunes(plugins.load("engines", config.engine), config.engine)
+        check_tunes(config.engine)
         if plugins.learns(config) and not (config.tune.tokens or config.tune.minutes):
             raise UserError("tune.tokens and tune.minutes are both 0: tuning would never end; set one")
     if plugins.learns(config) and chosen_by(config):
@@ -196,7 +187,6 @@ STAGES = (
         writes=("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
         keys=(*SUBJECT, "calibrator", "evaluate"),
         outside=(subject,),
-        refuse=(check_calibrator,),
         version=4,
     ),
     Stage(

@@ -25,10 +25,12 @@ from rewrite.coder.coder import Coder, check_fit
 from rewrite.coder.files import load_coder
 from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
-from rewrite.run.files import save_arrays, write_json
+from rewrite.run.arrays import save_arrays
+from rewrite.run.files import write_json
 from rewrite.run.store import Run
 from rewrite.subject.subject import Seen, Subject, load_subjects, look
-from rewrite.text.corpus import SPLITS, Document, cut_documents, describe_splits, split_documents
+from rewrite.text.corpus import SPLITS, cut_documents, describe_splits, split_documents
+from rewrite.text.documents import Document
 from rewrite.text.sources import read_corpus
 from rewrite.text.windows import Padded, Text, pad_windows, spread_windows, token_pieces, token_strings
 

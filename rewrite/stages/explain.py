@@ -18,7 +18,8 @@ from rewrite.coder.activations import ActivationStore
 from rewrite.coder.evidence import gather_evidence
 from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
-from rewrite.engines.calls import Calls, Planned
+from rewrite.engines.calls import Calls
+from rewrite.engines.ledger import Planned
 from rewrite.explainers.base import Explainer, Explanation, Simulate
 from rewrite.explainers.explanations import read_explanations, save_explanations
 from rewrite.explainers.taught import check_unmet

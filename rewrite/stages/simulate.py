@@ -27,7 +27,8 @@ from tqdm import tqdm
 from rewrite.coder.activations import ActivationStore, Split
 from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
-from rewrite.engines.calls import Calls, Planned
+from rewrite.engines.calls import Calls
+from rewrite.engines.ledger import Planned
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.explanations import load_explanations, suppose
 from rewrite.run import plugins

@@ -30,7 +30,8 @@ from rewrite.config import Config, UserError
 from rewrite.run.files import write_json
 from rewrite.run.store import Run
 from rewrite.subject.subject import Subject, load_subject
-from rewrite.text.corpus import Document, cut_documents, split_documents
+from rewrite.text.corpus import cut_documents, split_documents
+from rewrite.text.documents import Document
 from rewrite.text.sources import read_corpus
 from rewrite.text.windows import Windows, spread_windows
 

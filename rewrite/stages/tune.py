@@ -20,7 +20,8 @@ from rewrite.coder.activations import ActivationStore
 from rewrite.coder.evidence import gather_evidence
 from rewrite.config import Config
 from rewrite.engines.base import Learner
-from rewrite.engines.calls import Planned, check_tunes
+from rewrite.engines.fingerprints import check_tunes
+from rewrite.engines.ledger import Planned
 from rewrite.explainers.explanations import load_explanations
 from rewrite.run import plugins
 from rewrite.run.files import write_json
@@ -59,8 +60,8 @@ def plan(config: Config, run: Run, awaited: frozenset[str]) -> Planned:
 
 def open_learner(config: Config, model: str) -> Learner:
     """The run's engine with a model that learns. Raises UserError for an engine that tunes none."""
+    check_tunes(config.engine)
     module = plugins.load("engines", config.engine)
-    check_tunes(module, config.engine)
     learner: Learner = module.learn(model, plugins.chosen("engine", config), config.tune.rank, config.tune.seed)
     return learner
 

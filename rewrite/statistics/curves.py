@@ -27,7 +27,7 @@ from scipy.sparse import csr_array
 from rewrite.arms.calibrate import LEVELS, Calibrator, Pair, Scaled, Table, to_levels
 from rewrite.arms.controls import TOP, Threshold, find_threshold
 from rewrite.config import UserError
-from rewrite.run.files import load_arrays, save_arrays
+from rewrite.run.arrays import load_arrays, save_arrays
 
 Row = dict[str, Any]
 

@@ -11,10 +11,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from jaxtyping import Int
 
 from rewrite.config import CorpusConfig, UserError
 from rewrite.run.forking import count_processes, in_order
+from rewrite.text.documents import Corpus, Document, draw, hash_documents
 from rewrite.text.duplicates import RUN, Shared, find_equal, find_shared
 from rewrite.text.windows import cut_windows
 
@@ -29,38 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "calibrate", "test")
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text, the unit of every statistic."""
-
-    name: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The documents of a source, and how many rows had null for a text."""
-
-    documents: list[Document]
-    null: int = 0
-
-
-def hash_documents(documents: Sequence[Document]) -> str:
-    """SHA-256 over names and texts, in order."""
-    digest = hashlib.sha256()
-    for document in documents:
-        for part in (document.name, document.text):
-            raw = part.encode("utf-8", errors="surrogatepass")
-            digest.update(len(raw).to_bytes(8, "little") + raw)
-    return digest.hexdigest()
-
-
-def draw(name: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the name and the seed alone."""
-    raw = hashlib.sha256(f"{seed}:{name}".encode("utf-8", errors="surrogatepass")).digest()
-    return int.from_bytes(raw[:8], "big") / 2**64
 
 
 def split_documents(documents: Sequence[Document], config: CorpusConfig) -> dict[str, list[int]]:

@@ -27,7 +27,7 @@ from random import Random
 from typing import Any
 
 from rewrite.config import CorpusConfig, UserError
-from rewrite.text.corpus import Corpus, Document, draw, hash_documents
+from rewrite.text.documents import Corpus, Document, draw, hash_documents
 
 # Tables and generated text rather than source, and tests, which not every distribution ships.
 NOT_SOURCE = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
@@ -20,6 +22,7 @@ from rewrite.arms.calibrate import (
     tally,
     to_levels,
 )
+from rewrite.config import Config
 
 
 def pairs_of(truth: np.ndarray, strengths: np.ndarray, parts: int = 1) -> list[Pair]:
@@ -67,6 +70,10 @@ def test_shards_make_no_difference() -> None:
     for function in CALIBRATORS.values():
         s, latents = np.float32([0, 3, 9, 9]), np.array([0, 1, 2, 3])
         np.testing.assert_allclose(function(one).apply(s, latents), function(many).apply(s, latents), rtol=1e-5)
+
+
+def test_the_config_names_every_calibrator() -> None:
+    assert get_args(Config.model_fields["calibrator"].annotation) == tuple(CALIBRATORS)
 
 
 def test_identity_returns_strengths_exactly() -> None:

@@ -25,7 +25,7 @@ from rewrite.explainers.explanations import load_explanations
 from rewrite.run.files import hash_path, read_json
 from rewrite.run.runner import go
 from rewrite.run.store import Run
-from rewrite.simulators.patterns import PatternSimulator
+from rewrite.simulators.patterns.build import PatternSimulator
 from rewrite.stages import STAGES
 from rewrite.subject.scoring import next_tokens, window_losses
 from rewrite.subject.subject import load_subject

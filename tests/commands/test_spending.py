@@ -8,8 +8,7 @@ import pytest
 
 from rewrite.commands.price import price_calls
 from rewrite.config import CallsConfig
-from rewrite.engines.base import Spent
-from rewrite.engines.calls import Planned, cost_of
+from rewrite.engines.ledger import Planned, Spent, cost_of
 
 PLANNED = {
     "explain": Planned(cached=2, planned=Spent(calls=100, tokens_in=50_000, tokens_out=4_000)),

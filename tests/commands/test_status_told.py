@@ -18,8 +18,9 @@ from makers.small import small_config
 import rewrite.__main__ as cli
 from rewrite.commands.status import status
 from rewrite.config import UserError
-from rewrite.engines.base import Answer, Spent
+from rewrite.engines.base import Answer
 from rewrite.engines.cache import Cache
+from rewrite.engines.ledger import Spent
 from rewrite.run.files import write_json
 
 HOSTILE = "r|un [red]x[red]<b>\x1b[31m\u202e`$5$"

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 
 from rewrite.config import UserError
-from rewrite.engines import openai, transformers
 from rewrite.engines.base import Branches, Lesson, Reading
-from rewrite.engines.calls import check_tunes
+from rewrite.engines.fingerprints import check_tunes
 from rewrite.engines.prompting import Message
+from rewrite.engines.transformers import Settings
+from rewrite.engines.transformers.build import build, learn
 from rewrite.engines.transformers.learner import LowRankLearner, share_out
 
-SETTINGS = transformers.Settings()
+SETTINGS = Settings()
 
 
 def learner_of(model: Path, seed: int = 0) -> LowRankLearner:
-    made = transformers.learn(str(model), SETTINGS, 4, seed)
+    made = learn(str(model), SETTINGS, 4, seed)
     assert isinstance(made, LowRankLearner)
     return made
 
@@ -47,7 +48,7 @@ def test_a_pack_reads_what_its_lessons_read_alone(tiny_model: Path) -> None:
     learner = learner_of(tiny_model)
     groups = [[lesson.request for lesson in group] for group in lessons(3)]
     packed = learner.read(groups)
-    engine = transformers.build(str(tiny_model), SETTINGS)
+    engine = build(str(tiny_model), SETTINGS)
     flat = [request for group in groups for request in group]
     alone = {number: reading for number, reading in engine.read(flat)}
     for number, found in enumerate(part for group in packed for part in group):
@@ -63,8 +64,8 @@ def test_what_was_learned_is_what_is_read_when_it_is_merged(tiny_model: Path, tm
     learner.save(tmp_path / "adapter")
     requests = [lesson.request for group in lessons(2, 99) for lesson in group]
     now = [part for group in learner.read([[request] for request in requests]) for part in group]
-    engine = transformers.build(str(tiny_model), SETTINGS, str(tmp_path / "adapter"))
-    before = transformers.build(str(tiny_model), SETTINGS)
+    engine = build(str(tiny_model), SETTINGS, str(tmp_path / "adapter"))
+    before = build(str(tiny_model), SETTINGS)
     assert engine.identity != before.identity
     for number, reading in engine.read(requests):
         assert isinstance(reading, Reading)
@@ -108,11 +109,11 @@ def test_a_target_is_the_mean_of_its_two_digits(strengths: list[float]) -> None:
 
 def test_an_engine_that_tunes_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="engine = openai: tunes no model and reads no adapter; those that do: trans"):
-        check_tunes(openai, "openai")
+        check_tunes("openai")
 
 
 def test_an_adapter_that_is_none_is_refused_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
-    engine = transformers.build(str(tiny_model), SETTINGS, str(tmp_path / "none"))
+    engine = build(str(tiny_model), SETTINGS, str(tmp_path / "none"))
     with pytest.raises(UserError, match="none: cannot be put on this model"):
         list(engine.read([Branches((Message("user", "Hi"),))]))

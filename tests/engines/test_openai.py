@@ -14,7 +14,8 @@ from makers.faults import SINGLE, WHOLE, FaultServer, answer_of, at_random, digi
 
 from rewrite.config import UserError
 from rewrite.engines.base import Answer, Branches, Engine, Fault, Question, Reading
-from rewrite.engines.openai import Settings, build
+from rewrite.engines.openai import Settings
+from rewrite.engines.openai.build import build
 from rewrite.engines.openai.pacing import Pace, read_retry_after
 from rewrite.run import plugins
 

@@ -11,8 +11,9 @@ from makers.asking import ask, engine, many_slots, show
 from makers.faults import FaultServer, digits_of
 
 from rewrite.config import UserError
-from rewrite.engines.base import VOCABULARY, Branches, Fault, Question, Reading, Spent
+from rewrite.engines.base import VOCABULARY, Branches, Fault, Question, Reading
 from rewrite.engines.encoding import Encoder
+from rewrite.engines.ledger import Spent
 from rewrite.engines.openai import Settings
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("key")]

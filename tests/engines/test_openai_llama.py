@@ -15,7 +15,8 @@ from makers.servers import counting_proxy, llama_server
 
 from rewrite.engines.base import Answer, Branches, Fault, Question, Reading
 from rewrite.engines.encoding import Encoder
-from rewrite.engines.openai import OpenAI, Settings, build
+from rewrite.engines.openai import Settings
+from rewrite.engines.openai.build import OpenAI, build
 from rewrite.engines.prompting import Message
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("key")]

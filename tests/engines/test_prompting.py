@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
 from rewrite.engines import prompting
-from rewrite.engines.prompting import Message, fill, mark, prompts_folder, show_token
+from rewrite.engines.fingerprints import prompts_folder
+from rewrite.engines.prompting import Message, fill, mark, show_token
 
 ANY = st.text(st.characters(exclude_categories=()), max_size=8) | st.text("<>\\\n\tu0", max_size=8)
 MARKED = st.lists(st.tuples(ANY, st.booleans()), max_size=8)

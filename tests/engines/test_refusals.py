@@ -10,8 +10,10 @@ from makers.asking import ask, engine
 from makers.faults import FaultServer
 
 from rewrite.config import UserError
-from rewrite.engines.base import Answer, Fault, Question, Spent
-from rewrite.engines.openai import OpenAI, Settings, replies
+from rewrite.engines.base import Answer, Fault, Question
+from rewrite.engines.ledger import Spent
+from rewrite.engines.openai import Settings, replies
+from rewrite.engines.openai.build import OpenAI
 from rewrite.engines.openai.pacing import Trouble
 from rewrite.engines.prompting import Message
 from rewrite.explainers.judge import list_schema
@@ -114,7 +116,7 @@ def test_request_fields_are_renamed_and_left_out(server: FaultServer) -> None:
 def test_fields_that_are_none_are_refused() -> None:
     from pydantic import ValidationError
 
-    from rewrite.engines.openai.settings import Settings
+    from rewrite.engines.openai import Settings
 
     with pytest.raises(ValidationError, match="name=other"):
         Settings(fields=("max tokens",))

@@ -17,7 +17,8 @@ from makers.servers import Counts, Served, counting_proxy, llama_process
 
 from rewrite.config import UserError
 from rewrite.engines.base import Fault, Reading
-from rewrite.engines.openai import OpenAI, Settings, build, pacing
+from rewrite.engines.openai import Settings, pacing
+from rewrite.engines.openai.build import OpenAI, build
 from rewrite.engines.openai.pacing import Trouble
 from rewrite.engines.openai.replicas import Replicas
 from rewrite.run import plugins

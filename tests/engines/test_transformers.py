@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from makers.reading_families import FAMILIES, SIZES
 
 from rewrite.config import UserError
-from rewrite.engines.base import Answer, Branches, Fault, Question, Reading, Spent
+from rewrite.engines.base import Answer, Branches, Fault, Question, Reading
+from rewrite.engines.ledger import Spent
 from rewrite.engines.prompting import Message
-from rewrite.engines.transformers import Settings, TransformersEngine, build
+from rewrite.engines.transformers import Settings
+from rewrite.engines.transformers.build import TransformersEngine, build
 from rewrite.engines.transformers.trunk import Row, common, plan_batches
 
 pytestmark = pytest.mark.timeout(300)

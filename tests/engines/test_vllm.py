@@ -17,13 +17,15 @@ import numpy as np
 import pytest
 from makers.fake_vllm import FakeLlm
 
-import rewrite.engines.vllm as engine_module
+import rewrite.engines.vllm.build as engine_module
 import rewrite.engines.vllm.loading as vllm_loading
 from rewrite.config import UserError
-from rewrite.engines.base import Answer, Branches, Engine, Fault, Question, Reading, Spent
+from rewrite.engines.base import Answer, Branches, Engine, Fault, Question, Reading
 from rewrite.engines.encoding import Encoder
+from rewrite.engines.ledger import Spent
 from rewrite.engines.prompting import Message
-from rewrite.engines.vllm import Settings, VllmEngine, build
+from rewrite.engines.vllm import Settings
+from rewrite.engines.vllm.build import VllmEngine, build
 from rewrite.engines.vllm.loading import Launch
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed here: make test-vllm has it")
@@ -66,9 +68,10 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     from makers.vllm_server import vllm_server
 
     from rewrite.engines import openai
+    from rewrite.engines.openai.build import build
 
     with vllm_server(tiny_model, tmp_path_factory.mktemp("serve")) as base_url:
-        yield openai.build("tiny", openai.Settings(base_url=base_url, tokenizer=str(tiny_model)))
+        yield build("tiny", openai.Settings(base_url=base_url, tokenizer=str(tiny_model)))
 
 
 @needs_vllm
@@ -158,11 +161,11 @@ def test_a_prompt_may_fill_the_model(tiny_model: Path) -> None:
 @pytest.mark.timeout(300)
 def test_nothing_is_printed(tiny_model: Path) -> None:
     code = (
-        "import sys; from rewrite.engines import vllm; from rewrite.engines.base import Branches;"
+        "import sys; from rewrite.engines.vllm import Settings, build; from rewrite.engines.base import Branches;"
         "from rewrite.engines.prompting import Message;"
-        "print(len(list(vllm.build(sys.argv[1], vllm.Settings()).read([Branches((Message('user', 'Hi'),))]))))"
+        "print(len(list(build.build(sys.argv[1], Settings()).read([Branches((Message('user', 'Hi'),))]))))"
     )
-    root = Path(engine_module.__file__).parents[2]
+    root = Path(engine_module.__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code, str(tiny_model)], capture_output=True, text=True, cwd=root)
     assert (done.stdout, done.stderr) == ("1\n", "")
 

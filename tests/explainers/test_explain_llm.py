@@ -12,8 +12,10 @@ from rewrite.coder.activations import ActivationStore
 from rewrite.coder.evidence import gather_evidence
 from rewrite.config import UserError
 from rewrite.engines.base import Answer, Fault, Question
-from rewrite.explainers import answers, llm
+from rewrite.explainers import answers
 from rewrite.explainers.base import Explanation
+from rewrite.explainers.llm import Settings
+from rewrite.explainers.llm import build as llm
 from rewrite.run import plugins
 from rewrite.text.corpus import SPLITS
 
@@ -70,7 +72,7 @@ def test_rare_latents_are_missing_where_the_setting_says_so() -> None:
 def test_a_model_must_be_named() -> None:
     empty = plugins.settings("explainers", "llm", {})
     with pytest.raises(UserError, match=r"^explainers\.llm\.model: not set; name .*"):
-        llm.build(llm.Settings.model_validate(empty.model_dump()), lambda model: Scripted(lambda q: Answer("")))
+        llm.build(Settings.model_validate(empty.model_dump()), lambda model: Scripted(lambda q: Answer("")))
     with pytest.raises(UserError, match=r"explainers\.llm\.few_shot: .* got 4"):
         plugins.settings("explainers", "llm", {"few_shot": 4})
     with pytest.raises(UserError, match=r"explainers\.llm\.exemplars: .*'best'"):
@@ -84,10 +86,11 @@ def test_a_model_must_be_named() -> None:
 @pytest.mark.parametrize("exemplars", ["quantile", "contrastive"])
 def test_a_real_model_explains(small_run: Path, tiny_model: Path, exemplars: str) -> None:
     from rewrite.engines import transformers
+    from rewrite.engines.transformers.build import build
 
     source = gather_evidence(ActivationStore(small_run / "2_activations", SPLITS).train)
     often = np.argsort(-source.firings, kind="stable")[:4].tolist()
-    engine = transformers.build(str(tiny_model), transformers.Settings())
+    engine = build(str(tiny_model), transformers.Settings())
     now = settings(windows=6, window=16, max_words=12, exemplars=exemplars)
     found = list(llm.build(now, lambda model: engine).explain(source, often))
     assert [e.latent for e in found] == often

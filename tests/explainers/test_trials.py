@@ -12,10 +12,10 @@ from explainers.test_explain_llm import Scripted, evidence, settings
 from scipy import stats
 
 from rewrite.engines.base import Answer, Fault, Question
-from rewrite.explainers import llm
 from rewrite.explainers.base import Explanation, Tried
 from rewrite.explainers.exemplars import Exemplar, Windows
 from rewrite.explainers.explanations import load_explanations, save_explanations
+from rewrite.explainers.llm.build import build
 from rewrite.explainers.trials import Trial, hold_back
 from rewrite.text.windows import Text
 
@@ -84,7 +84,7 @@ def explain(
     script: Callable[[Question], Answer | Fault], knows: str, **changes: object
 ) -> tuple[Explanation, Scripted]:
     engine = Scripted(script)
-    built = llm.build(settings(windows=2, few_shot=0, **changes), lambda model: engine, reader(knows))
+    built = build(settings(windows=2, few_shot=0, **changes), lambda model: engine, reader(knows))
     (found,) = built.explain(evidence(), [KING])
     return found, engine
 

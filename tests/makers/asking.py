@@ -8,7 +8,8 @@ from typing import Any
 from makers.faults import FaultServer
 
 from rewrite.engines.base import Branches
-from rewrite.engines.openai import OpenAI, Settings, build
+from rewrite.engines.openai import Settings
+from rewrite.engines.openai.build import OpenAI, build
 from rewrite.engines.prompting import Message
 
 MARKER = "sk-5f1c9e-never-shown"

@@ -16,10 +16,10 @@ from multiprocessing.connection import Connection
 from typing import TextIO
 
 IMPORTED = (
-    *("rewrite.__main__", "rewrite.stages", "rewrite.engines.openai", "rewrite.engines.transformers.learner"),
-    *("rewrite.simulators.llm", "rewrite.simulators.patterns", "rewrite.explainers.patterns", "rewrite.report"),
-    *("torch", "scipy.stats", "scipy.sparse", "sparsify", "peft", "pyarrow.parquet", "jinja2", "plotly"),
-    *("transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama"),
+    *("rewrite.__main__", "rewrite.stages", "rewrite.engines.openai.build", "rewrite.engines.transformers.learner"),
+    *("rewrite.simulators.llm.build", "rewrite.simulators.patterns.build", "rewrite.explainers.patterns.build"),
+    *("rewrite.report", "torch", "scipy.stats", "scipy.sparse", "sparsify", "peft", "pyarrow.parquet", "jinja2"),
+    *("transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama", "plotly"),
     *("transformers.models.auto.tokenization_auto", "openai", "httpx2", "rewrite.run.executors.local"),
 )
 """What the processes find imported; one that is not there is imported, or missed, by the command itself."""

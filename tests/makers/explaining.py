@@ -9,9 +9,11 @@ import numpy as np
 from scipy.sparse import csc_array
 
 from rewrite.coder.evidence import Evidence
-from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
-from rewrite.explainers import llm
+from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading
+from rewrite.engines.ledger import Spent
 from rewrite.explainers.base import Explanation
+from rewrite.explainers.llm import Settings
+from rewrite.explainers.llm.build import build
 from rewrite.text.windows import Text
 
 
@@ -98,10 +100,8 @@ def hostile() -> Evidence:
     return Evidence(text, csc_array(active[:, None].astype(np.float32)))
 
 
-def settings(**changes: object) -> llm.Settings:
-    return llm.Settings.model_validate(
-        {"model": "m", "windows": 4, "window": 12, "quantiles": 2, "few_shot": 1} | changes
-    )
+def settings(**changes: object) -> Settings:
+    return Settings.model_validate({"model": "m", "windows": 4, "window": 12, "quantiles": 2, "few_shot": 1} | changes)
 
 
 def explain(
@@ -111,11 +111,11 @@ def explain(
     **changes: object,
 ) -> tuple[list[Explanation], Scripted]:
     engine = Scripted(script, begun)
-    built = llm.build(settings(**changes), lambda model: engine)
+    built = build(settings(**changes), lambda model: engine)
     return list(built.explain(evidence(), latents)), engine
 
 
 def asked_of(source: Evidence, latent: int, **changes: object) -> Question:
     engine = Scripted(lambda question: Answer(" Nothing."))
-    list(llm.build(settings(**changes), lambda model: engine).explain(source, [latent]))
+    list(build(settings(**changes), lambda model: engine).explain(source, [latent]))
     return engine.asked[0]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading, Spent
+from rewrite.engines.base import VOCABULARY, Abilities, Answer, Branches, Fault, Question, Reading
+from rewrite.engines.ledger import Spent
 
 ALL = Abilities(chat=True, logprobs=VOCABULARY, begun=True, prompt_logprobs=True, prefix_reuse=True, schema=True)
 

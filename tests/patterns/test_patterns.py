@@ -8,11 +8,13 @@ from rewrite.coder.evidence import Evidence
 from rewrite.engines.base import Engine
 from rewrite.explainers import patterns as explainer
 from rewrite.explainers.base import Explanation
+from rewrite.explainers.patterns.build import build as build_explainer
 from rewrite.patterns import pooling, selection
 from rewrite.patterns.grammar import count_words, words
 from rewrite.patterns.parsing import parse
 from rewrite.patterns.prose import tell
 from rewrite.simulators import patterns as simulator
+from rewrite.simulators.patterns.build import build as build_simulator
 from rewrite.text.windows import Text
 
 
@@ -37,7 +39,7 @@ class NoPeeking:
 def simulate(sentences: list[str | None], *windows: list[str]) -> np.ndarray:
     """Strengths, latents × positions."""
     explanations = [Explanation(i, sentence) for i, sentence in enumerate(sentences)]
-    built = simulator.build(explanations, len(sentences), simulator.Settings(), NoPeeking(), nobody)
+    built = build_simulator(explanations, len(sentences), simulator.Settings(), NoPeeking(), nobody)
     return built.simulate(text_of(*windows)).values.toarray().T
 
 
@@ -89,7 +91,7 @@ def test_what_cannot_be_read_is_missing_with_the_sentence_quoted() -> None:
         Explanation(0, None, "no reply"),
         Explanation(1, "Never fires."),
     ]
-    strengths = simulator.build(sentences, 5, simulator.Settings(), NoPeeking(), nobody).simulate(text_of(WINDOW))
+    strengths = build_simulator(sentences, 5, simulator.Settings(), NoPeeking(), nobody).simulate(text_of(WINDOW))
     assert set(strengths.missing) == {0, 2, 3, 4}
     assert strengths.missing[0] == "no reply" and "A latent for kings." in strengths.missing[2]
     assert strengths.values.shape == (len(WINDOW), 5) and strengths.values.nnz == 0
@@ -100,7 +102,7 @@ def test_windows_are_simulated_alike_alone_and_together(monkeypatch: pytest.Monk
     windows = [WINDOW, WINDOW[3:], ["", " the", " king"]]
     together = simulate(sentences, *windows)
     alone = np.concatenate([simulate(sentences, window) for window in windows], axis=1)
-    monkeypatch.setattr(simulator, "CHUNK", 4)
+    monkeypatch.setattr("rewrite.simulators.patterns.build.CHUNK", 4)
     assert (together == alone).all() and (simulate(sentences, *windows) == alone).all() and together.any()
 
 
@@ -120,7 +122,7 @@ def evidence(rng: np.random.Generator) -> tuple[Evidence, np.ndarray]:
 
 
 def explain(source: Evidence, **settings: float) -> list[str]:
-    built = explainer.build(explainer.Settings(**settings), nobody)
+    built = build_explainer(explainer.Settings(**settings), nobody)
     return [e.text or "" for e in built.explain(source, range(source.activations.shape[1]))]
 
 
@@ -150,7 +152,7 @@ def test_the_rules_that_made_the_activations_are_found() -> None:
     assert sentences[0] == "Never fires."
     assert sentences[1] == 'Fires on "king" (9).'
     assert '"the queen" (9)' in sentences[2] and '"queen" (2)' in sentences[2]
-    built = simulator.build(
+    built = build_simulator(
         [Explanation(i, s) for i, s in enumerate(sentences)], 4, simulator.Settings(), NoPeeking(), nobody
     )
     strengths = built.simulate(source.text).values.toarray()
@@ -191,6 +193,6 @@ def test_words_after_words_are_said_as_one_rule() -> None:
     (rule,) = [rule for rule in parse(sentence) if rule.before]
     assert rule.pattern == words("queen") and rule.strength == 9
     assert {item[0] for item in rule.before[0].pattern.items} == {"the", "a", "said", "king"}
-    built = simulator.build([Explanation(0, sentence)], 1, simulator.Settings(), NoPeeking(), nobody)
+    built = build_simulator([Explanation(0, sentence)], 1, simulator.Settings(), NoPeeking(), nobody)
     found = built.simulate(source.text).values.toarray() > 0
     assert (found == fires).all()

@@ -31,10 +31,12 @@ from rewrite.config import ScoreConfig
 from rewrite.engines.base import Answer, Branches, Fault, Question, Reading
 from rewrite.engines.calls import Calls
 from rewrite.engines.encoding import Encoder
-from rewrite.engines.transformers import Settings, TransformersEngine, build
+from rewrite.engines.transformers import Settings
+from rewrite.engines.transformers.build import TransformersEngine, build
 from rewrite.explainers import llm as explain
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.judge import Sheet, Shown, read_list
+from rewrite.explainers.llm.build import build as build_explainer
 from rewrite.run.store import Run
 from rewrite.simulators.schemes import AllAtOnce
 
@@ -159,7 +161,7 @@ def explain_there(engine: Any, questions: list[Question]) -> list[Explanation]:
         return generate(some)
 
     engine.generate = listen
-    explainer = explain.build(explain.Settings(model="m", layout="contexts", window=12), lambda model: engine)
+    explainer = build_explainer(explain.Settings(model="m", layout="contexts", window=12), lambda model: engine)
     return list(explainer.explain(evidence(), [1, 2, 3]))
 
 

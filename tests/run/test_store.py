@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from rewrite.config import Config, UserError
-from rewrite.run.files import hash_path, load_arrays, read_json, save_arrays
+from rewrite.run.arrays import load_arrays, save_arrays
+from rewrite.run.files import hash_path, read_json
 from rewrite.run.store import Run, find_holder
 
 

@@ -15,7 +15,8 @@ from rewrite.config import UserError
 from rewrite.engines.base import Abilities, Answer, Branches, Fault, Question, Reading
 from rewrite.engines.prompting import make_text
 from rewrite.explainers.base import Explanation
-from rewrite.simulators.llm import LanguageModelSimulator, Settings, choose_scheme
+from rewrite.simulators.llm import Settings
+from rewrite.simulators.llm.build import LanguageModelSimulator, choose_scheme
 from rewrite.simulators.readers import Reader
 from rewrite.simulators.schemes import AllAtOnce, LastToken, RatingsList
 from rewrite.text.windows import Text

@@ -13,7 +13,8 @@ from rewrite.engines.base import Engine
 from rewrite.explainers.base import Explanation
 from rewrite.run import plugins
 from rewrite.simulators.base import Strengths
-from rewrite.simulators.llm import LanguageModelSimulator, Settings, choose_scheme
+from rewrite.simulators.llm import Settings
+from rewrite.simulators.llm.build import LanguageModelSimulator, choose_scheme
 from rewrite.simulators.readers import Reader
 from rewrite.text.windows import Text
 

@@ -18,7 +18,8 @@ from rewrite.engines.base import Branches, Fault, Question
 from rewrite.explainers.base import Explanation
 from rewrite.run import plugins
 from rewrite.simulators.base import Strengths
-from rewrite.simulators.llm import LanguageModelSimulator, Settings
+from rewrite.simulators.llm import Settings
+from rewrite.simulators.llm.build import LanguageModelSimulator
 from rewrite.simulators.readers import Reader
 from rewrite.simulators.schemes import AllAtOnce, LastToken, RatingsList, Scheme
 from rewrite.simulators.screens import embedding, patterns

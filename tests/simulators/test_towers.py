@@ -12,7 +12,8 @@ from makers.small import small_config
 
 from rewrite.coder.activations import ActivationStore
 from rewrite.config import UserError
-from rewrite.engines import transformers
+from rewrite.engines.transformers import Settings as EngineSettings
+from rewrite.engines.transformers.build import read_states
 from rewrite.engines.transformers.states import HiddenStates
 from rewrite.run.files import read_json
 from rewrite.run.freshness import check
@@ -32,7 +33,7 @@ FEW = ("simulators.towers.steps=80", "simulators.towers.latents=8", "simulators.
 
 
 def states_of(model: Path, *layers: int) -> HiddenStates:
-    made = transformers.read_states(str(model), transformers.Settings(), layers)
+    made = read_states(str(model), EngineSettings(), layers)
     assert isinstance(made, HiddenStates)
     return made
 

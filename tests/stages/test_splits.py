@@ -21,12 +21,13 @@ from makers.small import small_config
 
 from rewrite.coder.activations import ActivationStore
 from rewrite.config import Config
-from rewrite.run.files import load_arrays
+from rewrite.run.arrays import load_arrays
 from rewrite.run.runner import go
 from rewrite.run.store import Run
 from rewrite.stages import STAGES
 from rewrite.statistics.curves import load_curves
-from rewrite.text.corpus import SPLITS, Document, split_documents
+from rewrite.text.corpus import SPLITS, split_documents
+from rewrite.text.documents import Document
 from rewrite.text.sources import read_corpus
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,8 @@ from rewrite.arms.calibrate import Calibrator, Pair, Tally, conditional_mean, id
 from rewrite.arms.controls import find_threshold
 from rewrite.coder.activations import ActivationStore
 from rewrite.config import UserError
-from rewrite.run.files import load_arrays, read_json, save_arrays
+from rewrite.run.arrays import load_arrays, save_arrays
+from rewrite.run.files import read_json
 from rewrite.run.runner import go
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations

@@ -12,9 +12,10 @@ from makers.small import small_config
 
 from rewrite.config import UserError
 from rewrite.engines.base import Branches, Reading
-from rewrite.engines.encoding import fingerprint_model
+from rewrite.engines.fingerprints import fingerprint_model
 from rewrite.engines.prompting import Message
-from rewrite.engines.transformers import Settings, build
+from rewrite.engines.transformers import Settings
+from rewrite.engines.transformers.build import build
 from rewrite.subject.loading import load_network, place_of
 from rewrite.subject.subject import load_subject
 

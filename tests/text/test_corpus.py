@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rewrite.config import CorpusConfig, UserError
 from rewrite.run.configs import load_config
 from rewrite.subject.subject import load_subject
-from rewrite.text.corpus import SPLITS, Document, cut_documents, split_documents
+from rewrite.text.corpus import SPLITS, cut_documents, split_documents
+from rewrite.text.documents import Document
 from rewrite.text.windows import cut_windows, pad_windows, spread_windows, token_strings
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewrite.config import CorpusConfig, UserError
-from rewrite.text.corpus import SPLITS, Corpus, Document, describe_splits, split_documents
+from rewrite.text.corpus import SPLITS, describe_splits, split_documents
+from rewrite.text.documents import Corpus, Document
 from rewrite.text.duplicates import RUN, WORD, cover, find_equal, find_shared
 
 LICENCE = "# Copyright 2020 Somebody.\n# All rights reserved.\n\n"

@@ -17,7 +17,7 @@ import pytest
 
 from rewrite.config import CorpusConfig, UserError
 from rewrite.text import sources
-from rewrite.text.corpus import hash_documents
+from rewrite.text.documents import hash_documents
 from rewrite.text.sources import fingerprint_corpus, read_corpus, shuffle
 
 ROWS: list[dict[str, Any]] = [

@@ -25,7 +25,7 @@ from rewrite.config import UserError
 from rewrite.display import tables
 from rewrite.display.escaping import NONE, public
 from rewrite.display.tables import Page, Row, Table
-from rewrite.engines.calls import cost_of
+from rewrite.engines.ledger import cost_of
 from rewrite.explainers.explanations import load_explanations
 from rewrite.patterns.grammar import count_words
 from rewrite.report import damage

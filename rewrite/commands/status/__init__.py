@@ -20,7 +20,7 @@ from rewrite.commands.status.standing import DONE, Looked, Standing, find_keys, 
 from rewrite.config import Config, UserError
 from rewrite.display import tables
 from rewrite.display.tables import Page, Row, Table
-from rewrite.engines.calls import cost_of
+from rewrite.engines.ledger import cost_of
 from rewrite.run.configs import load_config, read_recorded
 from rewrite.run.files import read_json
 from rewrite.run.finished import LAST, Finished

@@ -18,8 +18,7 @@ from typing import Literal
 
 from rewrite.config import CallsConfig, Config, UserError
 from rewrite.display.tables import Row
-from rewrite.engines.cache import peek_spent
-from rewrite.engines.calls import cost, cost_of
+from rewrite.engines.ledger import cost, cost_of, peek_spent
 from rewrite.run.files import read_json
 from rewrite.run.finished import Finished
 from rewrite.run.freshness import Stage, ask_again, check, stage_keys

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rewrite.engines import base
-from rewrite.engines.base import Branches, Fault, Reading, Spent
+from rewrite.engines.base import Branches, Fault, Reading
 from rewrite.engines.encoding import Encoder
+from rewrite.engines.ledger import Spent
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from rewrite.config import UserError
-from rewrite.engines.base import Answer, Fault, Reading, Spent
+from rewrite.engines.base import Answer, Fault, Reading
+from rewrite.engines.ledger import Spent
 
 T = TypeVar("T")
 Found = TypeVar("Found", Reading, Answer)

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import rewrite.engines.openai.replies as replies
 from rewrite.config import UserError
-from rewrite.engines.base import Fault, Spent
+from rewrite.engines.base import Fault
+from rewrite.engines.ledger import Spent
 from rewrite.engines.openai.pacing import Pace, Tried, Trouble, insist, read_retry_after
 from rewrite.engines.openai.replicas import Replicas, Server
 from rewrite.engines.openai.replies import Json

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from rewrite.config import UserError
-from rewrite.engines.base import DIGITS, Answer, Fault, Reading, Spent
+from rewrite.engines.base import DIGITS, Answer, Fault, Reading
+from rewrite.engines.ledger import Spent
 from rewrite.engines.openai.pacing import Trouble
 
 Json = dict[str, Any]

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from rewrite.engines.base import Reading, Spent
+from rewrite.engines.base import Reading
+from rewrite.engines.ledger import Spent
 
 FORWARD = 64
 """What a forward pass costs beside its tokens, in tokens: what batches are weighed by."""

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from rewrite.engines.base import Answer, Question, Spent
+from rewrite.engines.base import Answer, Question
 from rewrite.engines.encoding import Encoder
+from rewrite.engines.ledger import Spent
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 
 from rewrite.config import UserError
-from rewrite.engines import transformers
 from rewrite.engines.base import States
+from rewrite.engines.transformers import Settings
+from rewrite.engines.transformers.build import read_states
 from rewrite.explainers.base import Explanation
 from rewrite.simulators.screens.base import Told
 from rewrite.text.windows import Text
@@ -72,7 +73,7 @@ def screen(explanations: Sequence[Explanation], settings: Told) -> EmbeddingScre
     """The screen of these explanations. Raises UserError without a model."""
     if not settings.screen_model:
         raise UserError("simulators.llm.screen_model: not set; the embedding screen reads with a language model")
-    states = transformers.read_states(settings.screen_model, transformers.Settings(batch=16), (LAYER,))
+    states = read_states(settings.screen_model, Settings(batch=16), (LAYER,))
     # Never without a token, so that every explanation can be judged.
     read = states.of_tokens([one.text or " " for one in explanations])
     tokens = np.concatenate([np.zeros((0, states.width), np.float32), *read])

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from scipy.sparse import csc_array, csr_array
 
 from rewrite.explainers.base import Explanation
-from rewrite.simulators.patterns import PatternSimulator
+from rewrite.simulators.patterns.build import PatternSimulator
 from rewrite.simulators.screens.base import Told
 from rewrite.text.windows import Text
 

@@ -10,42 +10,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, ClassVar, Literal
 
-from rewrite.config import TuneConfig
-from rewrite.engines.base import Learner, OpenEngine
-from rewrite.explainers.base import Explanation
-from rewrite.simulators.base import Peek
-from rewrite.simulators.examples import Lessons
-from rewrite.simulators.towers.settings import Settings
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from rewrite.simulators.towers.learning import TowersPupil
-    from rewrite.simulators.towers.reading import Towers
-
-__all__ = ["Settings", "build", "pupils"]
+from rewrite.config import Place, Section
 
 
-def build(
-    explanations: Sequence[Explanation],
-    latents: int,
-    settings: Settings,
-    peek: Peek,
-    open_engine: OpenEngine,
-    tuned: Path | None = None,
-) -> Towers:
-    """The simulator with the heads that the run tuned; the truth is not looked at."""
-    from rewrite.simulators.towers import reading
+class Settings(Section):
+    """Settings under `simulators.towers`."""
 
-    return reading.build(explanations, latents, settings, tuned)
+    model: Place = ""
+    """The language model that reads: a folder, a GGUF file or a hub name."""
+    adapter: Place = ""
+    """Heads that another run tuned: `4_reader` of its folder, `4_reader/fold-0` or a hub name; none is tuned then."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 4, 10), min_length=1)
+    """Layers whose hidden states are read, side by side: 0 is the embedding, n what the n-th block writes."""
+    device: str = "cpu"
+    """Where the model and the head run: cpu, cuda, cuda:1, mps."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model; the head is float32."""
+    hidden: int = Field(192, ge=4, multiple_of=4)
+    """Width of the head's blocks of attention."""
+    rank: int = Field(128, ge=1)
+    """Length of queries and keys."""
+    steps: int = Field(700, ge=1)
+    """Steps of tuning, in place of `tune.tokens` [steps]."""
+    latents: int = Field(32, ge=1)
+    """Latents in a step [latents]."""
+    firings: int = Field(24, ge=1)
+    """Positions at which each of them fires [positions]."""
+    others: int = Field(384, ge=1)
+    """Positions drawn from all [positions]."""
+    dropped: float = Field(0.15, ge=0, lt=1)
+    """Share of an explanation's tokens that is left out as the head learns."""
 
+    calls: ClassVar[bool] = False
+    """It asks no engine of the run, so a dry run has nothing to count."""
 
-def pupils(
-    lessons: Lessons, settings: Settings, config: TuneConfig, open_learner: Callable[[str], Learner]
-) -> Callable[[], TowersPupil]:
-    """What opens a pupil for each fold (`rewrite.simulators.base`)."""
-    from rewrite.simulators.towers import reading
-
-    return reading.pupils(lessons, settings, config)
+    @property
+    def learns(self) -> bool:
+        """The run tunes this simulator."""
+        return not self.adapter

@@ -20,13 +20,13 @@ from rewrite.config import TuneConfig
 from rewrite.display.progress import bar
 from rewrite.engines import learning
 from rewrite.engines.base import States
-from rewrite.engines.encoding import fingerprint_model
+from rewrite.engines.fingerprints import fingerprint_model
 from rewrite.engines.learned import Learned
 from rewrite.engines.learning import Step
 from rewrite.run.files import hash_value
 from rewrite.simulators.examples import Example, Lessons
+from rewrite.simulators.towers import Settings
 from rewrite.simulators.towers.head import Head, ask, pad, read
-from rewrite.simulators.towers.settings import Settings
 
 HEAD = "head.safetensors"
 TOWERS = 7

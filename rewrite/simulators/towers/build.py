@@ -1,4 +1,4 @@
-"""Reads texts with the heads that were tuned, or with another run's. See the package."""
+"""The simulator: texts read with the heads that were tuned, or with another run's."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
 from rewrite.config import TuneConfig
-from rewrite.engines import transformers
-from rewrite.engines.base import States
+from rewrite.engines.base import Learner, OpenEngine, States
+from rewrite.engines.transformers import Settings as EngineSettings
+from rewrite.engines.transformers.build import read_states
 from rewrite.explainers.base import Explanation
-from rewrite.simulators.base import Strengths, Unread, find_missing
+from rewrite.simulators.base import Peek, Strengths, Unread, find_missing
 from rewrite.simulators.examples import Lessons
 from rewrite.simulators.readers import check_folds, check_reader, list_readers
+from rewrite.simulators.towers import Settings
 from rewrite.simulators.towers.head import TOP, Head, Queries, ask, read
 from rewrite.simulators.towers.learning import HEAD, Material, TowersPupil, learned_with
-from rewrite.simulators.towers.settings import Settings
 from rewrite.subject.loading import check_device
 from rewrite.text.windows import Text
 
@@ -43,7 +44,7 @@ class Tower:
 
 
 class Towers:
-    """See the module."""
+    """See the package."""
 
     scale = TOP
 
@@ -79,9 +80,11 @@ def build(
     explanations: Sequence[Explanation],
     latents: int,
     settings: Settings,
-    tuned: Path | None,
+    peek: Peek,
+    open_engine: OpenEngine,
+    tuned: Path | None = None,
 ) -> Towers:
-    """The simulator with the heads that the run tuned, or with its adapter."""
+    """The simulator with the heads that the run tuned, or with its adapter; the truth is not looked at."""
     if settings.adapter:
         here = learned_with(settings)
         named = list_readers(settings.adapter, latents)
@@ -105,8 +108,10 @@ def build(
     return Towers(states, towers, latents, find_missing(explanations, latents))
 
 
-def pupils(lessons: Lessons, settings: Settings, config: TuneConfig) -> Callable[[], TowersPupil]:
-    """What opens a pupil for each fold; texts and explanations are read once for all."""
+def pupils(
+    lessons: Lessons, settings: Settings, config: TuneConfig, open_learner: Callable[[str], Learner]
+) -> Callable[[], TowersPupil]:
+    """What opens a pupil for each fold (`rewrite.simulators.base`); texts and explanations are read once for all."""
     material = cache(lambda: Material(_open_states(settings), lessons))
     return lambda: TowersPupil(settings, material(), config.seed)
 
@@ -115,5 +120,5 @@ def pupils(lessons: Lessons, settings: Settings, config: TuneConfig) -> Callable
 def _open_states(settings: Settings) -> States:
     """The model that reads, as the transformers engine shows it."""
     check_device("simulators.towers.device", settings.device)
-    engine = transformers.Settings(device=settings.device, dtype=settings.dtype, batch=16)
-    return transformers.read_states(settings.model, engine, settings.layers)
+    engine = EngineSettings(device=settings.device, dtype=settings.dtype, batch=16)
+    return read_states(settings.model, engine, settings.layers)

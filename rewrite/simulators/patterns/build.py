@@ -1,26 +1,15 @@
-"""Reads sentences of `rewrite.patterns.grammar` and says where they apply. Nothing but the sentences and the text is
-used.
-
-1. Each sentence is parsed; a latent whose sentence is not in the language is missing, with the sentence quoted.
-2. A rule is judged at the coarsest grain that can tell: the distinct words of a text where it has no conditions, the
-   distinct runs of three words where it looks at the one or two words before, else the positions.
-3. Each match is a code, precedence × 10 + strength + 1; the largest code of a latent at a position wins, so that
-   rules need no order (what takes precedence is said in `rewrite.patterns.grammar`).
-4. The codes of the coarser grains are spread over the positions by row indexing, and the strengths are read off.
-"""
+"""The simulator: sentences, parsed once, applied to any text."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int
 from scipy.sparse import csr_array, vstack
 
-from rewrite.config import Section
 from rewrite.engines.base import OpenEngine
 from rewrite.explainers.base import Explanation
 from rewrite.patterns.features import APART, PLACE_VALUES, Features, read_features
@@ -28,18 +17,12 @@ from rewrite.patterns.grammar import Before, GrammarError, Pattern, Rule, preced
 from rewrite.patterns.parsing import parse
 from rewrite.patterns.words import has_kind
 from rewrite.simulators.base import Peek, Strengths
+from rewrite.simulators.patterns import Settings
 from rewrite.text.windows import Text
 
 CHUNK = 1 << 16
 Rows = Int[np.ndarray, " row"]
 Flags = Bool[np.ndarray, " row"]
-
-
-class Settings(Section):
-    """This simulator has no settings."""
-
-    calls: ClassVar[bool] = False
-    """It asks no engine."""
 
 
 class _Vocabulary:
