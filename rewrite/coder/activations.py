@@ -8,7 +8,7 @@ means.safetensors               output: the module's mean output on the calibrat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from rewrite.run.arrays import load_arrays, save_arrays
+from rewrite.run.arrays import load_arrays, open_arrays, save_arrays
 from rewrite.run.files import read_json
 from rewrite.text.windows import Pieces, Text
 
@@ -82,6 +82,26 @@ class Split:
         """Its shards by name, one at a time."""
         for name in self.shards:
             yield name, self.load(name)
+
+    def stretches(self, positions: int) -> Iterator[Shard]:
+        """It from beginning to end, as many windows of a shard at a time as have at most so many positions, at least
+        one: no more activations than theirs are in memory, be the documents of a shard as long as they may."""
+        for name in self.shards:
+            shown = load_arrays(self._file(name), only=("ids", "starts", "documents"))
+            begin = 0
+            with open_arrays(self._file(name)) as read:
+                for text in self._text(shown).chunks(positions):
+                    end = begin + len(text.starts) - 1
+                    rows = slice(*shown["starts"][[begin, end]].tolist())
+                    yield Shard(text, shown["documents"][begin:end], self._read(read, rows))
+                    begin = end
+
+    def _read(self, read: Callable[[str, int, int], np.ndarray], rows: slice) -> csr_array:
+        """The activations at some positions of a shard."""
+        indptr = read("indptr", rows.start, rows.stop + 1)
+        first, last = int(indptr[0]), int(indptr[-1])
+        arrays = {"indptr": indptr - first} | {name: read(name, first, last) for name in ("indices", "values")}
+        return unpack_sparse(arrays, (rows.stop - rows.start, self.latents))
 
     def mean_output(self) -> Float[np.ndarray, " d"]:
         """The module's mean output over the counted positions, which is kept of the calibrate split alone."""

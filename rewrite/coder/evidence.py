@@ -2,9 +2,10 @@
 
 1. The text is held whole, a few bytes a token. Activations are many more, `k` at a token, and are not held: they lie in
    shards of documents, by position.
-2. One pass over the shards counts each latent's firings. Latents are then read in blocks of neighbours that have at
-   most `AT_ONCE` firings together, a pass over the shards for each; one that has more is a block by itself. Who goes
-   through the latents in order reads each block once, and memory is that of a block and a shard however long the text.
+2. One pass over the text counts each latent's firings. Latents are then read in blocks of neighbours that have at
+   most `AT_ONCE` firings together, a pass over the text for each; one that has more is a block by itself. Who goes
+   through the latents in order reads each block once, and memory is that of a block and a stretch of `STRETCH`
+   positions, however long the text.
 3. Who comes back to any latent at any time asks for all of some latents at once (`at_once=None`).
 """
 
@@ -23,6 +24,8 @@ from rewrite.text.windows import Text
 
 AT_ONCE = 1 << 20
 """Firings that are held at once, of 8 bytes each [firings]."""
+STRETCH = 1 << 13
+"""Text whose activations are read at once [positions]."""
 
 Latents = Sequence[int] | Int[np.ndarray, " chosen"]
 
@@ -72,20 +75,20 @@ class Stored:
 
     @cached_property
     def firings(self) -> Int[np.ndarray, " latent"]:
-        """How often each latent fires: one pass over the shards."""
+        """How often each latent fires: one pass over the text."""
         count = np.zeros(self.split.latents, dtype=np.int64)
-        for _, shard in self.split.walk():
+        for shard in self.split.stretches(STRETCH):
             count += np.bincount(shard.activations.indices, minlength=len(count))
         return count
 
     def take(self, latents: Int[np.ndarray, " chosen"]) -> csc_array:
-        """As `Held.take`: one pass over the shards, each firing put where it belongs."""
+        """As `Held.take`: one pass over the text, each firing put where it belongs."""
         place = np.full(self.split.latents, -1, dtype=np.int32)
         place[latents] = np.arange(len(latents))
         ends = np.concatenate([[0], np.cumsum(self.firings[latents])])
         rows, values = np.empty(ends[-1], dtype=np.int32), np.empty(ends[-1], dtype=np.float32)
         free, begin = ends[:-1].copy(), 0
-        for _, shard in self.split.walk():
+        for shard in self.split.stretches(STRETCH):
             matrix = shard.activations
             kept = np.flatnonzero(place[matrix.indices] >= 0)
             own = place[matrix.indices[kept]]
@@ -96,6 +99,7 @@ class Stored:
             values[target] = matrix.data[kept]
             free += count
             begin += matrix.shape[0]
+        ends = ends if ends[-1] > np.iinfo(np.int32).max else ends.astype(np.int32)  # Else the rows are widened too.
         return csc_array((values, rows, ends), shape=(begin, len(latents)))
 
 

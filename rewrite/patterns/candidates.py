@@ -6,7 +6,7 @@ be said in one item of a rule, and covers some cells: a word, a word after anoth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,8 @@ from scipy.sparse import csr_array
 
 TOP = 9
 """The largest strength."""
+TOGETHER = 1 << 13
+"""Cells whose candidates are looked up at once, about twelve each [cells]."""
 
 Cells = Int[np.ndarray, " some_cells"]
 
@@ -27,11 +29,35 @@ def ragged(starts: Int[np.ndarray, " row_and_end"], rows: Int[np.ndarray, " row"
     return np.repeat(begins - offsets, sizes) + np.arange(sizes.sum())
 
 
+@dataclass(frozen=True)
+class Links:
+    """What belongs to each of some rows, row after row: of a sparse matrix, where its entries are."""
+
+    starts: Int[np.ndarray, " row_and_end"]
+    members: Int[np.ndarray, " link"]
+
+    def of(self, row: int) -> Int[np.ndarray, " own"]:
+        """What belongs to one row."""
+        own: Int[np.ndarray, " own"] = self.members[self.starts[row] : self.starts[row + 1]]
+        return own
+
+    def of_all(self, rows: Int[np.ndarray, " row"]) -> Int[np.ndarray, " own"]:
+        """What belongs to these, one row after the other."""
+        own: Int[np.ndarray, " own"] = self.members[ragged(self.starts, rows)]
+        return own
+
+    def flip(self, members: int) -> Links:
+        """The rows that each of so many members belongs to, in order."""
+        there = np.broadcast_to(np.int8(1), len(self.members))
+        matrix = csr_array((there, self.members, self.starts), shape=(len(self.starts) - 1, members)).T.tocsr()
+        return Links(matrix.indptr, matrix.indices)
+
+
 class Index:
     """Cells, or anything that is numbered, by a key below `size`."""
 
     def __init__(self, key: Int[np.ndarray, " one"], size: int) -> None:
-        self.order = np.argsort(key, kind="stable")
+        self.order = np.argsort(key, kind="stable").astype(np.int32)
         self.starts = np.searchsorted(key[self.order], np.arange(size + 1))
 
     def having(self, keys: Sequence[int] | Int[np.ndarray, " key"]) -> Int[np.ndarray, " some"]:
@@ -51,7 +77,8 @@ class Catalogue:
     count: Float[np.ndarray, " cell"]
     word: Int[np.ndarray, " cell"]
     before: Int[np.ndarray, " cell"]
-    covers: csr_array
+    covers: Links
+    """The cells of each candidate."""
     precedence: Int[np.ndarray, " candidate"]
     price: Int[np.ndarray, " candidate"]
     group: Int[np.ndarray, " candidate"]
@@ -73,9 +100,7 @@ class Catalogue:
 
     def cells_of(self, candidate: int) -> Cells:
         """Cells that a candidate covers."""
-        begin, end = self.covers.indptr[candidate : candidate + 2]
-        cells: Cells = self.covers.indices[begin:end]
-        return cells
+        return self.covers.of(candidate)
 
     def cells_at(self, cross: Cross) -> Cells:
         """Cells that a cross covers."""
@@ -127,19 +152,37 @@ class Board:
 
     def __init__(self, catalogue: Catalogue, prior: float) -> None:
         self.catalogue, self.prior = catalogue, prior
-        self.covers = catalogue.covers
-        self.covered_by = csr_array(catalogue.covers.astype(np.int8).T)  # Only where it has entries matters.
-        self.links = np.diff(self.covered_by.indptr)
-        """How many candidates cover each cell."""
-        self.counts = catalogue.covers @ catalogue.count
         cells, candidates = len(catalogue.count), len(catalogue.price)
+        self.covers = catalogue.covers
+        self.covered_by = self.covers.flip(cells)
+        self.links = np.diff(self.covered_by.starts)
+        """How many candidates cover each cell."""
+
         self.sides = (catalogue.word, catalogue.before)
         self.activation = np.zeros(cells)
         self.prediction = np.zeros(cells)
-        self.precedence = np.full(cells, -1)
-        self.place_of = np.full(candidates, -1)
+        self.precedence = np.full(cells, -1, dtype=np.int32)
+        self.place_of = np.full(candidates, -1, dtype=np.int32)
+        self.counts = self.add_up(np.arange(cells), catalogue.count)
         self._present = np.zeros(catalogue.words, dtype=bool)
         self._number = np.zeros(catalogue.words, dtype=np.int64)
+
+    def add_up(self, cells: Cells, values: Float[np.ndarray, " some_cells"]) -> Float[np.ndarray, " candidate"]:
+        """The values of some cells, added up over those of each candidate in the order of the cells."""
+        totals = np.zeros(len(self.place_of))
+        for begin in range(0, len(cells), TOGETHER):
+            own = cells[begin : begin + TOGETHER]
+            more = np.repeat(values[begin : begin + TOGETHER].astype(float), self.links[own])
+            np.add.at(totals, self.covered_by.of_all(own), more)
+        return totals
+
+    def link(self, cells: Cells) -> Iterator[tuple[Int[np.ndarray, " link"], Int[np.ndarray, " link"]]]:
+        """Which of a draft's candidates cover some cells, and which cell each of them does, cell by cell and not all at
+        once."""
+        for begin in range(0, len(cells), TOGETHER):
+            own = cells[begin : begin + TOGETHER]
+            place = self.place_of[self.covered_by.of_all(own)]
+            yield place[place >= 0], np.repeat(own, self.links[own])[place >= 0]
 
     def distinct(self, words: Int[np.ndarray, " any"]) -> tuple[Int[np.ndarray, " word"], Int[np.ndarray, " any"]]:
         """The distinct words in order, and which of them each is: `np.unique`, which would sort, with its inverse."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from rewrite.patterns.candidates import TOP, Board, Cells, Cross, Single, ragged
+from rewrite.patterns.candidates import TOP, Board, Cells, Cross, Single
 from rewrite.patterns.stars import Centre, best_star
 
 TINY = 1e-9
@@ -215,7 +215,7 @@ class Draft:
         self.crosses.append(Cross(words, befores, move.strength))
         self.done[move.indices] = True
         self._count_words()
-        cells = self.s.covers.indices[ragged(self.s.covers.indptr, self.candidates[move.indices])]
+        cells = self.c.covers.of_all(self.candidates[move.indices])
         self._settle(cells, self.c.pair_precedence, move.strength)
 
     def _count_words(self) -> None:
@@ -232,32 +232,31 @@ class Draft:
         s, value = self.s, self.levels[strength]
         cells = cells[s.precedence[cells] < precedence]
         self.touched.append(cells)
-        links = ragged(s.covered_by.indptr, cells)
-        place = s.place_of[s.covered_by.indices[links]]
-        of = np.repeat(cells, s.links[cells])
-        place, of = place[place >= 0], of[place >= 0]
-        own = self.precedence[place]
-        spoke = s.precedence[of] < own
-        n, total, old = self.c.count[of], s.activation[of], s.prediction[of]
-        settled = 2 * total * old - n * old * old
-        self._lose(place, spoke & (own <= precedence), total, n, settled, n * old)
-        still = spoke & (own > precedence)
-        more = 2 * total * value - n * value * value - settled
-        size = len(self.candidates)
-        self.settled += np.bincount(place[still], more[still], size)
-        self.predicted += np.bincount(place[still], (n * (value - old))[still], size)
+        lost, gained = np.zeros((4, len(self.candidates))), np.zeros((2, len(self.candidates)))
+        for place, of in s.link(cells):
+            own = self.precedence[place]
+            spoke = s.precedence[of] < own
+            n, total, old = self.c.count[of], s.activation[of], s.prediction[of]
+            settled = 2 * total * old - n * old * old
+            more = 2 * total * value - n * value * value - settled
+            _add(lost, place, spoke & (own <= precedence), total, n, settled, n * old)
+            _add(gained, place, spoke & (own > precedence), more, n * (value - old))
+        for sums, part in zip((self.total, self.count, self.settled, self.predicted), lost, strict=True):
+            sums -= part
+        self.settled += gained[0]
+        self.predicted += gained[1]
         s.prediction[cells], s.precedence[cells] = value, precedence
 
-    def _lose(
-        self,
-        place: Int[np.ndarray, " link"],
-        lost: Bool[np.ndarray, " link"],
-        *parts: Float[np.ndarray, " link"],
-    ) -> None:
-        """Cells where these candidates no longer speak leave their sums."""
-        size = len(self.candidates)
-        for total, part in zip((self.total, self.count, self.settled, self.predicted), parts, strict=True):
-            total -= np.bincount(place[lost], part[lost], size)
+
+def _add(
+    sums: Float[np.ndarray, "part candidate"],
+    place: Int[np.ndarray, " link"],
+    chosen: Bool[np.ndarray, " link"],
+    *parts: Float[np.ndarray, " link"],
+) -> None:
+    """Add to each sum what its part has at the chosen links, one link after the other."""
+    for own, part in zip(sums, parts, strict=True):
+        np.add.at(own, place[chosen], part[chosen])
 
 
 def _gains(

@@ -7,12 +7,14 @@ How words and places are read is told in `words.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from rewrite.patterns.words import Reader, look_at
+from rewrite.patterns.words import Reader, Unit, look_at
 from rewrite.text.windows import Text
 
 PLACES = ("line", "sentence", "quotes", "brackets", "piece")
@@ -49,21 +51,40 @@ class Features:
     places: Bool[np.ndarray, "position place"]
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What is known of each token of a vocabulary before any text is read; tokens that differ in spaces are one."""
+
+    units: Sequence[Sequence[Unit]]
+    breaks: Sequence[bool]
+    tokens: tuple[str, ...]
+    token_of: Int[np.ndarray, " vocabulary"]
+
+
+@lru_cache(maxsize=1)
+def _look_at_all(vocabulary: tuple[str, ...]) -> _Known:
+    """Once for a vocabulary, which may be longer than the texts that are read one after the other."""
+    bodies: dict[str, int] = {}
+    own = [token.strip(" ") or token for token in vocabulary]
+    token_of = np.array([bodies.setdefault(body, len(bodies)) for body in own], dtype=np.int64)
+    breaks = [token == "" or token[0].isspace() for token in vocabulary]
+    return _Known([look_at(token) for token in vocabulary], breaks, tuple(bodies), token_of)
+
+
 def read_features(text: Text, words: dict[str, int] | None = None) -> Features:
     """Read every window of `text` from left to right; windows do not see each other.
 
     Texts that are read one after the other share their ids where they are given the same `words`, which grow.
     """
-    units = [look_at(token) for token in text.vocabulary]
-    breaks = [token == "" or token[0].isspace() for token in text.vocabulary]
+    known = _look_at_all(text.vocabulary)
+    units, breaks = known.units, known.breaks
     words = {} if words is None else words
-    columns = []
     number = 0
-    ids = text.ids.tolist()
+    table = np.zeros((len(text.ids), 9), dtype=np.int64)
     for begin, end in zip(text.starts[:-1].tolist(), text.starts[1:].tolist(), strict=True):
-        reader = Reader()
+        reader, columns = Reader(), []
         reader.number = number
-        for i in ids[begin:end]:
+        for i in text.ids[begin:end].tolist():
             reader.read(units[i], breaks[i])
             columns.append(
                 (
@@ -79,17 +100,15 @@ def read_features(text: Text, words: dict[str, int] | None = None) -> Features:
                 )
             )
         number = reader.number + APART
-    table = np.array(columns, dtype=np.int64).reshape(len(ids), 9)
-    bodies: dict[str, int] = {}
-    own = [token.strip(" ") or token for token in text.vocabulary]
-    token_of = np.array([bodies.setdefault(body, len(bodies)) for body in own], dtype=np.int64)
+        if columns:  # Numbers of Python's own take ten times the memory, so they are only those of a window.
+            table[begin:end] = columns
     return Features(
         words=tuple(words),
-        tokens=tuple(bodies),
+        tokens=known.tokens,
         word=table[:, 0],
         before=table[:, 1],
         before2=table[:, 2],
-        token=token_of[text.ids] if len(ids) else np.zeros(0, dtype=np.int64),
+        token=known.token_of[text.ids] if len(text.ids) else np.zeros(0, dtype=np.int64),
         number=table[:, 3],
         places=table[:, 4:].astype(bool),
     )

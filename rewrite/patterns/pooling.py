@@ -2,8 +2,8 @@
 
 1. `pool` reads a text a stretch at a time and keeps four numbers of a position: the word so far, the word before, the
    token, the places. Positions that agree in them are one cell, the finest group that an explainer's rule can tell.
-2. `Summed` adds up a latent's activation over each cell. What all latents' sums would take grows with text and latents
-   alike, so they are made for a block of latents at a time.
+2. `Summed` adds up a latent's activation over each cell, as it is asked for: what all latents' sums would take grows
+   with text and latents alike.
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.sparse import csc_array, csr_array
 
 from rewrite.coder.evidence import Evidence
 from rewrite.patterns.candidates import Sums
 from rewrite.patterns.features import PLACES, read_features
 from rewrite.text.windows import Text
 
-CHUNK = 1 << 16
+CHUNK = 1 << 14
 """Text that is read at once [positions]."""
-NOTHING = csc_array((0, 0), dtype=np.float32)
-"""What is put in the place of a matrix before the next one is made, so that there are never two."""
 
 Ids = Int[np.ndarray, " cell"]
 
@@ -39,11 +36,12 @@ class Pooled:
     before: Ids
     token: Ids
     places: Bool[np.ndarray, "cell place"]
-    of: Int[np.ndarray, " counted"]
+    of: Int[np.ndarray, " position"]
+    """-1 where a position is not counted."""
 
 
 def pool(text: Text) -> Pooled:
-    """Read the counted positions, a stretch of the text at a time: of each four numbers are kept."""
+    """Read the counted positions, a stretch of the text at a time: of each four numbers are kept, then one."""
     words: dict[str, int] = {}
     tokens: tuple[str, ...] = ()
     read = []
@@ -53,49 +51,45 @@ def pool(text: Text) -> Pooled:
         columns = np.stack([features.word, features.before, features.token, bits])
         read.append(columns[:, counted].astype(np.int32))
     sizes = (len(words), len(words), len(tokens), 1 << len(PLACES))
-    code = np.concatenate([np.zeros(0, dtype=np.int64), *(np.ravel_multi_index(tuple(own), sizes) for own in read)])
-    del read
-    codes, of, count = np.unique(code, return_inverse=True, return_counts=True)
-    word, before, token, bits = (column.astype(np.int64) for column in np.unravel_index(codes, sizes))
+    for place, columns in enumerate(read):
+        read[place] = np.ravel_multi_index(tuple(columns), sizes)
+    codes = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *map(np.unique, read)]))
+    of = np.full(len(text.ids), -1, dtype=np.int32)
+    of[text.counted()] = np.concatenate([of[:0], *(np.searchsorted(codes, own).astype(np.int32) for own in read)])
+    count = np.bincount(of[of >= 0], minlength=len(codes))
+    word, before, token, bits = (column.astype(np.int32) for column in np.unravel_index(codes, sizes))
     places = (bits[:, None] >> np.arange(len(PLACES)) & 1).astype(bool)
-    return Pooled(tuple(words), tokens, count, word, before, token, places, of.astype(np.int32))
+    return Pooled(tuple(words), tokens, count, word, before, token, places, of)
 
 
 class Summed:
     """Each latent's activation over cells, from the evidence, a block of latents at a time."""
 
     def __init__(self, evidence: Evidence, cells: Pooled) -> None:
-        self.evidence = evidence
-        positions = np.flatnonzero(evidence.text.counted()).astype(np.int32)
-        ends = np.concatenate([[0], np.cumsum(cells.count)])
-        member = (np.ones(len(positions), np.float32), positions[np.argsort(cells.of, kind="stable")], ends)
-        self.member = csr_array(member, shape=(len(cells.count), len(evidence.text.ids)))
-        self.latents = np.zeros(0, dtype=np.int64)
-        self.sums = NOTHING
+        self.evidence, self.cells = evidence, cells
+        self.scratch = np.zeros(len(cells.count), dtype=np.float32)
 
     def blocks(self, latents: Sequence[int]) -> Iterator[list[int]]:
-        """The latents in their order, as many at a time as are neighbours in a block, whose sums are then in memory."""
+        """The latents in their order, as many at a time as are neighbours in a block of the evidence, which is then in
+        memory."""
         together: list[int] = []
         for latent in latents:
-            if together and latent not in self.latents:
+            if together and latent not in self.evidence.block(together[0]).latents:
                 yield together
                 together = []
-            self._hold(latent)
+            self.evidence.block(latent)
             together.append(latent)
         if together:
             yield together
 
-    def _hold(self, latent: int) -> None:
-        """Add up the block that a latent is in, if it is not the one that is held."""
-        if latent not in self.latents:
-            self.sums = NOTHING
-            block = self.evidence.block(latent)
-            self.latents = block.latents
-            self.sums = csc_array(self.member @ csr_array(block.activations))
-
     def of(self, latent: int) -> Sums:
-        """One latent's sums."""
-        self._hold(latent)
-        place = int(np.searchsorted(self.latents, latent))
-        own = slice(self.sums.indptr[place], self.sums.indptr[place + 1])
-        return Sums(self.sums.indices[own], self.sums.data[own])
+        """One latent's sums, each added up in the order of the text."""
+        column = self.evidence.column(latent)
+        own = self.cells.of[column.positions]
+        counted = own >= 0
+        own = own[counted]
+        np.add.at(self.scratch, own, column.values[counted])
+        cells = np.unique(own)
+        activation = self.scratch[cells]
+        self.scratch[cells] = 0
+        return Sums(cells[activation != 0], activation[activation != 0])

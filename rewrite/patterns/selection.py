@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from rewrite.patterns.candidates import Board, Catalogue, Choice, Index, Sums, ragged
+from rewrite.patterns.candidates import Board, Catalogue, Choice, Index, Sums
 from rewrite.patterns.drafting import Draft
 from rewrite.patterns.revision import revise
 
@@ -28,9 +28,6 @@ FOREMOST = 40
 """Words of a latent whose frequent pairs are looked at [words]."""
 FREQUENT = 4
 """Positions that a frequent pair has at least [positions]."""
-SUMMED = 1 << 15
-"""Sums over cells that are added up to sums over candidates at once [sums]; of the latter there are twelve times as
-many."""
 
 
 class Selector(Board):
@@ -47,7 +44,7 @@ class Selector(Board):
         """What to say of a latent in at most `budget` words; nothing for one that is never active."""
         if not len(sums.cells):
             return Choice([], 0)
-        totals = self._add_up(sums)
+        totals = self.add_up(sums.cells, sums.activation)
         known = self._with_exceptions(self._foremost(totals))
         self.activation[sums.cells] = sums.activation
         first = Draft(self, known, budget, [], totals[known]).fill()
@@ -55,16 +52,6 @@ class Selector(Board):
         final = Draft(self, known, budget, said, totals[known]).fill()
         self.activation[sums.cells] = 0
         return Choice(final.said, final.spent)
-
-    def _add_up(self, sums: Sums) -> Float[np.ndarray, " candidate"]:
-        """The activation over the cells of each candidate, added up in the order of the cells."""
-        totals = np.zeros(len(self.place_of))
-        for begin in range(0, len(sums.cells), SUMMED):
-            cells = sums.cells[begin : begin + SUMMED]
-            activation = sums.activation[begin : begin + SUMMED].astype(float)
-            links = ragged(self.covered_by.indptr, cells)
-            np.add.at(totals, self.covered_by.indices[links], np.repeat(activation, self.links[cells]))
-        return totals
 
     def _foremost(self, totals: Float[np.ndarray, " candidate"]) -> Int[np.ndarray, " some"]:
         """The candidates with most to explain for their price, of equal ones the first, foremost first."""
@@ -81,5 +68,5 @@ class Selector(Board):
         """Also the frequent pairs of the foremost words: where a word does not fire may be worth saying."""
         c = self.catalogue
         single = candidates[(c.group[candidates] == 0) & (c.pair[candidates, 0] < 0)][:FOREMOST]
-        words = c.word[self.covers.indices[self.covers.indptr[single]]]
+        words = c.word[self.covers.members[self.covers.starts[single]]]
         return np.union1d(candidates, self._frequent[self._frequent_of.having(words)])

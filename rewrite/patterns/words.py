@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 UNIT = re.compile(r"[\w\ufffd]+|\s+|[^\w\s\ufffd]+")
@@ -69,7 +70,7 @@ class Reader:
         self.quotes, self.depth = False, 0
         self.inside = False
 
-    def read(self, units: list[Unit], breaks: bool) -> None:
+    def read(self, units: Sequence[Unit], breaks: bool) -> None:
         """Take in one token; `breaks` if it cannot go on with the word before it."""
         for unit in units:
             apostrophe = unit.text in APOSTROPHES and not self.quoted_word

@@ -10,6 +10,7 @@ from scipy.sparse import csc_array, csr_array, vstack
 
 from rewrite.coder.activations import ActivationStore, Shard, save_shard
 from rewrite.coder.evidence import AT_ONCE, Evidence, cut_blocks, gather_evidence
+from rewrite.config import UserError
 from rewrite.run.files import write_json
 from rewrite.text.windows import Text
 
@@ -58,6 +59,28 @@ def test_a_matrix_in_memory_is_read_alike(tmp_path: Path) -> None:
     for latent in range(LATENTS):
         mine, theirs = held.column(latent), stored.column(latent)
         assert mine.positions.tolist() == theirs.positions.tolist() and (mine.values == theirs.values).all()
+
+
+@pytest.mark.parametrize("positions", [1, WINDOW, 3 * WINDOW + 1, 10_000])
+def test_a_split_is_read_a_stretch_of_whole_windows_at_a_time(tmp_path: Path, positions: int) -> None:
+    train = store_of(tmp_path / "2_activations", 3).train
+    parts = list(train.stretches(positions))
+    assert max(len(part.text.ids) for part in parts) == min(max(positions // WINDOW, 1), 6) * WINDOW
+    shards = [shard for _, shard in train.walk()]
+    for whole_of in (lambda shard: shard.text.ids, lambda shard: shard.documents, lambda shard: shard.owners):
+        assert (np.concatenate([whole_of(p) for p in parts]) == np.concatenate([whole_of(s) for s in shards])).all()
+    assert all((part.text.counted() == (np.arange(len(part.text.ids)) % WINDOW > 0)).all() for part in parts)
+    apart, together = (csr_array(vstack([own.activations for own in owns])) for owns in (parts, shards))
+    assert (apart.indptr == together.indptr).all() and (apart.indices == together.indices).all()
+    assert (apart.data == together.data).all()
+
+
+def test_a_shard_that_was_cut_off_is_named_in_one_line(tmp_path: Path) -> None:
+    train = store_of(tmp_path / "2_activations", 2).train
+    file = train.folder / "train-00001.safetensors"
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"train-00001\.safetensors: not readable as safetensors \(.*\); delete it"):
+        list(train.stretches(WINDOW))
 
 
 def test_only_the_latents_that_are_named_are_read(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from rewrite.engines.base import Engine
 from rewrite.explainers import patterns as explainer
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.patterns.build import build as build_explainer
-from rewrite.patterns import pooling, selection
+from rewrite.patterns import candidates, pooling
 from rewrite.patterns.grammar import count_words, words
 from rewrite.patterns.parsing import parse
 from rewrite.patterns.prose import tell
@@ -130,7 +130,7 @@ def test_explanations_do_not_depend_on_what_is_read_and_summed_at_once(monkeypat
     source, _ = evidence(np.random.default_rng(4))
     expected = explain(source)
     monkeypatch.setattr(pooling, "CHUNK", 100)
-    monkeypatch.setattr(selection, "SUMMED", 3)
+    monkeypatch.setattr(candidates, "TOGETHER", 3)
     for at_once in (1, 500):
         assert explain(Evidence(source.text, source.activations, at_once=at_once)) == expected
 

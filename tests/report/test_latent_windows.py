@@ -16,6 +16,7 @@ from rewrite.arms.batches import document_pairs
 from rewrite.arms.calibrate import Scaled
 from rewrite.arms.controls import fires
 from rewrite.coder.activations import ActivationStore
+from rewrite.report.latents import windows
 from rewrite.report.latents.excerpts import AFTER, BEFORE, BINS, Sights, find_sights
 from rewrite.report.latents.windows import KINDS, SHOWN
 from rewrite.report.scripts import NOT_SIMULATED
@@ -227,10 +228,16 @@ def test_a_histogram_counts_in_equal_bins_up_to_the_largest_value(tmp_path: Path
 
 
 @pytest.mark.traced
-def test_how_a_split_is_cut_into_shards_changes_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_how_a_split_is_cut_into_shards_or_read_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     test, train = draw(3, windows=12), draw(4, windows=12)
     curves = make_curves(make_table(3))
     runs = [write(tmp_path_factory.mktemp("run"), test, train, documents) for documents in (1, 2, 6)]
     first, *others = [(sights.tokens, list(sights.pages())) for sights in (find_sights(*run, curves) for run in runs)]
     assert any(page["windows"] for page in first[1])
     assert all(other == first for other in others)
+    for positions in (1, 50):
+        monkeypatch.setattr(windows, "AT_ONCE", positions)
+        sights = find_sights(*runs[2], curves)
+        assert (sights.tokens, list(sights.pages())) == first

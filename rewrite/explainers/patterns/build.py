@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
-from scipy.sparse import csr_array
 
 from rewrite.coder.evidence import Evidence
 from rewrite.engines.base import OpenEngine
 from rewrite.explainers.base import Explanation, Simulate
 from rewrite.explainers.patterns import Settings
-from rewrite.patterns.candidates import Catalogue, Choice, Cross, Single
+from rewrite.patterns.candidates import Catalogue, Choice, Cross, Links, Single
 from rewrite.patterns.features import PLACE_VALUES
 from rewrite.patterns.grammar import (
     LEAD,
@@ -42,14 +41,28 @@ AFFIX = 4
 
 
 @dataclass(frozen=True)
+class _Items:
+    """What some candidates say in one pair of quotes: words by their numbers, which take less memory than texts do; no
+    word where the rule has no list."""
+
+    names: Sequence[str]
+    words: Int[np.ndarray, "item word"]
+
+    def __getitem__(self, number: int) -> tuple[str, ...]:
+        return tuple(self.names[word] for word in self.words[number].tolist())
+
+
+NOTHING = _Items((), np.zeros((1, 0), dtype=np.int64))
+
+
+@dataclass(frozen=True)
 class _Kind:
     """A sort of candidate: all of a sort with one strength share a rule. `covered` has the candidate of each cell, an
-    index into `items`, or -1; an item is the words in one pair of quotes, or None where the rule has no list."""
+    index into `items`, or -1."""
 
     rule: Rule
-    items: Sequence[tuple[str, ...] | None]
+    items: _Items
     covered: Ids
-    pairs: Int[np.ndarray, "item 2"] | None = None
 
 
 # --- what could be said ----------------------------------------------------------------------------------------------
@@ -73,16 +86,17 @@ def _distinct(key: Ids, least: int, count: Int[np.ndarray, " cell"]) -> _Keys:
 def _simple(cells: Pooled, form: Form, key: Ids, names: Sequence[str], places: tuple[Place, ...] = ()) -> _Kind:
     """Items of a listed form, one a key."""
     found = _distinct(key, 2 if places else 1, cells.count)
-    return _Kind(Rule(Pattern(form, (("",),)), 0, places=places), [(names[k],) for k in found.keys], found.of)
+    return _Kind(Rule(Pattern(form, (("",),)), 0, places=places), _Items(names, found.keys[:, None]), found.of)
 
 
 def _pairs(cells: Pooled) -> _Kind:
     """Runs of two words that occur twice at least."""
     names = cells.words
-    found = _distinct(cells.word * len(names) + cells.before, 2, cells.count)
-    pairs = np.stack(np.divmod(found.keys, len(names)), axis=1)
-    items = [(names[before], names[word]) for word, before in pairs]
-    return _Kind(Rule(Pattern("words", (("",),)), 0), items, found.of, pairs)
+    found = _distinct(cells.word.astype(np.int64) * len(names) + cells.before, 2, cells.count)
+    word, before = np.divmod(found.keys, len(names))
+    return _Kind(
+        Rule(Pattern("words", (("",),)), 0), _Items(names, np.stack([before, word], axis=1).astype(np.int32)), found.of
+    )
 
 
 def _affixes(cells: Pooled) -> Iterator[_Kind]:
@@ -106,11 +120,11 @@ def _kinds(cells: Pooled) -> Iterator[_Kind]:
     kinds: tuple[Form, ...] = ("numbers", "capitalised", "capitals", "symbols")
     for kind in kinds:
         has = np.array([has_kind(word, kind) for word in cells.words])
-        yield _Kind(Rule(Pattern(kind), 0), [None], np.where(has[cells.word], 0, -1))
+        yield _Kind(Rule(Pattern(kind), 0), NOTHING, np.where(has[cells.word], 0, -1))
     for place in PLACES:
         column, value = PLACE_VALUES[place]
         inside = cells.places[:, column] == value
-        yield _Kind(Rule(Pattern("anything"), 0, places=(place,)), [None], np.where(inside, 0, -1))
+        yield _Kind(Rule(Pattern("anything"), 0, places=(place,)), NOTHING, np.where(inside, 0, -1))
 
 
 def _everything(cells: Pooled) -> Iterator[_Kind]:
@@ -123,7 +137,7 @@ def _everything(cells: Pooled) -> Iterator[_Kind]:
     yield from _kinds(cells)
     found = _distinct(cells.before, 2, cells.count)
     after = Rule(Pattern("anything"), 0, before=(Before(Pattern("words", (("",),))),))
-    yield _Kind(after, [(words[k],) for k in found.keys], found.of)
+    yield _Kind(after, _Items(words, found.keys[:, None]), found.of)
     for place in PLACES:
         column, value = PLACE_VALUES[place]
         key = np.where(cells.places[:, column] == value, cells.word, -1)
@@ -154,11 +168,10 @@ def _cover(covered: Ids, items: int) -> _Covered:
     return _Covered(np.bincount(own, minlength=items), where[np.argsort(own, kind="stable")])
 
 
-def _stack(parts: Sequence[_Covered], cells: int) -> csr_array:
-    """Items × cells, 1 where an item covers a cell, of one part after the other."""
+def _stack(parts: Sequence[_Covered]) -> Links:
+    """The cells of each item, of one part after the other."""
     ends = np.concatenate([[0], np.cumsum(np.concatenate([part.count for part in parts]))]).astype(np.int32)
-    indices = np.concatenate([part.cells for part in parts])
-    return csr_array((np.ones(len(indices)), indices, ends), shape=(len(ends) - 1, cells))
+    return Links(ends, np.concatenate([part.cells for part in parts]))
 
 
 class _Book:
@@ -166,29 +179,31 @@ class _Book:
 
     def __init__(self, cells: Pooled) -> None:
         self.names = cells.words
-        self.items: list[tuple[str, ...] | None] = []
+        self.items: list[_Items] = []
         rules: dict[Rule, int] = {}
-        ranks: list[int] = []
-        groups, pairs, covered = [], [], []
+        groups, ranks, pairs, covered = [], [], [], []
         # A kind's cells are let go when the next is listed: all of them at once are many times what is kept.
         for kind in _everything(cells):
-            self.items += kind.items
-            ranks += [precedence(kind.rule, item or ()) for item in kind.items]
-            groups.append(np.full(len(kind.items), rules.setdefault(kind.rule, len(rules))))
-            pairs.append(np.full((len(kind.items), 2), -1) if kind.pairs is None else kind.pairs)
-            covered.append(_cover(kind.covered, len(kind.items)))
+            number, words = kind.items.words.shape
+            self.items.append(kind.items)
+            ranks.append(np.array([precedence(kind.rule, kind.items[i]) for i in range(number)], dtype=np.int32))
+            groups.append(np.full(number, rules.setdefault(kind.rule, len(rules)), dtype=np.int32))
+            pairs.append(kind.items.words[:, ::-1] if words == 2 else np.full((number, 2), -1, dtype=np.int32))
+            covered.append(_cover(kind.covered, number))
+        self.begins = np.cumsum([0, *map(len, groups)])
         self.rules, self.group = list(rules), np.concatenate(groups)
+        rank = np.concatenate(ranks)
         self.catalogue = Catalogue(
             count=cells.count.astype(float),
             word=cells.word,
             before=cells.before,
-            covers=_stack(covered, len(cells.count)),
-            precedence=np.array(ranks),
-            price=np.array([len(item) if item else 0 for item in self.items]),
+            covers=_stack(covered),
+            precedence=rank,
+            price=np.concatenate([np.full(len(items.words), items.words.shape[1], np.int32) for items in self.items]),
             group=self.group,
             pair=np.concatenate(pairs),
             glue=np.array([count_words(write([rule])) - OPENING - self._listed(rule) for rule in self.rules]),
-            pair_precedence=max(ranks),
+            pair_precedence=int(rank.max()),
             cross_glue=2,
             opening=OPENING,
         )
@@ -198,12 +213,17 @@ class _Book:
         """Words of the placeholder that a rule of this kind carries."""
         return int(rule.pattern.form in LISTED or bool(rule.before))
 
+    def item_of(self, candidate: int) -> tuple[str, ...]:
+        """The words of a candidate."""
+        kind = int(np.searchsorted(self.begins, candidate, side="right")) - 1
+        return self.items[kind][candidate - int(self.begins[kind])]
+
     def rules_of(self, choice: Choice) -> tuple[Rule, ...]:
         """The chosen candidates gathered into rules, strongest first."""
         lists: dict[tuple[int, int], list[tuple[str, ...]]] = defaultdict(list)
         for one in choice.said:
             if isinstance(one, Single):
-                item = self.items[one.candidate]
+                item = self.item_of(one.candidate)
                 lists[int(self.group[one.candidate]), one.strength].extend([item] if item else [])
         rules = [_with(self.rules[group], items, strength) for (group, strength), items in lists.items()]
         rules.extend(self._cross(one) for one in choice.said if isinstance(one, Cross))

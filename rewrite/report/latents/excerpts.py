@@ -76,13 +76,13 @@ class Excerpts:
         return most * 1000 / MOST
 
     def of(self, split: str, piece: Piece) -> Int[np.ndarray, " own"]:
-        """The excerpts whose peak is in a shard of a split."""
+        """The excerpts whose peak is in a stretch of a split."""
         begin, end = piece.begin, piece.begin + len(piece.text.ids)
         train = self.kind == KINDS.index("train")
         return np.flatnonzero((train == (split == "train")) & (self.position >= begin) & (self.position < end))
 
     def cut(self, own: Int[np.ndarray, " own"], piece: Piece) -> Int[np.ndarray, "own width"]:
-        """Fill in the text and the truth of some excerpts; returns the rows of the shard that they show."""
+        """Fill in the text and the truth of some excerpts; returns the rows of the stretch that they show."""
         starts, row = piece.text.starts, self.position[own] - piece.begin
         window = piece.window_of[row]
         begin, end = np.maximum(starts[window], row - BEFORE), np.minimum(starts[window + 1], row + AFTER + 1)
@@ -238,7 +238,7 @@ def find_sights(store: ActivationStore, simulations: Simulations, curves: Curves
         excerpts.set_against(own, excerpts.cut(own, held.piece), held, curves.threshold.rest)
         histograms[0].add(truth.latent[held.known], truth.value[held.known])
         histograms[1].add(predicted.latent[held.fired], predicted.value[held.fired])
-    for _, piece in reader.pieces(reader.train):
+    for piece in reader.learned():
         excerpts.cut(excerpts.of("train", piece), piece)
     used = order_tokens(excerpts.ids[excerpts.inside], len(store.vocabulary))
     return Sights(latents, why, excerpts, found.counts, found.most, *histograms, curves, used, store.vocabulary)

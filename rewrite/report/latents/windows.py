@@ -12,7 +12,8 @@ On the test split, at the positions that were simulated, with a the true activat
    third is dropped before anything is sorted, so that few are. `rewrite.report.latents.excerpts` then cuts out what
    stands there.
 
-How a split is cut into shards changes nothing. Memory is one shard's, and a few hundred bytes for each latent.
+How a split is cut into shards changes nothing. Memory is one shard's of the test split, a stretch of the train
+split, and a few hundred bytes for each latent.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from rewrite.arms.controls import Threshold, fires
-from rewrite.coder.activations import Split
+from rewrite.coder.activations import Shard, Split
 from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.curves import Curves
 from rewrite.statistics.firings import Counts, sum_marks
@@ -35,6 +36,8 @@ from rewrite.text.windows import Text
 KINDS = ("false", "missed", "right", "train")
 SHOWN = 3
 """Places of each kind."""
+AT_ONCE = 1 << 13
+"""Positions of the train split that are looked at together, at most [positions]."""
 
 
 # --- sparse matrices by their entries ---------------------------------------------------------------------------------
@@ -78,7 +81,7 @@ def list_entries(matrix: csr_array) -> Entries:
 
 @dataclass(frozen=True)
 class Piece:
-    """A shard of a split: its text, whose each window is, and where a latent is truly active."""
+    """A stretch of a split: its text, whose each window is, and where a latent is truly active."""
 
     begin: int
     """The number of its first position in the split."""
@@ -88,7 +91,7 @@ class Piece:
 
     @property
     def window_of(self) -> Int[np.ndarray, " position"]:
-        """The window of each position, numbered in the shard."""
+        """The window of each position, numbered in the stretch."""
         return np.repeat(np.arange(len(self.documents)), np.diff(self.text.starts))
 
 
@@ -128,25 +131,31 @@ class Reader:
     curves: Curves
     judged: Bool[np.ndarray, " latent"]
 
-    def pieces(self, split: Split) -> Iterator[tuple[str, Piece]]:
-        """The shards of a split with their names; only rewritten latents are looked at."""
-        begin, rewritten = 0, self.simulations.rewritten
-        for name, shard in split.walk():
-            truth = list_entries(shard.activations)
-            truth = truth.select((truth.value > 0) & rewritten[truth.latent])
-            yield name, Piece(begin, shard.text, shard.documents, truth)
+    def learned(self) -> Iterator[Piece]:
+        """The train split, a stretch at a time: nothing stands beside it that would ask for a whole shard."""
+        begin = 0
+        for shard in self.train.stretches(AT_ONCE):
+            yield self._look(begin, shard)
             begin += len(shard.text.ids)
 
     def judge(self) -> Iterator[Judged]:
         """The shards of the test split."""
-        threshold = self.curves.threshold
-        for name, piece in self.pieces(self.test):
+        threshold, begin = self.curves.threshold, 0
+        for name, shard in self.test.walk():
+            piece = self._look(begin, shard)
+            begin += len(shard.text.ids)
             piece = replace(piece, text=self.simulations.show(name, piece.text))
             counted = piece.text.counted()
             said = list_entries(self.simulations.strengths(name, len(counted)))
             said = said.select(counted[said.row] & self.judged[said.latent])
             activations = self.curves.calibrator.apply(said.value.astype(np.float32), said.latent)
             yield _hold_against(piece, counted, replace(said, value=activations), threshold, self.judged)
+
+    def _look(self, begin: int, shard: Shard) -> Piece:
+        """Only rewritten latents are looked at."""
+        truth = list_entries(shard.activations)
+        truth = truth.select((truth.value > 0) & self.simulations.rewritten[truth.latent])
+        return Piece(begin, shard.text, shard.documents, truth)
 
 
 def _hold_against(
@@ -222,6 +231,6 @@ def find_places(reader: Reader) -> Found:
         found.best["false"].offer(piece, predicted.select(judged.fired & (judged.actual <= 0)))
         found.best["right"].offer(piece, smaller.select(judged.fired & (judged.actual > 0)))
         found.best["missed"].offer(piece, truth.select(judged.missed))
-    for _, piece in reader.pieces(reader.train):
+    for piece in reader.learned():
         found.best["train"].offer(piece, piece.truth)
     return found
