@@ -39,14 +39,20 @@ def find_asked(*words: str, libraries: tuple[str, ...] = ARRAYS) -> tuple[list[s
 
 
 @pytest.mark.parametrize(
-    "command",
-    [["--help"], ["run", "--help"], ["help"], ["help", "coder"], ["config", "coder"], ["help", "simulators.towers"]],
-    ids=" ".join,
+    ("command", "told"),
+    [
+        ("--help", "usage: rewrite [-h]"),
+        ("run --help", "usage: rewrite run"),
+        ("help", "simulators.towers"),
+        ("help coder", "coder.k = "),
+        ("config coder", "[coder]"),
+        ("help simulators.towers", "simulators.towers.layers = "),
+    ],
 )
-def test_what_may_be_asked_is_told_without_them(command: list[str]) -> None:
-    found, said = find_asked(*command)
+def test_what_may_be_asked_is_told_without_them(command: str, told: str) -> None:
+    found, said = find_asked(*command.split())
     assert found == []
-    assert "rewrite" in said or "coder" in said or "towers" in said
+    assert told in said
 
 
 def test_a_config_to_start_from_is_written_without_what_does_the_work() -> None:
@@ -58,7 +64,7 @@ def test_a_config_to_start_from_is_written_without_what_does_the_work() -> None:
 def test_the_state_of_a_run_is_told_without_them(small_run: Path, tmp_path: Path) -> None:
     found, said = find_asked("status", "--run", str(small_run))
     assert found == []
-    assert "10 of 10 stages are fresh" in said or "9 of 9 stages are fresh" in said
+    assert "9 of 9 stages are fresh" in said
     shutil.copytree(small_run, tmp_path / "r")
     with (tmp_path / "r" / "5_losses.parquet").open("ab") as stream:
         stream.write(b"!")
