@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, redirect_stdout
-from functools import wraps
+from collections.abc import Generator, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import hypothesis
 import jaxtyping
 import pytest
 from filelock import FileLock
-from jaxtyping import config as shapes
 from jaxtyping import install_import_hook, jaxtyped
+from makers.watching import aside, untraced, unwatched
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -25,41 +24,31 @@ hypothesis.settings.load_profile("suite")
 ROOM = Path(__file__).parents[1] / "rewrite"
 # Files that name shapes; the others' types are mypy's business, and checking them again takes a third of the time.
 SHAPED = [file for file in sorted(ROOM.rglob("*.py")) if "from jaxtyping import" in file.read_text(encoding="utf-8")]
-# A function within a function is made at each call: to make its check too takes a hundred times as long.
-jaxtyping.jaxtyped = lambda **how: lambda one: one if "<locals>" in one.__qualname__ else jaxtyped(**how)(one)
-install_import_hook(
-    [".".join(file.relative_to(ROOM.parent).with_suffix("").parts).removesuffix(".__init__") for file in SHAPED],
-    "beartype.beartype",
-)
 
 
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Without the tracer of coverage, also in threads that begin meanwhile. To stop coverage would not do: in a process
-    of xdist another collector, which pytest-cov leaves below, then goes on in its place."""
-    own, of_threads = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        threading.settrace(of_threads)  # type: ignore[arg-type]
-        sys.settrace(own)
-        (lambda: None)()  # It is back at the next call only, and is to see these functions end as it saw them begin.
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the shapes checked of what is imported from now on; a process that only hands tests out imports nothing."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    # A function within a function is made at each call: to make its check too takes a hundred times as long.
+    jaxtyping.jaxtyped = lambda **how: lambda one: one if "<locals>" in one.__qualname__ else jaxtyped(**how)(one)
+    install_import_hook(
+        [".".join(file.relative_to(ROOM.parent).with_suffix("").parts).removesuffix(".__init__") for file in SHAPED],
+        "beartype.beartype",
+    )
+    gc.disable()  # What is imported stays: to look for garbage among it takes a fifth of the time.
+    if sys.gettrace() is not None:
+        import_libraries()
 
 
-def aside(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of a library, untraced: only our lines are counted, but the tracer is asked at each of theirs too."""
-
-    @wraps(function)
-    def call(*given: Any, **named: Any) -> Any:
-        with untraced():
-            return function(*given, **named)
-
-    return call
+def pytest_collection_finish() -> None:
+    """All is imported."""
+    gc.freeze()
+    gc.enable()
 
 
-if sys.gettrace() is not None:
+def import_libraries() -> None:
+    """Import untraced what is slow to import, and set its long calls aside."""
     os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # As training sets it before it imports sparsify.
     with untraced(), redirect_stdout(None):
         import sparsify  # noqa: F401  (it brings torch and transformers)
@@ -70,11 +59,6 @@ if sys.gettrace() is not None:
     for loaded in (PreTrainedModel, PreTrainedTokenizerBase):
         loaded.from_pretrained = classmethod(aside(loaded.from_pretrained.__func__))  # type: ignore[attr-defined]
 
-from makers.small import small_config  # noqa: E402  (after the hook, which checks what it imports)
-
-from rewrite.run.runner import go  # noqa: E402
-from rewrite.run.store import Run  # noqa: E402
-from rewrite.stages import STAGES  # noqa: E402
 
 WHOLE = {"browser", "llama", "small_run", "analysed", "outcomes", "run_folder", "stories", "diagnosed"}
 """Fixtures that start a browser or a server, or make a whole run."""
@@ -135,17 +119,6 @@ def pytest_fixture_setup(
     return (yield)
 
 
-@contextmanager
-def unwatched() -> Iterator[None]:
-    """No coverage is counted and no shape is checked meanwhile."""
-    shapes.update("jaxtyping_disable", True)
-    try:
-        with untraced():
-            yield
-    finally:
-        shapes.update("jaxtyping_disable", False)
-
-
 @pytest.fixture(scope="session")
 def stories() -> Path:
     """The folder of a real pretrained model beside the checkout."""
@@ -158,6 +131,12 @@ def stories() -> Path:
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder of `small_config()`, one for all processes; read it, do not change it."""
+    from makers.small import small_config
+
+    from rewrite.run.runner import go
+    from rewrite.run.store import Run
+    from rewrite.stages import STAGES
+
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "runs" / "small"
     folder.parent.mkdir(exist_ok=True)
@@ -179,11 +158,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def terse_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a small vocabulary: a llama.cpp server lists all of it with each answer, and tests that ask
-    hundreds of prompts would wait for that."""
+    """The same with a small vocabulary, whose answers go on to their limit: a llama.cpp server lists all of it with
+    each answer, and tests that ask it would wait for that."""
     from makers.tiny import make_tiny
 
-    return make_tiny(tmp_path_factory.mktemp("models") / "terse", pieces=512)
+    return make_tiny(tmp_path_factory.mktemp("models") / "terse", pieces=512, ends=False)
 
 
 @pytest.fixture(scope="session")

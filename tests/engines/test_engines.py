@@ -2,7 +2,7 @@
 
 The reference is made of the tokenizer and the model alone: one forward over the whole prompt for each slot.
 Probabilities are compared as shares among the digits, and in total as a ratio: with random weights a digit has about
-1/4,096, so that a plain difference would say nothing.
+1/512, so that a plain difference would say nothing.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ NAMES = [
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def way(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+def way(request: pytest.FixtureRequest, terse_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     assert request.param in WAYS, f"the engine {request.param} is not tested: add a way to open it here"
     with ExitStack() as stack:
-        yield stack.enter_context(WAYS[request.param](tiny_model, tmp_path_factory.mktemp(request.param)))
+        yield stack.enter_context(WAYS[request.param](terse_model, tmp_path_factory.mktemp(request.param)))
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_model: Path) -> Reference:
-    return Reference(tiny_model)
+def reference(terse_model: Path) -> Reference:
+    return Reference(terse_model)
 
 
 INSTRUCTIONS = "Rate each token from 0 to 9. " * 12
@@ -195,10 +195,10 @@ def test_what_it_says_of_itself(way: Way) -> None:
     assert json.loads(json.dumps(identity)) == identity
 
 
-def test_digits_that_are_not_single_tokens_are_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:
+def test_digits_that_are_not_single_tokens_are_refused_by_name(terse_model: Path, tmp_path: Path) -> None:
     """Splitting a digit by the pre-tokenizer's own means: a marker is put before every 7, so that it is two tokens."""
     folder = tmp_path / "spoilt"
-    shutil.copytree(tiny_model, folder)
+    shutil.copytree(terse_model, folder)
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text())
     content["normalizer"] = {"type": "Replace", "pattern": {"String": "7"}, "content": "#7"}

@@ -19,8 +19,9 @@ CHAT = (
 SPECIAL = ["<bos>", "<eos>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def make_tiny(folder: Path, pieces: int = 4096) -> Path:
-    """Write the model and its tokenizer, of so many pieces, to a folder that does not exist yet."""
+def make_tiny(folder: Path, pieces: int = 4096, ends: bool = True) -> Path:
+    """Write the model and its tokenizer, of so many pieces, to a folder that does not exist yet. One that `ends` says a
+    special piece as often as another, which of few pieces is soon, and its answer is over."""
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -56,8 +57,12 @@ def make_tiny(folder: Path, pieces: int = 4096) -> Path:
         eos_token_id=1,
         initializer_range=0.1,
     )
+    model = LlamaForCausalLM(config).eval()
+    if not ends:
+        with torch.no_grad():
+            model.lm_head.weight[: len(SPECIAL)] = 0  # Far below the largest of the others.
     folder.mkdir(parents=True)
-    LlamaForCausalLM(config).eval().save_pretrained(folder)
+    model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
 

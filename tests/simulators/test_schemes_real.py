@@ -36,8 +36,8 @@ def open_engine(name: str, model: Path, **table: object) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with llama_server(tiny_model, tmp_path_factory.mktemp("llama")) as base_url:
+def server(terse_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with llama_server(terse_model, tmp_path_factory.mktemp("llama")) as base_url:
         yield base_url
 
 
@@ -50,9 +50,9 @@ def simulate(engine: Engine, scheme: str, held: bool = False) -> Strengths:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("scheme", ["all_at_once", "last_token"])
-def test_a_server_that_takes_token_ids_gives_the_same_strengths(scheme: str, tiny_model: Path, server: str) -> None:
-    here = simulate(open_engine("transformers", tiny_model), scheme)
-    there = simulate(open_engine("openai", tiny_model, base_url=server, tokenizer=str(tiny_model)), scheme)
+def test_a_server_that_takes_token_ids_gives_the_same_strengths(scheme: str, terse_model: Path, server: str) -> None:
+    here = simulate(open_engine("transformers", terse_model), scheme)
+    there = simulate(open_engine("openai", terse_model, base_url=server, tokenizer=str(terse_model)), scheme)
     assert here.faults == there.faults == {}
     assert here.values.data.std() > 0.05, "strengths that are all alike would agree for nothing"
     np.testing.assert_allclose(there.values.toarray(), here.values.toarray(), atol=0.02)
@@ -61,9 +61,9 @@ def test_a_server_that_takes_token_ids_gives_the_same_strengths(scheme: str, tin
 
 
 @pytest.mark.timeout(180)
-def test_a_server_that_only_chats_serves_the_last_token(tiny_model: Path, server: str) -> None:
+def test_a_server_that_only_chats_serves_the_last_token(terse_model: Path, server: str) -> None:
     """The prompt is the server's own tokenizer's work, so the numbers are near those in process, not the same."""
-    chat = open_engine("openai", tiny_model, base_url=server, logprobs=4096)
+    chat = open_engine("openai", terse_model, base_url=server, logprobs=512)
     strengths = simulate(chat, "auto")
     assert strengths.faults == {}
     assert strengths.values.nnz == 20
@@ -71,8 +71,8 @@ def test_a_server_that_only_chats_serves_the_last_token(tiny_model: Path, server
 
 
 @pytest.mark.timeout(180)
-def test_a_list_of_ratings_is_held_to_its_tokens_where_the_server_can(tiny_model: Path, server: str) -> None:
-    chat = open_engine("openai", tiny_model, base_url=server, logprobs=0)
+def test_a_list_of_ratings_is_held_to_its_tokens_where_the_server_can(terse_model: Path, server: str) -> None:
+    chat = open_engine("openai", terse_model, base_url=server, logprobs=0)
     strengths = simulate(chat, "auto", held=True)
     assert strengths.faults == {}
     ratings = strengths.values.data
@@ -80,8 +80,8 @@ def test_a_list_of_ratings_is_held_to_its_tokens_where_the_server_can(tiny_model
 
 
 @pytest.mark.timeout(180)
-def test_a_model_that_cannot_write_a_list_is_missing_and_not_zero(tiny_model: Path) -> None:
-    strengths = simulate(open_engine("transformers", tiny_model), "ratings_list")
+def test_a_model_that_cannot_write_a_list_is_missing_and_not_zero(terse_model: Path) -> None:
+    strengths = simulate(open_engine("transformers", terse_model), "ratings_list")
     assert np.isnan(strengths.values.data).all() and len(strengths.values.data) == 20
     assert sum(strengths.faults.values()) == 20
     assert set(strengths.faults) <= {"truncated", "malformed", "wrong count"}

@@ -159,7 +159,7 @@ def test_a_budget_stops_a_run_that_then_goes_on(
 
 @pytest.mark.timeout(300)
 def test_a_real_server_gives_the_same_strengths(
-    finished: Path, small_run: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, small_run: Path, terse_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the key that it is given is nowhere in what the run leaves."""
     monkeypatch.setenv("SECRET_OF_THE_TEST", "marker-7f3a91c2")
@@ -172,15 +172,15 @@ def test_a_real_server_gives_the_same_strengths(
         f"explain.file={tmp_path / 'explained.jsonl'}",
     )
     shutil.copytree(small_run, tmp_path / "here")
-    run_to(tmp_path / "here", config_of(tiny_model, tmp_path / "here.sqlite", *few), "simulate")
-    with llama_server(tiny_model, tmp_path) as base_url:
+    run_to(tmp_path / "here", config_of(terse_model, tmp_path / "here.sqlite", *few), "simulate")
+    with llama_server(terse_model, tmp_path) as base_url:
         config = config_of(
-            tiny_model,
+            terse_model,
             tmp_path / "calls.sqlite",
             *few,
             "engine=openai",
             f"engines.openai.base_url={base_url}",
-            f"engines.openai.tokenizer={tiny_model}",
+            f"engines.openai.tokenizer={terse_model}",
             "engines.openai.key_variable=SECRET_OF_THE_TEST",
         )
         run_to(tmp_path / "r", config)
