@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from makers.small import small_config
+from makers.watching import unwatched
 
 from rewrite.coder.activations import ActivationStore
-from rewrite.config import UserError
+from rewrite.config import Config, UserError
 from rewrite.engines.transformers import Settings as EngineSettings
 from rewrite.engines.transformers.build import read_states
 from rewrite.engines.transformers.states import HiddenStates
@@ -91,8 +92,16 @@ def finished(small_run: Path, tiny_model: Path, tmp_path_factory: pytest.TempPat
     with Run(folder, "test") as run:
         planned = plan(STAGES, config, run, "report", lambda line: None)
         assert planned["simulate"].planned.calls == 0
-        go(STAGES, config, run, "report", lambda line: None)
+        explain(config, run)
+        go(STAGES, config, run, "simulate", lambda line: None)
+        with unwatched():  # From here on all is as of any simulator.
+            go(STAGES, config, run, "report", lambda line: None)
     return folder
+
+
+def explain(config: Config, run: Run) -> None:
+    with unwatched():  # As of `small_run`, of other latents.
+        go(STAGES, config, run, "explain", lambda line: None)
 
 
 @pytest.mark.slow
@@ -127,6 +136,7 @@ def test_a_head_is_taken_to_another_run(finished: Path, small_run: Path, tiny_mo
     few = ("sample.latents=20", "simulator=towers", f"simulators.towers.model={tiny_model}", adapter)
     config = small_config(*few, *SMALL)
     with Run(folder, "test") as run:
+        explain(config, run)
         go(STAGES, config, run, "simulate", lambda line: None)
         with pytest.raises(UserError, match=r"towers\.adapter = .*fold-0: learned another layout"):
             go(STAGES, small_config(*few, *SMALL, "simulators.towers.rank=4"), run, "simulate", lambda line: None)

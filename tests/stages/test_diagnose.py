@@ -13,6 +13,7 @@ import torch
 import transformers as hf
 from makers.diagnosis_made import make_readers
 from makers.small import small_config, tiny_config
+from makers.watching import unwatched
 from transformers import AutoTokenizer
 
 from rewrite.config import UserError
@@ -214,6 +215,8 @@ def test_a_recurrent_model_runs_whole(tmp_path: Path) -> None:
     tokens = ("coder.tokens=4000", "collect.train_tokens=4000", "cost.check=2", "cost.steps=1")
     config = tiny_config(f"subject={folder}", "hookpoint=layers.0", "coder.kind=sae", *few, *tokens, *DIAGNOSE)
     with Run(tmp_path / "run") as run:
+        with unwatched():  # As of any other model.
+            go(STAGES, config, run, "cost", lambda line: None)
         go(STAGES, config, run, "report", lambda line: None)
     found = read_json(tmp_path / "run" / "5_diagnosis.json")
     assert [(row["layer"], row["kind"]) for row in found["way"][0]["steps"]] == [
