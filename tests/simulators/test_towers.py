@@ -29,7 +29,9 @@ WIDTH, RANK = 12, 8
 TOWERS = ("simulator=towers", "sample.latents=20", "tune.every=40", "tune.held_out=6", "tune.latents=40")
 CHEAP = ("cost.documents=2", "cost.check=2", "cost.steps=1", "evaluate.control_seeds=1", "evaluate.fractions=[1.0]")
 CONTROLS = ('evaluate.controls=["mean", "shuffled", "unread"]',)
-SMALL = ("simulators.towers.layers=[0, 1]", "simulators.towers.hidden=16", "simulators.towers.rank=8")
+SHORT = "explainers.patterns.max_words=8"
+"""Attention over an explanation costs the square of its length."""
+SMALL = (SHORT, "simulators.towers.layers=[0, 1]", "simulators.towers.hidden=16", "simulators.towers.rank=8")
 FEW = ("simulators.towers.steps=80", "simulators.towers.latents=8", "simulators.towers.others=64")
 
 

@@ -35,6 +35,8 @@ pytestmark = pytest.mark.slow
 SHARD = 4
 TEST = 12
 QUICK = ("corpus.train=24", "corpus.calibrate=8", f"corpus.test={TEST}", "coder.tokens=15000", f"collect.shard={SHARD}")
+SHORT = "explainers.patterns.max_words=8"
+"""Attention over an explanation costs the square of its length."""
 LEARNS = ("sample.latents=20", "tune.latents=20", "tune.held_out=4", "tune.every=8", "evaluate.fractions=[0.5, 1.0]")
 TOWERS = ("layers=[0, 1]", "hidden=16", "rank=8", "steps=8", "latents=8", "others=64")
 STAYS = next(seed for seed in range(99) if np.random.default_rng([seed, 0]).permutation(TEST)[0] < SHARD)
@@ -60,7 +62,7 @@ def write_corpus(folder: Path, documents: Sequence[Document]) -> Path:
 
 def configure(corpus: Path, model: Path) -> Config:
     towers = [f"simulators.towers.{setting}" for setting in (*TOWERS, f"model={model}")]
-    return small_config("simulator=towers", f"corpus.source={corpus}", *QUICK, *LEARNS, *COSTS, *towers)
+    return small_config("simulator=towers", f"corpus.source={corpus}", *QUICK, SHORT, *LEARNS, *COSTS, *towers)
 
 
 @pytest.fixture(scope="module")
