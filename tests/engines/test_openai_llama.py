@@ -80,10 +80,11 @@ def test_llama_cpp_holds_to_a_schema(llama: str, terse_model: Path, by_ids: bool
     assert len(json.loads(answer.text)) == 3 and set(json.loads(answer.text)) <= {1, 2}
 
 
-def test_llama_cpp_reads_text_at_the_beginning_of_an_answer(llama: str) -> None:
-    ((_, few),) = real(llama, logprobs=1).read([ask(0)])
+def test_llama_cpp_reads_text_at_the_beginning_of_an_answer(tiny_model: Path, tmp_path: Path) -> None:
+    with llama_server(tiny_model, tmp_path) as url:
+        ((_, few),) = real(url).read([ask(0)])
+        ((_, whole),) = real(url, logprobs=4096).read([ask(0)])
     assert isinstance(few, Fault) and few.kind == "no log-probabilities"  # A model of random weights: no digit on top.
-    ((_, whole),) = real(llama, logprobs=512).read([ask(0)])
     assert isinstance(whole, Reading) and whole.digits.min() > 0 and whole.digits.sum() < 1
 
 

@@ -61,10 +61,10 @@ def test_a_server_that_takes_token_ids_gives_the_same_strengths(scheme: str, ter
 
 
 @pytest.mark.timeout(180)
-def test_a_server_that_only_chats_serves_the_last_token(terse_model: Path, server: str) -> None:
+def test_a_server_that_only_chats_serves_the_last_token(tiny_model: Path, tmp_path: Path) -> None:
     """The prompt is the server's own tokenizer's work, so the numbers are near those in process, not the same."""
-    chat = open_engine("openai", terse_model, base_url=server, logprobs=512)
-    strengths = simulate(chat, "auto")
+    with llama_server(tiny_model, tmp_path) as server:
+        strengths = simulate(open_engine("openai", tiny_model, base_url=server, logprobs=4096), "auto")
     assert strengths.faults == {}
     assert strengths.values.nnz == 20
     assert ((strengths.values.data > 0) & (strengths.values.data < 9)).all()
