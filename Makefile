@@ -65,10 +65,10 @@ plan: $(INSTALLED)
 browser:
 	command -v chromium || command -v google-chrome || (apt-get update -qq && apt-get install -y -qq chromium)
 
-# Two at a time, a thread each: several threads each would wait for one another. What is compiled is kept, as the tests begin
-# many processes. FAST=1 leaves out what is marked slow.
+# Three at a time, a thread each: several threads each would wait for one another, and on two cores a third works while others
+# wait for a server or a kill. What is compiled is kept, as the tests begin many processes. FAST=1 leaves out what is marked slow.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder \
 		$(if $(FAST),-m "not slow",--cov --cov-report=term:skip-covered --cov-fail-under=90)
 
 # vLLM wants an older transformers and the CPU build of torch, so it lives apart.

@@ -22,7 +22,7 @@ QUIET = (
     *("--disable-component-update", "--disable-sync"),
 )
 INSTALL = "install Chromium (`apt install chromium`) or name one in $CHROMIUM, and `pip install playwright`"
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds that a page may take for anything."""
 DESKTOP, PHONE = (1280, 900), (360, 780)
 Scheme = Literal["light", "dark"]

@@ -47,6 +47,7 @@ def alone(small_run: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize(
     "executor", ["processes", pytest.param("ray", marks=pytest.mark.skipif(not find_spec("ray"), reason="needs ray"))]
 )
@@ -141,6 +142,7 @@ def test_what_failed_before_an_interruption_is_asked_again(
         assert len(server.arrivals) - arrived == failed
 
 
+@pytest.mark.traced
 def test_workers_share_neither_a_budget_nor_a_ledger(tiny_model: Path, tmp_path: Path) -> None:
     config = config_of(tiny_model, tmp_path / "calls.sqlite", *ELSEWHERE)
     simulate.check_elsewhere(config, 1)
