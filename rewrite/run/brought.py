@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
+from typing import Literal, get_args
 
 from rewrite.config import Section, UserError
 from rewrite.display.escaping import one_line
 
-KINDS = ("explainers", "simulators", "screens", "engines", "executors", "exports")
+Kind = Literal["explainers", "simulators", "screens", "engines", "executors", "exports"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 MAKERS = {"exports": "write", "screens": "screen"}
 """What a backend of a kind defines; of any other kind, `build`."""
 

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 
 from rewrite.config import Config, OnDisk, Section, UserError
 from rewrite.run import plugins
-from rewrite.run.brought import find_brought
+from rewrite.run.brought import Kind, find_brought
 from rewrite.run.files import bundled, read_json
 
 Row = dict[str, Any]
 
-KINDS: tuple[plugins.Kind, ...] = ("explainers", "simulators", "engines", "executors")
+KINDS: tuple[Kind, ...] = ("explainers", "simulators", "engines", "executors")
 
 
 def data_folder() -> Path:

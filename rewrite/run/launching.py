@@ -36,10 +36,17 @@ def settle(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def launch(executor: Executor, jobs: Sequence[Job], retries: int, say: Callable[[str], None]) -> dict[str, str]:
+def launch(
+    executor: Executor,
+    jobs: Sequence[Job],
+    retries: int,
+    say: Callable[[str], None],
+    done: Callable[[str], object] | None = None,
+) -> dict[str, str]:
     """Do the jobs, in their order as far as there is room; the faults of those that were not done, by name.
 
-    What a job needs and is not among the jobs is taken to be done. `say` hears of every end.
+    What a job needs and is not among the jobs is taken to be done. `say` hears of every end; where there is a `done`,
+    that hears of the good ones.
     """
     waiting = {job.name: job for job in jobs}
     undone, faults, tries, out = set(waiting), dict[str, str](), Counter[str](), 0
@@ -62,6 +69,6 @@ def launch(executor: Executor, jobs: Sequence[Job], retries: int, say: Callable[
             say(f"{name}: {ended.fault}")
         else:
             undone.discard(name)
-            say(f"{name}: done, {len(jobs) - len(undone)} of {len(jobs)}")
+            (done or say)(f"{name}: done, {len(jobs) - len(undone)} of {len(jobs)}")
     waits = {job.name: f"waits for {next(need for need in job.needs if need in undone)}" for job in waiting.values()}
     return faults | waits

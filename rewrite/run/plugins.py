@@ -25,9 +25,8 @@ from pydantic import ValidationError
 
 from rewrite import DISTRIBUTION
 from rewrite.config import Config, Section, UserError
-from rewrite.run.brought import find_brought
+from rewrite.run.brought import Kind, find_brought
 
-Kind = Literal["explainers", "simulators", "screens", "engines", "executors", "exports"]
 Role = Literal["explainer", "simulator", "score"]
 """In what role a language model is asked."""
 Chosen = Literal["explainer", "simulator", "engine", "executor"]

@@ -15,7 +15,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,11 @@ def open_store(run: Run) -> ActivationStore:
 
 def run(config: Config, run: Run) -> None:
     """Write `4_simulations`."""
-    store = open_store(run)
-    chosen = draw_latents(config.sample, store.latents)
     with Calls(config, run, "simulate") as calls, run.writing("4_simulations", resumable=True) as folder:
-        calls.latents = len(chosen)
         maker = open_maker(config, run, calls, folder)
-        shards = _shards(store)
+        calls.latents = len(maker.chosen)
+        shards = _shards(maker.store)
         waiting = [(split, shard) for split, shard in shards if not (folder / f"{shard}.json").exists()]
-        calls.met.failed = sum(read_json(note)["failed"] for note in folder.glob(f"{NOTE}*"))
         if config.executor == "local":
             with bar(what="simulate", unit="shards", total=len(shards)) as progress:
                 progress.update(len(shards) - len(waiting))
@@ -93,9 +90,11 @@ def run(config: Config, run: Run) -> None:
                     progress.update()
         elif waiting:
             make_elsewhere(config, run, [shard for _, shard in waiting], calls, folder)
-        for note in folder.glob(f"{NOTE}*"):
+        notes = list(folder.glob(f"{NOTE}*"))  # Of this session's shards and of those that were there.
+        calls.met.failed = sum(read_json(note)["failed"] for note in notes)
+        for note in notes:
             note.unlink()
-        rewritten = chosen if len(chosen) < store.latents else None
+        rewritten = maker.chosen if len(maker.chosen) < maker.store.latents else None
         save_simulator(folder, config.simulator, maker.simulator.scale, rewritten)
 
 
@@ -109,13 +108,15 @@ class Maker:
     simulator: Simulator
     calls: Calls
     folder: Path
+    chosen: Int[np.ndarray, " chosen"]
+    """The latents that are rewritten."""
 
     def make(self, split: Split, shard: str) -> None:
         """Write a shard and, before it, the note of what was met."""
         cached, failed = self.calls.met.cached, self.calls.met.failed
         self.truth.show(split, shard)
         text = asked_text(self.config, split, shard)
-        strengths = _only(self.simulator.simulate(text), draw_latents(self.config.sample, self.store.latents))
+        strengths = _only(self.simulator.simulate(text), self.chosen)
         met = {"cached": self.calls.met.cached - cached, "failed": self.calls.met.failed - failed}
         write_json(self.folder / f"{NOTE}{shard}", met)
         save_strengths(self.folder, shard, strengths, text)
@@ -125,7 +126,8 @@ def open_maker(config: Config, run: Run, calls: Calls, folder: Path) -> Maker:
     """What makes the run's shards in a folder."""
     store = open_store(run)
     truth = TrueActivations(store)
-    return Maker(config, store, truth, open_own(config, run, store, truth, calls), calls, folder)
+    chosen = draw_latents(config.sample, store.latents)
+    return Maker(config, store, truth, open_own(config, run, store, truth, calls), calls, folder, chosen)
 
 
 def make_elsewhere(config: Config, run: Run, shards: Sequence[str], calls: Calls, folder: Path) -> None:
@@ -137,16 +139,10 @@ def make_elsewhere(config: Config, run: Run, shards: Sequence[str], calls: Calls
         check_elsewhere(config, executor.machines)
 
         def say(line: str) -> None:
-            done = sum((folder / f"{shard}.json").exists() for shard in shards)
-            if done > progress.n:
-                progress.update(done - progress.n)
-            else:
-                tqdm.write(f"simulate: {line}", file=sys.stderr)
+            tqdm.write(f"simulate: {line}", file=sys.stderr)
 
-        faults = launch(executor, jobs, config.sweep.retries, say)
-    for note in [folder / f"{NOTE}{shard}" for shard in shards]:
-        met = read_json(note) if note.exists() else {"cached": 0, "failed": 0}
-        calls.met.cached, calls.met.failed = calls.met.cached + met["cached"], calls.met.failed + met["failed"]
+        faults = launch(executor, jobs, config.sweep.retries, say, done=lambda line: progress.update())
+    calls.met.cached += sum(read_json(folder / f"{NOTE}{shard}")["cached"] for shard in shards if shard not in faults)
     if faults:
         shard, fault = next(iter(faults.items()))
         raise UserError(f"simulate: {len(faults):,} of {len(shards):,} shards not made; {shard}: {fault}")
@@ -260,7 +256,7 @@ def make_shard(run: str, folder: str, config: dict[str, Any], shard: str) -> Non
     maker.make(splits[shard], shard)
 
 
-@cache
+@lru_cache(maxsize=1)
 def _hold(run: str, folder: str, config: str) -> Maker:
     """A worker's own simulator, opened once. Its calls end with the worker: each is in the ledger when it is made."""
     own = Config.model_validate_json(config)

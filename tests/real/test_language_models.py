@@ -223,11 +223,10 @@ def test_the_ledger_counts_what_was_sent(asked: Asked, folder: Path) -> None:
 
 
 def test_an_explanation_is_made_and_parsed(asked: Asked, folder: Path) -> None:
-    """One of three may be missing, by name: of the file of few bits Qwen says the same words of the third latent again
-    and again."""
+    """Of the third latent Qwen says the same words again and again, on every engine: that is missing, by name."""
     print("\n" + "\n".join(f"{asked.place}: {one.text or one.why}" for one in asked.explained))
     assert all(one.text or one.why.startswith("loop: ") for one in asked.explained)
-    assert sum(one.text is not None for one in asked.explained) >= 2
+    assert sum(one.text is not None for one in asked.explained) >= (2 if folder.name == "qwen" else 3)
     if folder.name == "qwen":  # SmolLM2 says nothing of the words that it is shown.
         assert "king" in (asked.explained[0].text or "") and "queen" in (asked.explained[1].text or "")
 
