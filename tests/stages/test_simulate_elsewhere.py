@@ -142,6 +142,27 @@ def test_what_failed_before_an_interruption_is_asked_again(
         assert len(server.arrivals) - arrived == failed
 
 
+def test_what_a_killed_one_noted_of_a_shard_that_is_not_there_counts_for_nothing(
+    alone: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the note and the shard: the shard is made again, and its note is written again."""
+    shutil.copytree(alone, tmp_path / "r")
+    (tmp_path / "r/manifest.json").write_text(without_simulations(alone))
+    config, save = config_of(tiny_model, tmp_path / "calls.sqlite", *FEW, "sweep.threads=1"), simulate.save_strengths
+
+    def killed(folder: Path, shard: str, *more: Any) -> None:
+        write_json(folder / f"{simulate.NOTE}{shard}", {"cached": 0, "failed": 5})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulate, "save_strengths", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_to(tmp_path / "r", config, "simulate")
+    monkeypatch.setattr(simulate, "save_strengths", save)
+    run_to(tmp_path / "r", config, "simulate")
+    assert json.loads((tmp_path / "r/manifest.json").read_text())[UNANSWERED]["simulate"] == 0
+    assert made(tmp_path / "r")[0] == made(alone)[0]
+
+
 @pytest.mark.traced
 def test_workers_share_neither_a_budget_nor_a_ledger(tiny_model: Path, tmp_path: Path) -> None:
     config = config_of(tiny_model, tmp_path / "calls.sqlite", *ELSEWHERE)
