@@ -148,6 +148,12 @@ def test_hookpoints_share_a_pass_over_the_text(tmp_path: Path) -> None:
     assert jobs[f"{one}: explain to report"].needs == (shared,)
 
 
+def test_a_pass_needs_what_it_needs_in_the_order_of_the_points(tmp_path: Path) -> None:
+    jobs = {job.name: job for job in planned(tmp_path, "coder.seed=4,0,3,1,2")}
+    shared = jobs["collect for 5 points, coder.seed=4 and others"]
+    assert shared.needs == tuple(f"coder.seed={seed}: train" for seed in (4, 0, 3, 1, 2))
+
+
 def test_a_pass_serves_so_many_points(tmp_path: Path) -> None:
     names = [job.name for job in planned(tmp_path, "coder.seed=0,1,2", together=2)]
     assert "collect for 2 points, coder.seed=0 and others" in names

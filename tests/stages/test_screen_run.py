@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from makers.small import small_config
+from makers.watching import unwatched
 
 from rewrite.arms.controls import AUDITED
 from rewrite.coder.activations import ActivationStore
@@ -65,7 +66,8 @@ def whole(base: Path, tiny_model: Path) -> Path:
     """The run without a screen."""
     folder = base.parent / "whole"
     shutil.copytree(base, folder)
-    run_to(folder, config_of(tiny_model, base.parent / "whole.sqlite"), "analyse")
+    with unwatched():  # As any run.
+        run_to(folder, config_of(tiny_model, base.parent / "whole.sqlite"), "analyse")
     return folder
 
 
@@ -175,7 +177,8 @@ def test_a_run_that_stopped_goes_on_and_a_rerun_is_the_same_to_the_byte(
     with pytest.raises(KeyboardInterrupt):
         run_to(again, config, "analyse")
     monkeypatch.setattr(simulate, "save_strengths", lambda *given: (saved.append(given[1]), save_strengths(*given)))
-    assert run_to(again, config, "analyse")["calls"] == 0, "all of it is in the cache"
+    with unwatched():  # As before.
+        assert run_to(again, config, "analyse")["calls"] == 0, "all of it is in the cache"
     assert len(saved) == len(set(saved)), "a shard that was whole is not made again"
     for file in (*(screened / "4_simulations").iterdir(), screened / "5_losses.parquet", screened / "6_stats.json"):
         assert (again / file.relative_to(screened)).read_bytes() == file.read_bytes(), file.name

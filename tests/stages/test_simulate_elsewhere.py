@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import shutil
-import signal
-import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ import pytest
 from makers.faults import fault_server
 from makers.llm_runs import NOISE, config_of, run_to
 from makers.small import small_config
-from makers.sweeps import workers_of
 
 from rewrite.config import UserError
 from rewrite.run.files import write_json
@@ -72,38 +69,27 @@ def without_simulations(folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_changes_no_byte(alone: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_changes_no_byte(
+    alone: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(alone, tmp_path / "r")
     (tmp_path / "r/manifest.json").write_text(without_simulations(alone))
     config = config_of(tiny_model, tmp_path / "calls.sqlite", *FEW, *ELSEWHERE)
-    write_json(tmp_path / "config.json", config.model_dump(mode="json"))
-    code = (
-        "import sys, json, pathlib; from rewrite.config import Config; from makers.llm_runs import run_to\n"
-        "if __name__ == '__main__':\n"
-        "    run_to(pathlib.Path(sys.argv[1]), Config.model_validate(json.load(open(sys.argv[2]))), 'simulate')\n"
-    )
-    (tmp_path / "simulate.py").write_text(code)
-    process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "simulate.py"), str(tmp_path / "r"), str(tmp_path / "config.json")],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    killed = kill_at_first_shard(process, tmp_path / "r")
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == 0, told
-    assert f"process {killed}, was killed by SIGKILL; tried again" in told
+    with ThreadPoolExecutor() as pool:
+        killed = pool.submit(kill_at_first_shard, tmp_path / "r")
+        run_to(tmp_path / "r", config, "simulate")
+    assert f"process {killed.result()}, was killed by SIGKILL; tried again" in capsys.readouterr().err
     assert made(tmp_path / "r")[0] == made(alone)[0]
 
 
-def kill_at_first_shard(process: subprocess.Popen[str], folder: Path) -> int:
-    """Kill one of the workers while shards are missing; which one."""
+def kill_at_first_shard(folder: Path) -> int | None:
+    """Kill one of this process's workers while shards are missing; which one."""
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline:
         if list(folder.glob(".partial-*-4_simulations/*-*.json")):
-            for worker in workers_of(process):
-                os.kill(worker, signal.SIGKILL)
-                return worker
+            for worker in multiprocessing.active_children():
+                worker.kill()
+                return worker.pid
         time.sleep(0.01)
     raise AssertionError("no shard was made")
 

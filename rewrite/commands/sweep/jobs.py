@@ -55,11 +55,11 @@ class Branch:
 
 @dataclass(eq=False)
 class Step:
-    """A stage that is made for some branches at once, and the steps that it needs."""
+    """A stage that is made for some branches at once, and the steps that it needs, in the order of the branches."""
 
     number: int
     branches: list[Branch] = field(default_factory=list)
-    needs: set[str] = field(default_factory=set)
+    needs: dict[str, None] = field(default_factory=dict)
 
     @property
     def stage(self) -> str:
@@ -89,7 +89,7 @@ def plan_jobs(points: Sequence[Point], folder: Path, together: int, threads: int
     steps = _find_steps([_read(point, folder) for point in points], together)
     follow = Counter(need for step in steps.values() for need in step.needs)
     for name, step in sorted(steps.items(), key=lambda pair: pair[1].number):
-        needs = [need for need in sorted(step.needs) if need in chains]
+        needs = [need for need in step.needs if need in chains]
         before = chains[needs[0]] if len(needs) == 1 and follow[needs[0]] == 1 else None
         if before and before.steps[0].branches == step.branches:
             before.steps.append(step)
@@ -144,7 +144,7 @@ def _find_steps(branches: Sequence[Branch], together: int) -> dict[str, Step]:
             name = branch.steps[number] = passes.get((branch, number), branch.paths[number])
             step = steps.setdefault(name, Step(number))
             step.branches.append(branch)
-            step.needs |= {branch.step_of(number - 1)} if number else set()
+            step.needs |= {branch.step_of(number - 1): None} if number else {}
     return {name: step for name, step in steps.items() if any(step.number >= one.fresh for one in step.branches)}
 
 
