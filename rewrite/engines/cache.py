@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ class Cache:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._data = sqlite3.connect(path, timeout=60, isolation_level=None)
-            self._data.executescript(TABLES)
+            with ExitStack() as opened:
+                self._data = opened.enter_context(closing(sqlite3.connect(path, timeout=60, isolation_level=None)))
+                self._data.executescript(TABLES)
+                opened.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"{path}: cannot be used as the cache of calls ({error}); set calls.cache") from None
 

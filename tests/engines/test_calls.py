@@ -220,8 +220,10 @@ def test_the_key_holds_all_that_an_answer_depends_on(fake: FakeEngine, tmp_path:
 def test_a_file_that_is_no_cache_is_named(fake: FakeEngine, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database, but long enough to look at " * 20)
     config = settings(f"calls.cache={tmp_path / 'notes.txt'}")
-    with Run(tmp_path / "r") as run, pytest.raises(UserError, match=r"notes\.txt: cannot be used as the cache"):
+    with Run(tmp_path / "r") as run, pytest.raises(UserError, match=r"notes\.txt: cannot be used as the cache") as told:
         read(run, [0], config)
+    held = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert told.tb is not None and tmp_path / "notes.txt" not in held, "closed, though the traceback still knows it"
 
 
 def test_answers_kept_before_there_were_silent_pieces_are_found_again() -> None:
