@@ -92,11 +92,10 @@ def test_its_policy_lets_no_foreign_script_run(browser: Any, folder: Path, tmp_p
 # --- for everybody ----------------------------------------------------------------------------------------------------
 
 
-def find_violations(seen: Visit, rules: str) -> list[str]:
-    """What axe finds by all its rules, or by those of one tag."""
+def find_violations(seen: Visit) -> list[str]:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
-    chosen = {"runOnly": {"type": "tag", "values": [rules]}} if rules else {}
-    found = axe.Axe().run(seen.page, options=chosen).response["violations"]
+    alike = {"exclude": [[f"{ROWS}:nth-child(n + 20)"]]}
+    found = axe.Axe().run(seen.page, context=alike).response["violations"]
     return [
         f"{row['id']} ({row['impact']}): {node['target']} {node['failureSummary']}"
         for row in found
@@ -105,16 +104,15 @@ def find_violations(seen: Visit, rules: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("scheme", "rules"), [("light", ""), ("dark", "cat.color")])
-def test_axe_finds_no_serious_violation(browser: Any, folder: Path, scheme: Scheme, rules: str) -> None:
-    """In the dark colours alone are others."""
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation(browser: Any, folder: Path, scheme: Scheme) -> None:
     with visit(browser, folder, DESKTOP, scheme) as seen:
         open_table(seen)
         seen.run("document.querySelectorAll('details').forEach(one => { one.open = true })")
-        assert find_violations(seen, rules) == []
+        assert find_violations(seen) == []
         open_latent(seen, 70)
         seen.run("document.querySelectorAll('details').forEach(one => { one.open = true })")
-        assert find_violations(seen, rules) == []
+        assert find_violations(seen) == []
 
 
 def test_every_figure_has_a_name_a_text_and_a_table(seen: Visit) -> None:
