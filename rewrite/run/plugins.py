@@ -155,10 +155,13 @@ def chosen(what: Chosen, config: Config) -> Section:
 
 
 def identify(what: Chosen, config: Config) -> str:
-    """The name of the explainer, simulator, engine or executor that the config chooses, with package and version where
-    one brings it: another version may give other results."""
+    """The name of the explainer, simulator, engine or executor that the config chooses, with its version where it says
+    one, and with package and version where one brings it: another version may give other results."""
+    kind: Kind = f"{what}s"  # type: ignore[assignment]
     name: str = getattr(config, what)
-    return " ".join([name, *(f"{one.package} {one.version}" for one in find_brought(f"{what}s").get(name, []))])
+    version: int = getattr(table(kind, name), "version", 1)
+    own = [f"version {version}"] if version > 1 else []
+    return " ".join([name, *own, *(f"{one.package} {one.version}" for one in find_brought(kind).get(name, []))])
 
 
 def packages(config: Config) -> dict[str, str]:

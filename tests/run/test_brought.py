@@ -125,6 +125,14 @@ def test_another_version_of_its_package_simulates_anew(install: Install) -> None
     assert {name for name in first if first[name] != second[name]} == {"simulate", "report"}
 
 
+def test_another_version_of_one_of_ours_runs_its_stages_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = stage_keys(STAGES, small_config())
+    table = plugins.table("explainers", "patterns")
+    monkeypatch.setattr(table, "version", table.version + 1)  # type: ignore[attr-defined]
+    second = stage_keys(STAGES, small_config())
+    assert {name for name in first if first[name] != second[name]} == {"explain", "report"}
+
+
 def test_relative_places_of_its_settings_start_at_their_file(install: Install, tmp_path: Path) -> None:
     folder = install_second(install)
     (tmp_path / "words.txt").touch()

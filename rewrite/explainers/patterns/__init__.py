@@ -17,12 +17,15 @@ in a row are for people and other explainers to write. On stories260K the word t
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from rewrite.config import Section
 
 
 class Settings(Section):
+    version: ClassVar[int] = 2
     max_words: int = Field(40, ge=0)
     """Longest explanation [words, counted by `rewrite.patterns.grammar.count_words`]; 0 is unlimited. Prose says the
     same in more words."""
