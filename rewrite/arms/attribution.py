@@ -22,11 +22,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
-from torch.nn import functional
 
 from rewrite.arms.batches import Batch, losses_of
 from rewrite.arms.splice import Bags, Splicer, Written
-from rewrite.subject.scoring import NONE
+from rewrite.subject.scoring import losses_from
 from rewrite.subject.subject import Subject
 
 CHUNK = 1 << 24
@@ -76,10 +75,7 @@ def differentiate(subject: Subject, batch: Batch, vectors: Vectors) -> Vectors:
     """The gradient of the batch's summed loss by what is written at each counted position."""
     placed = batch.place(vectors).requires_grad_()
     with torch.enable_grad():
-        logits = subject.run_from(batch.prefix, placed)
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1), batch.targets.flatten(), reduction="sum", ignore_index=NONE
-        )
+        loss = losses_from(subject, batch.prefix, placed, batch.targets).sum()
         (gradient,) = torch.autograd.grad(loss, placed)
     found: Tensor = gradient[batch.counted].to(vectors.device)
     return found

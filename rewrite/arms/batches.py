@@ -26,7 +26,7 @@ from rewrite.coder.activations import Shard, Split
 from rewrite.coder.coder import Coder
 from rewrite.config import Config
 from rewrite.simulators.strengths import Simulations
-from rewrite.subject.scoring import next_tokens, token_losses
+from rewrite.subject.scoring import losses_from, next_tokens
 from rewrite.subject.subject import Prefix, Subject
 from rewrite.text.windows import pad_windows
 
@@ -139,7 +139,7 @@ def token_losses_of(
 ) -> Float[Tensor, "window position"]:
     """The loss [nats] of each scored token where `vectors` are written at the batch's counted positions, else 0."""
     with torch.no_grad():
-        return token_losses(subject.run_from(batch.prefix, batch.place(vectors)), batch.targets)
+        return losses_from(subject, batch.prefix, batch.place(vectors), batch.targets)
 
 
 def losses_of(subject: Subject, batch: Batch, vectors: Float[Tensor, "counted d"]) -> Float[np.ndarray, " window"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from rewrite.coder.coder import Coder
 from rewrite.config import UserError
 from rewrite.display.progress import bar
-from rewrite.subject.scoring import NONE, next_tokens, window_losses
+from rewrite.subject.scoring import NONE, losses_from, next_tokens
 from rewrite.subject.subject import Subject
 from rewrite.text.windows import Windows, pad_windows
 
@@ -140,4 +140,4 @@ def _measure(
         vectors = prefix.output.clone()
         if arm in written:
             vectors[counted] = written[arm].to(vectors.dtype)
-        tally.losses[arm] += float(window_losses(subject.run_from(prefix, vectors), targets).sum())
+        tally.losses[arm] += float(losses_from(subject, prefix, vectors, targets).sum())

@@ -38,6 +38,17 @@ class Record:
         return copy_of(self.output)
 
 
+def reading_at(module: nn.Module, at: Tensor) -> Forward:
+    """A forward for the unembedding that reads the positions which `at` marks [batch position] and no other: it returns
+    [1 marked vocabulary]."""
+    compute = module.forward
+
+    def forward(hidden: Tensor) -> Any:
+        return compute(hidden[at.to(hidden.device)][None])
+
+    return forward
+
+
 @contextmanager
 def with_forwards(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
     """Give modules other forwards while open; undone on any exception, and safe to nest."""

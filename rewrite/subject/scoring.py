@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rewrite.subject.subject import Prefix, Subject
+
 NONE = -100
 """A target that is not scored, as torch's cross-entropy has it."""
 
@@ -33,6 +35,21 @@ def token_losses(
     """Cross-entropy in nats of each target, in float64; 0 where there is none."""
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     return loss.view(targets.shape).double()
+
+
+def losses_from(
+    subject: Subject,
+    prefix: Prefix,
+    vectors: Float[Tensor, "window position d"],
+    targets: Int[Tensor, "window position"],
+) -> Float[Tensor, "window position"]:
+    """`token_losses` of what the subject says with `vectors` at its hookpoint; what is not scored is not unembedded.
+    Where `vectors` wants a gradient and gradients are on, the losses can be differentiated by it."""
+    scored = targets != NONE
+    logits = subject.run_from(prefix, vectors, scored)
+    losses = torch.zeros(targets.shape, dtype=torch.float64, device=logits.device)
+    losses[scored] = torch.nn.functional.cross_entropy(logits[0], targets[scored], reduction="none").double()
+    return losses
 
 
 def window_losses(

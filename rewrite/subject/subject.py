@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,7 +37,7 @@ from rewrite.subject.families import (
     list_hookpoints,
     parse_hookpoint,
 )
-from rewrite.subject.forwards import Forward, Record, tail_of, vectors_of, with_forwards
+from rewrite.subject.forwards import Forward, Record, reading_at, tail_of, vectors_of, with_forwards
 from rewrite.subject.held import find_held
 from rewrite.subject.loading import check_device, check_folder, load_network, load_part
 
@@ -118,7 +118,7 @@ class Subject:
         with torch.no_grad():
             return self._logits(ids)
 
-    def _logits(self, ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocabulary"]:
+    def _logits(self, ids: Int[Tensor, "batch position"]) -> Float[Tensor, "some place vocabulary"]:
         logits: Tensor = self.model(input_ids=ids.to(self.device), use_cache=False).logits
         return logits.float()
 
@@ -147,9 +147,13 @@ class Subject:
         return Prefix(ids, module.input, vectors_of(module.output), before, attention)
 
     def run_from(
-        self, prefix: Prefix, vectors: Float[Tensor, "batch position d"]
-    ) -> Float[Tensor, "batch position vocabulary"]:
-        """Float32 logits of the model whose hookpoint returns `vectors`, computing only what comes after it.
+        self,
+        prefix: Prefix,
+        vectors: Float[Tensor, "batch position d"],
+        at: Bool[Tensor, "batch position"] | None = None,
+    ) -> Float[Tensor, "some place vocabulary"]:
+        """Float32 logits of the model whose hookpoint returns `vectors`, computing only what comes after it: [batch
+        position vocabulary], or of the positions that `at` marks alone, [1 marked vocabulary].
 
         Where `vectors` wants a gradient and gradients are on, the logits can be differentiated by it.
         """
@@ -157,9 +161,13 @@ class Subject:
         beside = find_attention(self.block)
         if beside is not None and prefix.attention.output is not None:
             forwards[beside] = prefix.attention.replay
+        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        if at is not None and head is not None:
+            forwards[head] = reading_at(head, at)
         differentiated = torch.is_grad_enabled() and vectors.requires_grad
         with with_forwards(forwards), write(self, vectors), torch.set_grad_enabled(differentiated):
-            return self._logits(prefix.ids)
+            logits = self._logits(prefix.ids)
+        return logits if at is None or head is not None else logits[at][None]
 
 
 def look(subjects: Sequence[Subject], ids: Int[Tensor, "batch position"]) -> list[Seen]:
@@ -248,7 +256,7 @@ def _check_identity(
 ) -> None:
     """Raise UserError where writing back what the module returned gives other logits than the model's own."""
     prefix = subject.run_to(ids)
-    back = subject.run_from(prefix, prefix.output)
+    back = subject.run_from(prefix, prefix.output, torch.ones_like(ids, dtype=torch.bool)).view_as(own)
     if not torch.allclose(own, back, rtol=1e-3, atol=1e-3, equal_nan=True):
         raise UserError(
             f"{name}: a {subject.model.config.model_type} model does more with what {subject.hookpoint} returns than "

@@ -67,6 +67,8 @@ def try_family(name: str, hookpoint: str) -> str:
     assert torch.equal(subject.run_from(prefix, other), fast) and torch.equal(other, kept), (
         "nothing is changed in place"
     )
+    marked = torch.rand(IDS.shape, generator=torch.Generator().manual_seed(4)) < 0.3
+    torch.testing.assert_close(subject.run_from(prefix, other, marked), fast[marked][None])
     assert torch.equal(subject.run_from(prefix, prefix.output), clean)
     return "served"
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rewrite.arms.anywhere import Anywhere
 from rewrite.config import UserError
-from rewrite.subject.scoring import next_tokens, token_losses
+from rewrite.subject.scoring import losses_from, next_tokens
 from rewrite.subject.subject import Subject
 from rewrite.text.windows import pad_windows
 
@@ -191,5 +191,5 @@ def score_pairs(
             basis = direction.to(whole)
             inside = (whole - written.base) @ basis.T @ basis
             vectors += [whole + (factor - 1) * inside for factor in FACTORS]
-        scores = [token_losses(subject.run_from(prefix, written.place(own)), targets).sum(1) for own in vectors]
+        scores = [losses_from(subject, prefix, written.place(own), targets).sum(1) for own in vectors]
     return -torch.stack(scores).cpu().numpy()

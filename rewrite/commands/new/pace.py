@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 
 from rewrite.coder.coder import Coder
-from rewrite.subject.scoring import next_tokens, token_losses
+from rewrite.subject.scoring import losses_from, next_tokens
 from rewrite.subject.subject import Subject
 from rewrite.text.windows import pad_windows
 
@@ -53,7 +53,7 @@ def measure(subject: Subject, windows: Sequence[Int[np.ndarray, " _"]], coder: C
     def run_from(gradient: bool) -> None:
         vectors = prefix.output.detach().clone().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
-            loss = token_losses(subject.run_from(prefix, vectors), targets).sum()
+            loss = losses_from(subject, prefix, vectors, targets).sum()
             if gradient:
                 loss.backward()  # type: ignore[no-untyped-call]
 
