@@ -10,8 +10,8 @@
    b. For each ridge of a small grid, in units of the features' mean variance, solve on the others and take the squared
       error on the fifth, summed over latents; both come from the sums alone.
    c. Solve once more on all documents with the ridge that erred least.
-   What b and c need of features and latents together grows with both, so it is added up for `PRODUCTS` of them at a
-   time, in passes over the train split; only where one pass is not enough is it added up twice.
+   What b and c need of features and latents together is added up for `PRODUCTS` of them at a time, in passes over the
+   train split; where one is not enough, what c needs is kept in float32.
 
 Both see the train split only, as the explainer does, and both are scored as they are: no calibrator stands between.
 """
@@ -45,7 +45,6 @@ class Reader(Protocol):
 
     def activations(self, context: Int[Tensor, "position reach"]) -> Float[Tensor, "position latent"]:
         """The latents' activations; `context` is `list_context`'s."""
-        ...
 
 
 def list_context(text: Text, rows: Int[np.ndarray, " position"]) -> Int[np.ndarray, "position reach"]:
@@ -207,15 +206,29 @@ class Line:
     bias: Float[np.ndarray, " latent"]
 
 
-def solve_ridge(sums: Sums, ridge: float) -> Line:
-    """The least of squared error plus ridge · mean variance · n · |weights|²; the constant is not shrunk."""
-    inputs, targets = sums.inputs, sums.targets
-    n, x, y = inputs.n, inputs.x / inputs.n, targets.y / inputs.n
-    covariance, products = (_centre(sums, n, x, other) for sums, other in ((inputs.xx, x), (targets.xy, y)))
-    size = max(float(np.trace(covariance)) / len(x), np.finfo(float).tiny)
-    covariance[np.diag_indices_from(covariance)] += ridge * size
-    weights = linalg.solve(covariance, products, overwrite_a=True, overwrite_b=True, assume_a="pos")
-    return Line(weights, y - x @ weights)
+@dataclass(frozen=True)
+class Pulled:
+    """What some latents need to be solved for: their means, and n times their covariances with the features."""
+
+    y: Float[np.ndarray, " latent"]
+    xy: Float[np.ndarray, "feature latent"]
+
+    @classmethod
+    def of(cls, sums: Sums, dtype: type = np.float64) -> Pulled:
+        """Of these positions; the covariances are kept as a type of float."""
+        inputs, targets = sums.inputs, sums.targets
+        y = targets.y / inputs.n
+        return cls(y, _centre(targets.xy, inputs.n, inputs.x / inputs.n, y).astype(dtype, copy=False))
+
+    def solve(self, inputs: Inputs, ridge: float) -> Line:
+        """The least of squared error plus ridge · mean variance · n · |weights|²; the constant is not shrunk."""
+        x = inputs.x / inputs.n
+        covariance = _centre(inputs.xx, inputs.n, x, x)
+        size = max(float(np.trace(covariance)) / len(x), np.finfo(float).tiny)
+        covariance[np.diag_indices_from(covariance)] += ridge * size
+        products = self.xy.astype(np.float64, copy=False)
+        weights = linalg.solve(covariance, products, overwrite_a=True, overwrite_b=True, assume_a="pos")
+        return Line(weights, self.y - x @ weights)
 
 
 def _centre(products: np.ndarray, n: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -268,28 +281,20 @@ def fit_probe(
     inputs = (Inputs.empty(features), Inputs.empty(features))
     width = max(1, PRODUCTS // features)
     blocks = [slice(begin, min(begin + width, latents)) for begin in range(0, latents, width)]
-    halves: tuple[Sums, Sums] | None = None
 
-    def read(block: slice, first: bool = False) -> tuple[Sums, Sums]:
-        targets = [Targets.empty(features, block.stop - block.start) for _ in inputs]
-        walk.add(inputs if first else (), targets, block)
-        return Sums(inputs[0], targets[0]), Sums(inputs[1], targets[1])
-
-    errors = np.zeros(len(RIDGES))
+    errors, pulled = np.zeros(len(RIDGES)), list[Pulled]()
     for block in blocks:
-        halves = None  # Never the sums of two blocks at once.
-        halves = read(block, block is blocks[0])
-        others, held = halves
+        targets = [Targets.empty(features, block.stop - block.start) for _ in inputs]
+        walk.add(() if pulled else inputs, targets, block)
+        others, held = map(Sums, inputs, targets)
         # Without a fifth to err on all ridges are alike, and the strongest stands first.
         if others.inputs.n and held.inputs.n:
-            errors += [squared_error(solve_ridge(others, ridge), held) for ridge in RIDGES]
-    best = RIDGES[int(np.argmin(errors))]
+            errors += [squared_error(Pulled.of(others).solve(others.inputs, ridge), held) for ridge in RIDGES]
+        pulled.append(Pulled.of(others + held, np.float32 if len(blocks) > 1 else np.float64))
+        del targets, others, held  # Never the sums of two blocks at once.
+    best, both = RIDGES[int(np.argmin(errors))], inputs[0] + inputs[1]
     weights, bias = torch.empty(features, latents), torch.empty(latents)
     for block in blocks:
-        if len(blocks) > 1:
-            halves = None
-            halves = read(block)
-        assert halves is not None
-        line = solve_ridge(halves[0] + halves[1], best)
+        line = pulled.pop(0).solve(both, best)
         weights[:, block], bias[block] = (torch.from_numpy(own.astype(np.float32)) for own in (line.weights, line.bias))
     return LinearProbe(embeddings.float().cpu(), weights, bias, best)

@@ -12,6 +12,7 @@ from rewrite.arms.probes import (
     REACH,
     RIDGES,
     Inputs,
+    Pulled,
     Seen,
     Sums,
     Targets,
@@ -19,7 +20,6 @@ from rewrite.arms.probes import (
     fit_probe,
     fit_table,
     list_context,
-    solve_ridge,
     squared_error,
 )
 from rewrite.coder.activations import Shard
@@ -103,7 +103,7 @@ def test_the_sums_solve_what_least_squares_solves() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
     sums = Sums(inputs, targets)
     for ridge in RIDGES:
-        line = solve_ridge(sums, ridge)
+        line = Pulled.of(sums).solve(inputs, ridge)
         centred = x - x.mean(0)
         penalty = np.sqrt(ridge * np.square(centred).sum() / x.shape[1]) * np.eye(x.shape[1])
         target = np.concatenate([y - y.mean(0), np.zeros((x.shape[1], LATENTS))])
@@ -155,7 +155,7 @@ def test_latents_a_few_at_a_time_give_the_same_probe(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Targets, "empty", watched)
     monkeypatch.setattr(probes, "PRODUCTS", 2 * REACH * WIDTH)
     parts = fit_probe(lambda: shards, embeddings(), 20, LATENTS)
-    assert set(held) == {2, 1}
+    assert set(held) == {2, 1} and len(held) == 2 * -(-LATENTS // 2), "the train split is walked once a block"
     assert parts.ridge == whole.ridge
     torch.testing.assert_close(parts.weights, whole.weights)
     torch.testing.assert_close(parts.bias, whole.bias)
