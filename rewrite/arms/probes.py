@@ -227,7 +227,7 @@ class Pulled:
         size = max(float(np.trace(covariance)) / len(x), np.finfo(float).tiny)
         covariance[np.diag_indices_from(covariance)] += ridge * size
         products = self.xy.astype(np.float64, copy=False)
-        weights = linalg.solve(covariance, products, overwrite_a=True, overwrite_b=True, assume_a="pos")
+        weights = linalg.solve(covariance, products, overwrite_a=True, assume_a="pos")
         return Line(weights, self.y - x @ weights)
 
 
@@ -281,7 +281,6 @@ def fit_probe(
     inputs = (Inputs.empty(features), Inputs.empty(features))
     width = max(1, PRODUCTS // features)
     blocks = [slice(begin, min(begin + width, latents)) for begin in range(0, latents, width)]
-
     errors, pulled = np.zeros(len(RIDGES)), list[Pulled]()
     for block in blocks:
         targets = [Targets.empty(features, block.stop - block.start) for _ in inputs]
@@ -289,7 +288,8 @@ def fit_probe(
         others, held = map(Sums, inputs, targets)
         # Without a fifth to err on all ridges are alike, and the strongest stands first.
         if others.inputs.n and held.inputs.n:
-            errors += [squared_error(Pulled.of(others).solve(others.inputs, ridge), held) for ridge in RIDGES]
+            own = Pulled.of(others)
+            errors += [squared_error(own.solve(others.inputs, ridge), held) for ridge in RIDGES]
         pulled.append(Pulled.of(others + held, np.float32 if len(blocks) > 1 else np.float64))
         del targets, others, held  # Never the sums of two blocks at once.
     best, both = RIDGES[int(np.argmin(errors))], inputs[0] + inputs[1]

@@ -48,7 +48,7 @@ def losses_from(
     scored = targets != NONE
     logits = subject.run_from(prefix, vectors, scored)
     losses = torch.zeros(targets.shape, dtype=torch.float64, device=logits.device)
-    losses[scored] = torch.nn.functional.cross_entropy(logits[0], targets[scored], reduction="none").double()
+    losses[scored] = token_losses(logits, targets[scored][None])[0]
     return losses
 
 

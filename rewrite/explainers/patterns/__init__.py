@@ -25,6 +25,7 @@ from rewrite.config import Section
 
 
 class Settings(Section):
+    # Raised when the same settings explain otherwise: an older run then explains anew.
     version: ClassVar[int] = 2
     max_words: int = Field(40, ge=0)
     """Longest explanation [words, counted by `rewrite.patterns.grammar.count_words`]; 0 is unlimited. Prose says the
