@@ -66,7 +66,7 @@ LONG = (
     *("test_splits", "test_sweep", "test_sweep_ray", "test_llm_run", "test_llm_paper", "test_llm_kill", "test_kill"),
     *("test_notebooks", "test_identities", "test_status", "test_planted", "test_study", "test_docs", "test_cli"),
     *("test_diagnose", "test_teaching", "test_replicas", "test_tune_run", "test_together", "test_page_foreign"),
-    *("test_screen_run", "test_simulate_elsewhere", "test_towers", "test_engines"),
+    *("test_screen_run", "test_simulate_elsewhere", "test_parts_elsewhere", "test_towers", "test_engines"),
 )
 """Files that take longest, in the order in which they begin, or one of the processes would end alone with them. The
 first makes runs of its own while another process makes the one that they share."""
@@ -79,6 +79,7 @@ UNTRACED = {
     "test_llm_paper",
     "test_tune_run",
     "test_simulate_elsewhere",
+    "test_parts_elsewhere",
     "test_planted",
     "test_kill",
     "test_notebooks",

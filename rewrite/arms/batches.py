@@ -72,10 +72,16 @@ def splice(
     return splicer
 
 
+def show_shard(split: Split, simulations: Simulations, name: str) -> Shard:
+    """A shard of a split, its text with the positions that were simulated."""
+    shard = split.load(name)
+    return replace(shard, text=simulations.show(name, shard.text))
+
+
 def walk_shards(split: Split, simulations: Simulations) -> Iterator[tuple[str, Shard]]:
-    """The shards of a split by name, their text with the positions that were simulated."""
-    for name, shard in split.walk():
-        yield name, replace(shard, text=simulations.show(name, shard.text))
+    """All of them by name."""
+    for name in split.shards:
+        yield name, show_shard(split, simulations, name)
 
 
 def walk_pairs(split: Split, simulations: Simulations, source: Source | None = None) -> Iterator[Pair]:
@@ -145,23 +151,6 @@ def token_losses_of(
 def losses_of(subject: Subject, batch: Batch, vectors: Float[Tensor, "counted d"]) -> Float[np.ndarray, " window"]:
     """The same, summed over each window."""
     return token_losses_of(subject, batch, vectors).sum(1).cpu().numpy()
-
-
-def walk_batches(
-    config: Config,
-    subject: Subject,
-    splicer: Splicer,
-    test: Split,
-    simulations: Simulations,
-    documents: Int[np.ndarray, " chosen"],
-) -> Iterator[Batch]:
-    """The simulated windows of these test documents, `config.batch` at a time."""
-    for name, shard in walk_shards(test, simulations):
-        windows = simulated_windows(shard)
-        windows = windows[np.isin(shard.documents[windows], documents)]
-        if len(windows):
-            strengths = simulations.strengths(name, len(shard.text.ids))
-            yield from read_batches(config, subject, splicer, shard, strengths, windows)
 
 
 def read_batches(

@@ -14,9 +14,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rewrite.arms.batches import Batch, Fitted, fit, splice, walk_batches, walk_shards
+from rewrite.arms.batches import (
+    Batch,
+    Fitted,
+    fit,
+    read_batches,
+    show_shard,
+    simulated_windows,
+    splice,
+    walk_shards,
+)
 from rewrite.arms.splice import Arm, Splicer, Written
-from rewrite.coder.activations import ActivationStore, Split
+from rewrite.coder.activations import ActivationStore, Shard, Split
 from rewrite.coder.coder import Coder
 from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
@@ -66,13 +75,25 @@ class Drawn:
             raise UserError("no test document has a position that is simulated and scored; see sample in the config")
         return np.sort(np.random.default_rng([seed, 0]).permutation(found)[: wanted or len(found)])
 
+    def windows(self, documents: Int[np.ndarray, " document"]) -> dict[str, int]:
+        """The shards that have simulated windows of these documents, and how many."""
+        found = {name: len(_own(shard, documents)) for name, shard in walk_shards(self.test, self.simulations)}
+        return {name: windows for name, windows in found.items() if windows}
+
     def batches(self, documents: Int[np.ndarray, " document"], what: str) -> Iterator[Batch]:
         """The windows of some documents, with a bar."""
-        walked = walk_batches(self.config, self.subject, self.splicer, self.test, self.simulations, documents)
-        with bar(what=what, unit="windows") as progress:
-            for batch in walked:
-                yield batch
-                progress.update(len(batch.documents))
+        windows = self.windows(documents)
+        with bar(what=what, unit="windows", total=sum(windows.values())) as progress:
+            for name in windows:
+                for batch in self.shard_batches(name, documents):
+                    yield batch
+                    progress.update(len(batch.documents))
+
+    def shard_batches(self, name: str, documents: Int[np.ndarray, " document"]) -> Iterator[Batch]:
+        """Those of one shard, `config.batch` at a time."""
+        shard = show_shard(self.test, self.simulations, name)
+        strengths = self.simulations.strengths(name, len(shard.text.ids))
+        yield from read_batches(self.config, self.subject, self.splicer, shard, strengths, _own(shard, documents))
 
     def write(self, batch: Batch, arm: str) -> Float[Tensor, "counted d"]:
         """What an arm writes, `simulated` all that is simulated at once."""
@@ -86,6 +107,12 @@ class Drawn:
         """What `simulated` writes with all that is simulated at once."""
         marked = torch.as_tensor(self.simulated, device=self.splicer.resting.device)
         return self.splicer.vectors(Arm("simulated", 1.0, "best"), written, marked)
+
+
+def _own(shard: Shard, documents: Int[np.ndarray, " document"]) -> Int[np.ndarray, " window"]:
+    """The simulated windows of a shard that are some documents'."""
+    windows = simulated_windows(shard)
+    return windows[np.isin(shard.documents[windows], documents)]
 
 
 def open_drawn(config: Config, store: ActivationStore, simulations: Simulations, coder: Coder) -> Drawn:

@@ -6,49 +6,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from rewrite.arms.attribution import Errors, alone_losses, attribute, integrate
 from rewrite.arms.batches import losses_of
 from rewrite.arms.drawn import Drawn
+from rewrite.run.parts import Arrays, Maker, one_by_one
 
 Row = dict[str, Any]
 
 
 @dataclass
 class Ledger:
-    """What the drawn documents gave: costs [nats], NaN for what is not simulated, and the losses at the line's ends."""
+    """What some documents gave: costs and the losses at the line's ends [nats]."""
 
     documents: Int[np.ndarray, " document"]
     nats: Float[np.ndarray, "document latent"]
+    """NaN for what is not simulated."""
+    losses: Float[np.ndarray, "document 2"]
     tokens: Int[np.ndarray, " document"]
-    weight: Float[np.ndarray, " latent"]
-    """‖W‖² of each latent's decoder row."""
+    positions: Int[np.ndarray, " document"]
     squares: Float[np.ndarray, " latent"]
-    positions: int = 0
-    losses: Float[np.ndarray, "2 document"] = field(init=False)
+    """Squared errors, summed over positions."""
 
-    def __post_init__(self) -> None:
-        self.losses = np.zeros((2, len(self.documents)))
+    @classmethod
+    def empty(cls, documents: Int[np.ndarray, " document"], simulated: Bool[np.ndarray, " latent"]) -> Ledger:
+        """Nothing yet."""
+        count, latents = len(documents), len(simulated)
+        nats = np.where(simulated, 0.0, np.nan)[None].repeat(count, axis=0)
+        tokens, positions = (np.zeros(count, dtype=np.int64) for _ in range(2))
+        return cls(documents, nats, np.zeros((count, 2)), tokens, positions, np.zeros(latents))
+
+    @classmethod
+    def join(cls, parts: Sequence[Ledger]) -> Ledger:
+        """The ledgers of one document after another, as one."""
+        of_documents = ("documents", "nats", "losses", "tokens", "positions")
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in of_documents}
+        return cls(**joined, squares=np.sum([part.squares for part in parts], axis=0))
 
     def place(self, documents: np.ndarray) -> Int[np.ndarray, " n"]:
-        """Where the documents stand among those drawn."""
+        """Where the documents stand among these."""
         found: np.ndarray = np.searchsorted(self.documents, documents)
         return found
 
-    def sizes(self) -> Float[np.ndarray, " latent"]:
+    def sizes(self, decoder: Float[Tensor, "latent d"]) -> Float[np.ndarray, " latent"]:
         """Mean squared error times the decoder row's squared length: what each latent's error weighs."""
-        sizes: np.ndarray = self.squares / max(self.positions, 1) * self.weight
+        weight = decoder.double().square().sum(1).cpu().numpy()
+        sizes: np.ndarray = self.squares / max(self.positions.sum(), 1) * weight
         return sizes
 
     def describe(self, steps: int) -> Row:
         """The losses at both ends, and by how much the costs fail to add up to their difference [nats per token]."""
         tokens = int(self.tokens.sum())
-        coder, simulated = (float(loss) / tokens for loss in self.losses.sum(1))
+        coder, simulated = (float(loss) / tokens for loss in self.losses.sum(0))
         total = float(np.nansum(self.nats)) / tokens
         error = total - (simulated - coder)
         return {
@@ -65,53 +81,72 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Meter:
-    """Measures costs on the documents that the config draws."""
+    """Measures costs on some of the test documents."""
 
     drawn: Drawn
     steps: int
     """Points on the line at which gradients are taken."""
-    documents: int
-    """Documents to draw; 0 takes all."""
-    seed: int
+    documents: Int[np.ndarray, " document"]
 
-    def attribute(self) -> Ledger:
+    def own(self, name: str) -> Int[np.ndarray, " own"]:
+        """Those of a shard of the test split."""
+        return np.intersect1d(self.documents, self.drawn.test.load(name).documents)
+
+    def attribute(self, make: Maker = one_by_one) -> Ledger:
         """Integrated gradients on every batch, and the losses at both ends."""
-        drawn = self.drawn
-        documents, decoder = drawn.documents(self.documents, self.seed), drawn.splicer.coder.W_dec
-        latents, count = len(decoder), len(documents)
-        weight = decoder.double().square().sum(1).cpu().numpy()
-        nothing = np.where(drawn.simulated, 0.0, np.nan)[None].repeat(count, axis=0)
-        ledger = Ledger(documents, nothing, np.zeros(count, dtype=np.int64), weight, np.zeros(latents))
-        for batch in drawn.batches(documents, "cost"):
-            begin, end = drawn.write(batch, "coder"), drawn.write(batch, "simulated")
-            errors = Errors.of(batch.written, drawn.splicer, drawn.simulated)
-            mean = integrate(drawn.subject, batch, begin, end, self.steps)
-            own, owners = np.unique(batch.owners, return_inverse=True)
-            ledger.nats[ledger.place(own)] += attribute(mean, errors, decoder, owners.astype(np.int64), len(own))
-            ledger.squares += errors.squares()
-            ledger.positions += len(errors)
-            places = ledger.place(batch.documents)
-            np.add.at(ledger.tokens, places, batch.tokens)
-            for loss, vectors in zip(ledger.losses, (begin, end), strict=True):
-                np.add.at(loss, places, losses_of(drawn.subject, batch, vectors))
-        return ledger
+        parts = make(attribute_shard, self, self.drawn.windows(self.documents), "cost")
+        return Ledger.join([Ledger(**part) for part in parts])
 
     def measure_alone(
-        self, latents: Int[np.ndarray, " checked"], ledger: Ledger
+        self, latents: Int[np.ndarray, " checked"], ledger: Ledger, make: Maker = one_by_one
     ) -> Float[np.ndarray, "document latent"]:
         """Nats that each of these latents costs alone, by document; NaN for the others."""
         nats = np.full_like(ledger.nats, np.nan)
-        nats[:, latents] = 0
-        if not len(latents):
-            return nats
-        drawn = self.drawn
-        decoder = drawn.splicer.coder.W_dec
-        for batch in drawn.batches(ledger.documents, f"cost of {len(latents)} alone"):
-            begin = drawn.write(batch, "coder")
-            errors, places = Errors.of(batch.written, drawn.splicer, drawn.simulated), ledger.place(batch.documents)
-            coder = losses_of(drawn.subject, batch, begin)
-            for latent in latents:
-                loss = alone_losses(drawn.subject, batch, begin, errors, decoder, int(latent))
-                if loss is not None:
-                    np.add.at(nats[:, latent], places, loss - coder)
+        if len(latents):
+            windows = self.drawn.windows(self.documents)
+            parts = make(measure_shard, Alone(self, latents), windows, f"cost of {len(latents)} alone")
+            nats[:, latents] = np.concatenate([part["nats"] for part in parts])
         return nats
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What is needed to measure some latents alone."""
+
+    meter: Meter
+    latents: Int[np.ndarray, " checked"]
+
+
+def attribute_shard(meter: Meter, name: str) -> Arrays:
+    """A ledger's fields of the documents of one shard of the test split."""
+    drawn, ledger = meter.drawn, Ledger.empty(meter.own(name), meter.drawn.simulated)
+    decoder = drawn.splicer.coder.W_dec
+    for batch in drawn.shard_batches(name, meter.documents):
+        begin, end = drawn.write(batch, "coder"), drawn.write(batch, "simulated")
+        errors = Errors.of(batch.written, drawn.splicer, drawn.simulated)
+        mean = integrate(drawn.subject, batch, begin, end, meter.steps)
+        own, owners = np.unique(batch.owners, return_inverse=True)
+        ledger.nats[ledger.place(own)] += attribute(mean, errors, decoder, owners.astype(np.int64), len(own))
+        ledger.squares += errors.squares()
+        np.add.at(ledger.positions, ledger.place(batch.owners), 1)
+        places = ledger.place(batch.documents)
+        np.add.at(ledger.tokens, places, batch.tokens)
+        for loss, vectors in zip(ledger.losses.T, (begin, end), strict=True):
+            np.add.at(loss, places, losses_of(drawn.subject, batch, vectors))
+    return vars(ledger)
+
+
+def measure_shard(alone: Alone, name: str) -> Arrays:
+    """The nats that each of some latents costs alone on the documents of one shard."""
+    meter, drawn, decoder = alone.meter, alone.meter.drawn, alone.meter.drawn.splicer.coder.W_dec
+    own = meter.own(name)
+    nats = np.zeros((len(own), len(alone.latents)))
+    for batch in drawn.shard_batches(name, meter.documents):
+        begin = drawn.write(batch, "coder")
+        errors, places = Errors.of(batch.written, drawn.splicer, drawn.simulated), np.searchsorted(own, batch.documents)
+        coder = losses_of(drawn.subject, batch, begin)
+        for number, latent in enumerate(alone.latents):
+            loss = alone_losses(drawn.subject, batch, begin, errors, decoder, int(latent))
+            if loss is not None:
+                np.add.at(nats[:, number], places, loss - coder)
+    return {"nats": nats}

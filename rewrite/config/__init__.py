@@ -70,7 +70,7 @@ class Config(Section):
     calibrator: Literal["identity", "linear", "quantile", "conditional_mean"] = "conditional_mean"
     """How strengths become activations: a function of `rewrite/arms/calibrate.py`."""
     executor: str = "local"
-    """Where the points of a sweep are made and, in a run by itself, the shards of simulate: a file of
+    """Where the points of a sweep are made and, in a run by itself, the shards of its stages: a file of
     `rewrite/run/executors/`, or one that a package brings."""
     corpus: CorpusConfig = CorpusConfig()
     coder: CoderConfig = CoderConfig()

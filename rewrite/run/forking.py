@@ -4,9 +4,9 @@ Workers are forked: what the caller has made in memory is theirs too, and is not
 every W-th item from the k-th on, and its results come through a pipe in order, so the order of all is known.
 
 A fork has none of its parent's other threads, and a lock that one of them held stays locked. So what is given to
-`in_order` may use numpy, scipy's sparse matrices and tokenizers, which are one thread each, but neither torch nor
-products of dense matrices. There are as many processes at work as the libraries would otherwise have threads: nothing
-is oversubscribed.
+`in_order` may use numpy, scipy's sparse matrices and tokenizers, which are one thread each, but no products of dense
+matrices, and torch only once it was told to do with one thread (`rewrite.run.launching.settle`): with more it waits for
+ever. There are as many processes at work as the libraries would otherwise have threads: nothing is oversubscribed.
 
 `rewrite.run.executors` are for jobs that take minutes, write files and start afresh, maybe on other machines.
 """

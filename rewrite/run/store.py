@@ -196,13 +196,8 @@ class Run:
         A resumable artefact is a folder whose finished files outlive a kill, as long as the key and the inputs stay.
         The path of any other does not exist yet: make it a file or a folder.
         """
-        own = partial_folder(self.folder, artefact, self._key, self._inputs)
-        beside = own if resumable else self.folder / f".writing-{artefact}"
-        if resumable:
-            for other in self.folder.glob(f".partial-*-{artefact}"):
-                remove(other) if other != beside else None
-            beside.mkdir(exist_ok=True)
-        else:
+        beside = self._begin_partial(artefact) if resumable else self.folder / f".writing-{artefact}"
+        if not resumable:
             remove(beside)
         yield beside
         _sync(beside)
@@ -215,6 +210,22 @@ class Run:
         }
         self._began = time.monotonic()
         self._save()
+
+    @contextmanager
+    def parts(self, artefact: str) -> Iterator[Path]:
+        """A folder for the parts that an artefact is made of, until the block ends. What is in it outlives a kill, as
+        long as the key and the inputs stay."""
+        own = self._begin_partial(artefact)
+        yield own
+        remove(own)
+
+    def _begin_partial(self, artefact: str) -> Path:
+        """A folder with what is there already of an artefact; what was begun of another such is removed."""
+        own = partial_folder(self.folder, artefact, self._key, self._inputs)
+        for other in self.folder.glob(f".partial-*-{artefact}"):
+            remove(other) if other != own else None
+        own.mkdir(exist_ok=True)
+        return own
 
     def take(self, artefact: str, other: Path, entry: Entry) -> bool:
         """Take an artefact over from another run's folder, whose manifest has this entry of it; whether it was there as

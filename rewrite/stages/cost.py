@@ -31,6 +31,7 @@ from rewrite.coder.activations import ActivationStore, Split
 from rewrite.coder.files import load_coder
 from rewrite.config import Config
 from rewrite.run.files import write_json
+from rewrite.run.parts import Share
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.costs import PREDICTORS, Costs, check_costs, draw_check, predict, summarise
@@ -46,18 +47,21 @@ def run(config: Config, run: Run) -> None:
     rewritten = simulations.rewritten
     coder = load_coder(run.path("1_coder"), config.hookpoint).to(torch.device(config.device))
     drawn = open_drawn(config, store, simulations, coder)
-    meter = Meter(drawn, config.cost.steps, config.cost.documents, config.cost.seed)
-    ledger = meter.attribute()
-    value = ledger.nats.sum(0) / ledger.tokens.sum()
-    check = draw_check(value, drawn.simulated, config.cost.check, config.cost.seed)
-    measured = meter.measure_alone(np.concatenate([check["most"], check["drawn"]]), ledger)
-    alpha = config.analyse.alpha
-    costs, alone = summarise(ledger.nats, ledger.tokens, alpha), summarise(measured, ledger.tokens, alpha)
-    firings = count_test_firings(store.test, simulations, drawn.fitted, rewritten & ~drawn.absent)
-    scores = read_scores(run.path("4_scores.parquet")) | {"density": drawn.fitted.tally.density, "size": ledger.sizes()}
-    with run.writing("5_costs.parquet") as path:
-        columns = _cost_columns(costs, alone) | scores | _firing_columns(firings)
-        pq.write_table(tabulate(columns, rewritten), path)
+    meter = Meter(drawn, config.cost.steps, drawn.documents(config.cost.documents, config.cost.seed))
+    with run.parts("5_costs.parquet") as folder:
+        make = Share(config, folder)
+        ledger = meter.attribute(make)
+        value = ledger.nats.sum(0) / ledger.tokens.sum()
+        check = draw_check(value, drawn.simulated, config.cost.check, config.cost.seed)
+        measured = meter.measure_alone(np.concatenate([check["most"], check["drawn"]]), ledger, make)
+        alpha = config.analyse.alpha
+        costs, alone = summarise(ledger.nats, ledger.tokens, alpha), summarise(measured, ledger.tokens, alpha)
+        firings = count_test_firings(store.test, simulations, drawn.fitted, rewritten & ~drawn.absent)
+        scores = read_scores(run.path("4_scores.parquet"))
+        scores |= {"density": drawn.fitted.tally.density, "size": ledger.sizes(coder.W_dec)}
+        with run.writing("5_costs.parquet") as path:
+            columns = _cost_columns(costs, alone) | scores | _firing_columns(firings)
+            pq.write_table(tabulate(columns, rewritten), path)
     with run.writing("5_costs.json") as path:
         known = costs.q[~np.isnan(costs.q)]
         content = ledger.describe(config.cost.steps)

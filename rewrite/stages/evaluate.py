@@ -30,6 +30,7 @@ from rewrite.arms.batches import (
     Fitted,
     fit,
     read_batches,
+    show_shard,
     simulated_windows,
     splice,
     token_losses_of,
@@ -37,12 +38,12 @@ from rewrite.arms.batches import (
     walk_shards,
 )
 from rewrite.arms.controls import find_threshold
-from rewrite.arms.plan import Control, Controls, PlannedArm, fit_readers, plan_arms, plan_draws
+from rewrite.arms.plan import Controls, PlannedArm, fit_readers, plan_arms, plan_draws
 from rewrite.arms.splice import Arm, Splicer
 from rewrite.coder.activations import ActivationStore, Split
 from rewrite.coder.files import load_coder
 from rewrite.config import Config, UserError
-from rewrite.display.progress import bar
+from rewrite.run.parts import Arrays, Maker, Share, one_by_one
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.curves import Curves, Measured, measure, save_curves
@@ -69,11 +70,12 @@ def run(config: Config, run: Run) -> None:
         save_curves(path, draw_curves(fitted, measured))
 
     scorer = open_scorer(config, run, store, simulations, fitted)
-    scores = scorer.score(store.test, simulations, train_frequencies(store.train))
-    with run.writing("5_losses.parquet") as path:
-        pq.write_table(scores.losses, path)
-    with run.writing("5_places.parquet") as path:
-        pq.write_table(scores.places, path)
+    with run.parts("5_losses.parquet") as folder:
+        scores = scorer.score(store.test, simulations, train_frequencies(store.train), Share(config, folder))
+        with run.writing("5_losses.parquet") as path:
+            pq.write_table(scores.losses, path)
+        with run.writing("5_places.parquet") as path:
+            pq.write_table(scores.places, path)
 
 
 def open_scorer(config: Config, run: Run, store: ActivationStore, simulations: Simulations, fitted: Fitted) -> Scorer:
@@ -169,10 +171,6 @@ class Scorer:
 
     def __init__(self, config: Config, subject: Subject, splicer: Splicer, arms: list[PlannedArm]):
         self.config, self.subject, self.splicer, self.arms = config, subject, splicer, arms
-        self.simulated = [
-            None if planned.simulated is None else torch.as_tensor(planned.simulated, device=splicer.resting.device)
-            for planned in arms
-        ]
         self.placed = find_placed(arms)
 
     def only(self, names: Collection[str]) -> Scorer:
@@ -180,44 +178,44 @@ class Scorer:
         kept = [planned for planned in self.arms if planned.arm.name in names]
         return Scorer(self.config, self.subject, self.splicer, kept)
 
-    def score(self, test: Split, simulations: Simulations, frequencies: Float[np.ndarray, " token"]) -> Scores:
-        """Walk the test split once; what is kept by place needs tokens' frequencies in the train split."""
+    def score(
+        self,
+        test: Split,
+        simulations: Simulations,
+        frequencies: Float[np.ndarray, " token"],
+        make: Maker = one_by_one,
+    ) -> Scores:
+        """Every document's losses, shard by shard as `make` has them made; what is kept by place needs tokens'
+        frequencies in the train split."""
         documents = len(test.names)
         nats, tokens = np.zeros((documents, len(self.arms))), np.zeros(documents, dtype=np.int64)
-        windows = sum(len(simulated_windows(shard)) for _, shard in walk_shards(test, simulations))
         places = Tally(tuple(self.placed.values()), documents, frequencies)
-        with bar(what="evaluate", unit="windows", total=windows) as progress:
-            for batch, others in self._batches(test, simulations):
-                located = places.locate(batch.targets.cpu().numpy(), batch.documents)
-                for number, losses in enumerate(self.score_batch(batch, others)):
-                    np.add.at(nats[:, number], batch.documents, losses.sum(1).cpu().numpy())
-                    if number in self.placed:
-                        places.add(self.placed[number], located, losses.cpu().numpy())
-                np.add.at(tokens, batch.documents, batch.tokens)
-                progress.update(len(batch.documents))
+        windows = {name: len(simulated_windows(shard)) for name, shard in walk_shards(test, simulations)}
+        for part in make(score_shard, Scored(self, test, simulations, frequencies), windows, "evaluate"):
+            nats, tokens = nats + part["nats"], tokens + part["tokens"]
+            places.nats, places.tokens = places.nats + part["place_nats"], places.tokens + part["place_tokens"]
         return Scores(self._table(nats.T, tokens), places.tabulate())
 
-    def _batches(self, test: Split, simulations: Simulations) -> Iterator[tuple[Batch, Sequence[csr_array]]]:
-        """The simulated windows of the test split, and their shard's strengths of each control that has its own."""
-        for name, shard in walk_shards(test, simulations):
-            strengths = simulations.strengths(name, len(shard.text.ids))
-            others = [control.source.strengths(name, strengths, shard.text.counted()) for control in self._drawn]
-            windows = simulated_windows(shard)
-            for batch in read_batches(self.config, self.subject, self.splicer, shard, strengths, windows):
-                yield batch, others
-
-    @property
-    def _drawn(self) -> list[Control]:
-        return [planned.control for planned in self.arms if planned.control is not None]
+    def batches(self, test: Split, simulations: Simulations, name: str) -> Iterator[tuple[Batch, Sequence[csr_array]]]:
+        """The simulated windows of a shard of the test split, and its strengths of each control that has its own."""
+        shard = show_shard(test, simulations, name)
+        strengths = simulations.strengths(name, len(shard.text.ids))
+        drawn = [planned.control for planned in self.arms if planned.control is not None]
+        others = [control.source.strengths(name, strengths, shard.text.counted()) for control in drawn]
+        windows = simulated_windows(shard)
+        for batch in read_batches(self.config, self.subject, self.splicer, shard, strengths, windows):
+            yield batch, others
 
     def score_batch(self, batch: Batch, others: Sequence[csr_array] = ()) -> Iterator[Float[Tensor, "window position"]]:
         """Every arm's loss of each scored token, arm by arm; `others` are the strengths of the drawn controls."""
         drawn = iter(others)
-        for planned, latents in zip(self.arms, self.simulated, strict=True):
+        for planned in self.arms:
             splicer, arm, written = self.splicer, planned.arm, batch.written
             if planned.control is not None:
                 splicer, arm = planned.control.splicer, Arm("simulated")
                 written = splicer.prepare_again(written, next(drawn)[batch.rows])
+            marked = planned.simulated
+            latents = None if marked is None else torch.as_tensor(marked, device=splicer.resting.device)
             with torch.no_grad():
                 vectors = splicer.vectors(arm, written, latents)
             yield token_losses_of(self.subject, batch, vectors)
@@ -238,3 +236,29 @@ class Scorer:
                 "tokens": pa.array(tokens[documents], pa.int64()),
             }
         )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is needed to score a shard of the test split."""
+
+    scorer: Scorer
+    test: Split
+    simulations: Simulations
+    frequencies: Float[np.ndarray, " token"]
+
+
+def score_shard(scored: Scored, name: str) -> Arrays:
+    """Sums of a shard's losses: "nats", document × arm, over so many "tokens", and those of the arms whose places are
+    kept; 0 for documents of other shards."""
+    scorer, documents = scored.scorer, len(scored.test.names)
+    nats, tokens = np.zeros((documents, len(scorer.arms))), np.zeros(documents, dtype=np.int64)
+    places = Tally(tuple(scorer.placed.values()), documents, scored.frequencies)
+    for batch, others in scorer.batches(scored.test, scored.simulations, name):
+        located = places.locate(batch.targets.cpu().numpy(), batch.documents)
+        for number, losses in enumerate(scorer.score_batch(batch, others)):
+            np.add.at(nats[:, number], batch.documents, losses.sum(1).cpu().numpy())
+            if number in scorer.placed:
+                places.add(scorer.placed[number], located, losses.cpu().numpy())
+        np.add.at(tokens, batch.documents, batch.tokens)
+    return {"nats": nats, "tokens": tokens, "place_nats": places.nats, "place_tokens": places.tokens}

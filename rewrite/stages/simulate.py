@@ -4,45 +4,40 @@
    default).
 2. The simulator sees the explanations and one shard of text at a time; its strengths are written as
    `rewrite.simulators.strengths` says. An interrupted run goes on from its last finished shard.
-3. Shards are independent of each other. Where the config names an executor other than `local` its workers make them,
-   each with a simulator of its own; whoever makes a shard leaves the same bytes and, until all are there, a note of
-   what it met in the cache and of what failed and may be asked again.
+3. Shards are independent of each other, so that several workers may make them (`rewrite.run.parts`), each with a
+   simulator of its own; whoever makes a shard leaves the same bytes and, until all are there, how much it met in the
+   cache and how much failed and may be asked again.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
-from tqdm import tqdm
 
 from rewrite.coder.activations import ActivationStore, Split
 from rewrite.config import Config, UserError
-from rewrite.display.progress import bar
 from rewrite.engines.calls import Calls
 from rewrite.engines.ledger import Planned
 from rewrite.explainers.base import Explanation
 from rewrite.explainers.explanations import load_explanations, suppose
 from rewrite.run import plugins
-from rewrite.run.executors.base import Job
-from rewrite.run.files import read_json, write_json
-from rewrite.run.launching import executing, launch, settle
+from rewrite.run.arrays import load_arrays
+from rewrite.run.files import remove
+from rewrite.run.parts import Arrays, Share
 from rewrite.run.store import Borrowed, Run
 from rewrite.simulators.base import Peek, Simulator, Strengths
 from rewrite.simulators.strengths import save_simulator, save_strengths
 from rewrite.text.sampling import ask, draw_full, draw_latents
 from rewrite.text.windows import Text
 
-NOTE = ".met-"
-"""How the name of a shard's note begins, which is there until all shards are."""
+MET = ".met"
+"""The folder of what was met at each shard, which is there until all shards are."""
 
 
 class TrueActivations:
@@ -80,29 +75,28 @@ def run(config: Config, run: Run) -> None:
     with Calls(config, run, "simulate") as calls, run.writing("4_simulations", resumable=True) as folder:
         maker = open_maker(config, run, calls, folder)
         calls.latents = len(maker.chosen)
-        shards = _shards(maker.store)
-        waiting = [(split, shard) for split, shard in shards if not (folder / f"{shard}.json").exists()]
-        if config.executor == "local":
-            with bar(what="simulate", unit="shards", total=len(shards)) as progress:
-                progress.update(len(shards) - len(waiting))
-                for split, shard in waiting:
-                    maker.make(split, shard)
-                    progress.update()
-        elif waiting:
-            make_elsewhere(config, run, [shard for _, shard in waiting], calls, folder)
-        notes = list(folder.glob(f"{NOTE}*"))  # Of this session's shards and of those that were there.
-        calls.met.failed = sum(read_json(note)["failed"] for note in notes)
-        for note in notes:
-            note.unlink()
+        parts = folder / MET
+        parts.mkdir(exist_ok=True)
+        forks = getattr(plugins.chosen("simulator", config), "forks", False)
+        share = Share(config, parts, "shards", forks, partial(check_elsewhere, config))
+        before = set(parts.iterdir())
+        try:
+            met = list(share(make_shard, maker, dict.fromkeys(maker.splits, 1), "simulate"))
+        finally:
+            made = set(parts.glob("*.safetensors")) - before if config.executor != "local" else set()
+            calls.met.cached += sum(int(load_arrays(part)["cached"].sum()) for part in made)
+        calls.met.failed = sum(int(part["failed"].sum()) for part in met)
+        remove(parts)
         rewritten = maker.chosen if len(maker.chosen) < maker.store.latents else None
         save_simulator(folder, config.simulator, maker.simulator.scale, rewritten)
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes shards, one after the other, with a simulator that was opened once."""
+    """Makes shards, one after the other, with a simulator that was opened once; another process opens its own."""
 
     config: Config
+    run: Run
     store: ActivationStore
     truth: TrueActivations
     simulator: Simulator
@@ -111,15 +105,24 @@ class Maker:
     chosen: Int[np.ndarray, " chosen"]
     """The latents that are rewritten."""
 
-    def make(self, split: Split, shard: str) -> None:
-        """Write a shard and, before it, the note of what was met."""
-        cached, failed = self.calls.met.cached, self.calls.met.failed
-        self.truth.show(split, shard)
-        text = asked_text(self.config, split, shard)
-        strengths = _only(self.simulator.simulate(text), self.chosen)
-        met = {"cached": self.calls.met.cached - cached, "failed": self.calls.met.failed - failed}
-        write_json(self.folder / f"{NOTE}{shard}", met)
-        save_strengths(self.folder, shard, strengths, text)
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """Of every shard, by its name."""
+        return {shard: split for split, shard in _shards(self.store)}
+
+    def __reduce__(self) -> tuple[Callable[..., Maker], tuple[str, str, str]]:
+        run, folder = (str(path.resolve()) for path in (self.run.folder, self.folder))
+        return open_elsewhere, (run, folder, self.config.model_dump_json())
+
+
+def make_shard(maker: Maker, shard: str) -> Arrays:
+    """Write a shard; what was met of it."""
+    split, calls = maker.splits[shard], maker.calls
+    cached, failed = calls.met.cached, calls.met.failed
+    maker.truth.show(split, shard)
+    text = asked_text(maker.config, split, shard)
+    save_strengths(maker.folder, shard, _only(maker.simulator.simulate(text), maker.chosen), text)
+    return {"cached": np.array([calls.met.cached - cached]), "failed": np.array([calls.met.failed - failed])}
 
 
 def open_maker(config: Config, run: Run, calls: Calls, folder: Path) -> Maker:
@@ -127,25 +130,14 @@ def open_maker(config: Config, run: Run, calls: Calls, folder: Path) -> Maker:
     store = open_store(run)
     truth = TrueActivations(store)
     chosen = draw_latents(config.sample, store.latents)
-    return Maker(config, store, truth, open_own(config, run, store, truth, calls), calls, folder, chosen)
+    return Maker(config, run, store, truth, open_own(config, run, store, truth, calls), calls, folder, chosen)
 
 
-def make_elsewhere(config: Config, run: Run, shards: Sequence[str], calls: Calls, folder: Path) -> None:
-    """Let the workers of the config's executor make some shards. Raises UserError for the first that was not made; the
-    others are there."""
-    told = {"run": str(run.folder.resolve()), "folder": str(folder.resolve()), "config": config.model_dump(mode="json")}
-    jobs = [Job(shard, make_shard, told | {"shard": shard}) for shard in shards]
-    with executing(config) as executor, bar(what="simulate", unit="shards", total=len(shards)) as progress:
-        check_elsewhere(config, executor.machines)
-
-        def say(line: str) -> None:
-            tqdm.write(f"simulate: {line}", file=sys.stderr)
-
-        faults = launch(executor, jobs, config.sweep.retries, say, done=lambda line: progress.update())
-    calls.met.cached += sum(read_json(folder / f"{NOTE}{shard}")["cached"] for shard in shards if shard not in faults)
-    if faults:
-        shard, fault = next(iter(faults.items()))
-        raise UserError(f"simulate: {len(faults):,} of {len(shards):,} shards not made; {shard}: {fault}")
+def open_elsewhere(run: str, folder: str, config: str) -> Maker:
+    """What makes shards of a run that another process has locked. Its calls end with this process: each is in the
+    ledger when it is made."""
+    own, borrowed = Config.model_validate_json(config), Borrowed(Path(run))
+    return open_maker(own, borrowed, Calls(own, borrowed, "simulate"), Path(folder))
 
 
 def check_elsewhere(config: Config, machines: int) -> None:
@@ -244,22 +236,3 @@ def _only(strengths: Strengths, chosen: Int[np.ndarray, " chosen"]) -> Strengths
     """Without a word about latents that are not rewritten: they are neither missing nor 0."""
     kept = set(chosen.tolist())
     return replace(strengths, missing={k: why for k, why in strengths.missing.items() if k in kept})
-
-
-# --- in a worker ------------------------------------------------------------------------------------------------------
-
-
-def make_shard(run: str, folder: str, config: dict[str, Any], shard: str) -> None:
-    """Make one shard of a run that another process has locked, in a folder of its own."""
-    maker = _hold(run, folder, json.dumps(config))
-    splits = {name: split for split, name in _shards(maker.store)}
-    maker.make(splits[shard], shard)
-
-
-@lru_cache(maxsize=1)
-def _hold(run: str, folder: str, config: str) -> Maker:
-    """A worker's own simulator, opened once. Its calls end with the worker: each is in the ledger when it is made."""
-    own = Config.model_validate_json(config)
-    settle(own.sweep.threads)
-    borrowed = Borrowed(Path(run))
-    return open_maker(own, borrowed, Calls(own, borrowed, "simulate"), Path(folder))

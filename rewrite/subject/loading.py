@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rewrite.config import UserError
+from rewrite.config import Config, UserError
 
 
 def check_device(key: str, name: str) -> Any:
@@ -115,3 +115,12 @@ def cannot_load(said: str, error: Exception) -> UserError:
 def first_line(error: Exception) -> str:
     """What an error says in its first line, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def check_window(config: Config, model: Any) -> None:
+    """Raise UserError where the model cannot read windows as long as the corpus is cut into."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit and config.corpus.window > limit:
+        raise UserError(
+            f"corpus.window = {config.corpus.window}: {config.subject} reads at most {limit} tokens; set less"
+        )

@@ -39,7 +39,7 @@ from rewrite.subject.families import (
 )
 from rewrite.subject.forwards import Forward, Record, reading_at, tail_of, vectors_of, with_forwards
 from rewrite.subject.held import find_held
-from rewrite.subject.loading import check_device, check_folder, load_network, load_part
+from rewrite.subject.loading import check_device, check_folder, check_window, load_network, load_part
 
 Rewriter = Callable[[Tensor, Tensor], Tensor]
 
@@ -92,6 +92,13 @@ class Subject:
     """Length of the vectors that the module reads and returns [d]."""
     tail: tuple[object, ...] | None = None
     """What the module returns after its vectors, where it returns a tuple."""
+    config: Config | None = None
+    """The config that named it: a worker, which is sent no weights, loads it by that."""
+
+    def __reduce__(self) -> tuple[Callable[[Config], Subject], tuple[Config]]:
+        if self.config is None:
+            raise TypeError("a subject that no config named cannot be loaded by another process")
+        return load_subject, (self.config,)
 
     @property
     def block(self) -> nn.Module:
@@ -281,18 +288,9 @@ def load_subject(config: Config) -> Subject:
     held = find_held(config.subject)
     if held is not None:
         check_window(config, held.model)
-        return build_subject(held.model, held.tokenizer, config.hookpoint)
+        return replace(build_subject(held.model, held.tokenizer, config.hookpoint), config=config)
     check_folder(said, config.subject)
     model = load_network(said, config.subject, config.revision, config.dtype)
     tokenizer = load_part(said, AutoTokenizer, config.subject, config.revision)
     check_window(config, model)
-    return build_subject(model.to(device), tokenizer, config.hookpoint)
-
-
-def check_window(config: Config, model: PreTrainedModel) -> None:
-    """Raise UserError where the model cannot read windows as long as the corpus is cut into."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit and config.corpus.window > limit:
-        raise UserError(
-            f"corpus.window = {config.corpus.window}: {config.subject} reads at most {limit} tokens; set less"
-        )
+    return replace(build_subject(model.to(device), tokenizer, config.hookpoint), config=config)

@@ -36,7 +36,8 @@ def drawn_of(folder: Path, config: Config) -> Drawn:
 
 def attribute(folder: Path, config: Config) -> Ledger:
     cost = config.cost
-    return Meter(drawn_of(folder, config), cost.steps, cost.documents, cost.seed).attribute()
+    drawn = drawn_of(folder, config)
+    return Meter(drawn, cost.steps, drawn.documents(cost.documents, cost.seed)).attribute()
 
 
 def test_the_ends_of_the_line_are_the_arms_that_evaluate_scored(small_run: Path) -> None:
@@ -108,4 +109,4 @@ def test_a_batch_of_one_gives_the_same_costs(small_run: Path) -> None:
     np.testing.assert_allclose(alone.nats, batched.nats, atol=1e-4)
     np.testing.assert_array_equal(alone.tokens, batched.tokens)
     np.testing.assert_allclose(alone.losses, batched.losses, rtol=1e-6)
-    np.testing.assert_allclose(alone.sizes(), batched.sizes(), rtol=1e-5)
+    np.testing.assert_allclose(alone.squares, batched.squares, rtol=1e-5)

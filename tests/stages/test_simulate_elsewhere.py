@@ -17,7 +17,6 @@ from makers.llm_runs import NOISE, config_of, run_to
 from makers.small import small_config
 
 from rewrite.config import UserError
-from rewrite.run.files import write_json
 from rewrite.run.freshness import UNANSWERED
 from rewrite.stages import simulate
 
@@ -128,23 +127,26 @@ def test_what_failed_before_an_interruption_is_asked_again(
         assert len(server.arrivals) - arrived == failed
 
 
-def test_what_a_killed_one_noted_of_a_shard_that_is_not_there_counts_for_nothing(
+def test_a_shard_of_which_is_not_known_what_was_met_is_made_again(
     alone: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between the note and the shard: the shard is made again, and its note is written again."""
+    """Killed between a shard and what was met of it."""
     shutil.copytree(alone, tmp_path / "r")
     (tmp_path / "r/manifest.json").write_text(without_simulations(alone))
     config, save = config_of(tiny_model, tmp_path / "calls.sqlite", *FEW, "sweep.threads=1"), simulate.save_strengths
+    saved: list[str] = []
 
     def killed(folder: Path, shard: str, *more: Any) -> None:
-        write_json(folder / f"{simulate.NOTE}{shard}", {"cached": 0, "failed": 5})
-        raise KeyboardInterrupt
+        save(folder, shard, *more)
+        saved.append(shard)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(simulate, "save_strengths", killed)
     with pytest.raises(KeyboardInterrupt):
         run_to(tmp_path / "r", config, "simulate")
-    monkeypatch.setattr(simulate, "save_strengths", save)
     run_to(tmp_path / "r", config, "simulate")
+    assert [saved.count(shard) for shard in saved[:3]] == [1, 2, 2]
     assert json.loads((tmp_path / "r/manifest.json").read_text())[UNANSWERED]["simulate"] == 0
     assert made(tmp_path / "r")[0] == made(alone)[0]
 

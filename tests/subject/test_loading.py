@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ from makers.families import FAMILIES
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rewrite.config import UserError
+from rewrite.config import Config, CorpusConfig, UserError
+from rewrite.run.files import bundled
+from rewrite.subject.held import hold
 from rewrite.subject.loading import load_network
+from rewrite.subject.subject import build_subject, load_subject
 
 
 def save(folder: Path, **config: Any) -> Any:
@@ -108,3 +113,33 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_model_is_named(tmp_path: Path) -> None:
     save(tmp_path, model_type="mine")
     refuse(tmp_path, "model type `mine`")
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Config:
+    """A config that names a model with a tokenizer."""
+    save(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(bundled("data") / "subject" / name, tmp_path / name)
+    return Config(subject=str(tmp_path), hookpoint="layers.0.mlp", corpus=CorpusConfig(window=32))
+
+
+def test_a_worker_is_sent_no_weights_and_loads_them_anew(named: Config) -> None:
+    subject = load_subject(named)
+    sent = pickle.dumps(subject)
+    assert len(sent) < 10_000
+    loaded, ids = pickle.loads(sent), torch.arange(5)[None]
+    assert loaded.hookpoint == subject.hookpoint and loaded.model is not subject.model
+    assert torch.equal(loaded.logits(ids), subject.logits(ids))
+    with pytest.raises(TypeError, match="a subject that no config named"):
+        pickle.dumps(build_subject(subject.model, subject.tokenizer, "layers.0.mlp"))
+
+
+def test_a_model_in_memory_is_not_there_in_a_worker(named: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = load_subject(named)
+    name = hold(subject.model, subject.tokenizer)
+    sent = pickle.dumps(load_subject(named.model_copy(update={"subject": name})))
+    assert pickle.loads(sent).model is subject.model, "in this process it is"
+    monkeypatch.setattr("rewrite.subject.held._HELD", {})
+    with pytest.raises(UserError, match=f"subject = {name}: was in the memory of another process"):
+        pickle.loads(sent)

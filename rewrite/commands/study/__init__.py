@@ -52,11 +52,11 @@ from rewrite.run.runner import go
 from rewrite.run.store import Run
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages import STAGES
-from rewrite.stages.collect import Collector, Keeper
+from rewrite.stages.collect import Looker
 from rewrite.stages.evaluate import open_scorer, train_frequencies
 from rewrite.stages.explain import open_explainer
 from rewrite.subject.subject import Subject, load_subject
-from rewrite.text.windows import cut_windows
+from rewrite.text.windows import cut_windows, token_strings
 
 Row = dict[str, Any]
 
@@ -139,16 +139,15 @@ class Study:
 
     def encode(self, text: str) -> Shard:
         """A text of your own in windows, with every latent's true activations, positions × latents."""
-        windows = cut_windows(text, self._collector.tokenizer, self.config.corpus)
+        windows = cut_windows(text, self._looker.tokenizer, self.config.corpus)
         if not windows:
             raise UserError("text: fewer than 3 tokens; give a longer one")
-        (shard,) = self._collector.encode([(0, window) for window in windows])
+        (shard,), _ = self._looker.encode([(0, window) for window in windows], token_strings(self._looker.tokenizer))
         return shard
 
     @cached_property
-    def _collector(self) -> Collector:
-        assert self.subject.tokenizer is not None
-        return Collector(self.config, self.subject.tokenizer, [Keeper(self.subject, self.coder)])
+    def _looker(self) -> Looker:
+        return Looker(self.config, (self.config.hookpoint,), [self.coder])
 
     # --- latents ------------------------------------------------------------------------------------------------------
 

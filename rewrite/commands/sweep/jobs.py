@@ -173,8 +173,9 @@ def make(folder: str, points: Sequence[tuple[str, dict[str, Any]]], last: str, t
     others = sorted(file.parent for file in home.glob("*/manifest.json"))
     with full_disk_told(home), ExitStack() as stack:
         # A worker hires no workers of its own.
+        here = {"executor": "local", "sweep": {"threads": threads}}
         runs = [
-            (Config.model_validate(config | {"executor": "local"}), stack.enter_context(Run(home / own, "sweep")))
+            (Config.model_validate(config | here), stack.enter_context(Run(home / own, "sweep")))
             for own, config in points
         ]
         go_together(STAGES, runs, last, lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True), others)
