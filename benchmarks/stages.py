@@ -37,7 +37,7 @@ def watch():
             together = max(together, sum(map(held, tree(process.pid))))
         except OSError:
             pass
-        time.sleep(0.2)
+        time.sleep(1)
 
 process, together = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL), 0
 Thread(target=watch, daemon=True).start()
@@ -45,7 +45,7 @@ _, status, usage = os.wait4(process.pid, 0)
 print(status, usage.ru_utime + usage.ru_stime, max(usage.ru_maxrss, together))
 """
 """A small process starts the command: the kernel counts as a command's peak also what the one that started it holds. It
-counts no fork's, so that what all hold together, pages that they share once, is looked at five times a second."""
+counts no fork's, so that what all hold together, pages that they share once, is looked at once a second."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ activations and strengths in `rewrite.arms.controls` (`MIXTURES`, `DRAWN`), read
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from rewrite.arms.batches import fit, splice
+from rewrite.arms.batches import Fitted, fit, splice
 from rewrite.arms.calibrate import Tally
 from rewrite.arms.controls import DRAWN, MIXTURES, NEEDED, Random, Shuffled, Source, Unread, derange
 from rewrite.arms.probes import LinearProbe, Reader, fit_probe, fit_table
@@ -29,6 +29,7 @@ from rewrite.arms.splice import FIXED_ARMS, Arm, Splicer
 from rewrite.coder.activations import Shard, Split
 from rewrite.coder.coder import Coder
 from rewrite.config import Config, UserError
+from rewrite.run.forking import count_processes, in_order
 from rewrite.simulators.strengths import Simulations
 from rewrite.subject.subject import Subject
 
@@ -85,16 +86,17 @@ def plan_draws(
 ) -> list[PlannedArm]:
     """The controls with strengths of their own: those that are drawn, one arm a seed, and `unread` where a reader was
     tuned. With fewer than two latents to shuffle there is no `shuffled`."""
-    arms = []
+    drawn: list[tuple[Arm, Source]] = []
     if "unread" in config.evaluate.controls and read.simulations.unread(read.split.shards[0]) is not None:
-        arms.append(PlannedArm(Arm("unread"), simulated, read.calibrate(Unread(read.simulations, known))))
+        drawn.append((Arm("unread"), Unread(read.simulations, known)))
     for name in DRAWN:
         if name not in config.evaluate.controls or (name == "shuffled" and known.sum() < 2):
             continue
         for seed in range(config.evaluate.control_seeds):
             source = Shuffled(derange(known, seed)) if name == "shuffled" else Random(read.fitted, seed)
-            arms.append(PlannedArm(Arm(name, 1.0, "", seed), simulated, read.calibrate(source)))
-    return arms
+            drawn.append((Arm(name, 1.0, "", seed), source))
+    controls = read.calibrate([source for _, source in drawn])
+    return [PlannedArm(arm, simulated, control) for (arm, _), control in zip(drawn, controls, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,15 @@ class Controls:
     """The simulator's own tally."""
     absent: Bool[np.ndarray, " latent"]
 
-    def calibrate(self, source: Source) -> Control:
-        """Fit a calibrator to the control's strengths on the calibrate split."""
-        fitted = fit(self.config, self.split, self.simulations, source)
-        return Control(source, splice(fitted, self.simulations, self.coder, self.absent))
+    def calibrate(self, sources: Sequence[Source]) -> Iterator[Control]:
+        """Fit a calibrator to the strengths of each control on the calibrate split, by as many processes as there are
+        cores."""
+
+        def fit_one(source: Source) -> Fitted:
+            return fit(self.config, self.split, self.simulations, source)
+
+        for source, fitted in zip(sources, in_order(fit_one, sources, count_processes()), strict=True):
+            yield Control(source, splice(fitted, self.simulations, self.coder, self.absent))
 
 
 def fit_readers(config: Config, subject: Subject, train: Split, device: torch.device) -> dict[str, Reader]:

@@ -20,16 +20,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy import linalg
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from rewrite.arms.least_squares import Inputs, Pulled, Sums, Targets, squared_error
 from rewrite.coder.activations import Shard
+from rewrite.run.forking import count_processes, in_order
+from rewrite.run.parts import deal
 from rewrite.text.windows import Text
 
 REACH = 8
@@ -130,120 +133,35 @@ class Seen:
         stands = [csr_array((np.ones(shape[0]), own, ends), shape=shape) for own in place.reshape(context.shape).T]
         return cls(np.where(tokens[:, None] >= 0, embeddings[tokens], 0), stands)
 
-    def lags(self) -> list[tuple[slice, csr_array]]:
-        """Which features each of the last tokens makes, and where it stands."""
-        d = self.rows.shape[1]
-        return [(slice(lag * d, (lag + 1) * d), own) for lag, own in enumerate(self.stands)]
-
 
 @dataclass
-class Inputs:
-    """Counts, sums and products of the features x of some positions."""
+class Strip:
+    """What one of the last tokens adds to the sums of some positions: its features, by those of it and of the tokens
+    after it, and by the latents."""
 
     n: float
-    x: Float[np.ndarray, " feature"]
-    xx: Float[np.ndarray, "feature feature"]
-
-    @classmethod
-    def empty(cls, features: int) -> Inputs:
-        """Nothing yet."""
-        return cls(0.0, np.zeros(features), np.zeros((features, features)))
-
-    def add(self, seen: Seen) -> None:
-        """Count some positions in."""
-        rows, lags = seen.rows, seen.lags()
-        self.n += seen.stands[0].shape[0]
-        for i, (mine, own) in enumerate(lags):
-            self.x[mine] += rows.T @ own.sum(axis=0)
-            for theirs, other in lags[i:]:
-                self.xx[mine, theirs] += rows.T @ ((own.T @ other) @ rows)
-                self.xx[theirs, mine] = self.xx[mine, theirs].T
-
-    def __add__(self, other: Inputs) -> Inputs:
-        return Inputs(self.n + other.n, self.x + other.x, self.xx + other.xx)
-
-
-@dataclass
-class Targets:
-    """Sums of the targets y of the same positions, and their products with the features."""
-
+    x: Float[np.ndarray, " d"]
+    xx: Float[np.ndarray, "d later"]
     y: Float[np.ndarray, " latent"]
-    xy: Float[np.ndarray, "feature latent"]
     yy: float
+    xy: Float[np.ndarray, "d latent"]
 
     @classmethod
-    def empty(cls, features: int, latents: int) -> Targets:
+    def empty(cls, d: int, later: int, latents: int) -> Strip:
         """Nothing yet."""
-        return cls(np.zeros(latents), np.zeros((features, latents)), 0.0)
+        return cls(0.0, np.zeros(d), np.zeros((d, later)), np.zeros(latents), 0.0, np.zeros((d, latents)))
 
-    def add(self, seen: Seen, y: csr_array) -> None:
-        """Count some positions in."""
+    def add(self, seen: Seen, lag: int, y: csr_array) -> None:
+        """Count some positions in; no products of features where there is no room for them."""
+        rows, own = seen.rows, seen.stands[lag]
+        d = rows.shape[1]
+        self.n += own.shape[0]
+        self.x += rows.T @ own.sum(axis=0)
+        for place, begin in enumerate(range(0, self.xx.shape[1], d)):
+            self.xx[:, begin : begin + d] += rows.T @ ((own.T @ seen.stands[lag + place]) @ rows)
         self.y += np.asarray(y.sum(axis=0))
         self.yy += float(np.square(y.data).sum())
-        for mine, own in seen.lags():
-            self.xy[mine] += ((y.T @ own) @ seen.rows).T
-
-    def __add__(self, other: Targets) -> Targets:
-        return Targets(self.y + other.y, self.xy + other.xy, self.yy + other.yy)
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What least squares needs to know of some positions."""
-
-    inputs: Inputs
-    targets: Targets
-
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(self.inputs + other.inputs, self.targets + other.targets)
-
-
-@dataclass(frozen=True)
-class Line:
-    """A linear map with a constant."""
-
-    weights: Float[np.ndarray, "feature latent"]
-    bias: Float[np.ndarray, " latent"]
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """What some latents need to be solved for: their means, and n times their covariances with the features."""
-
-    y: Float[np.ndarray, " latent"]
-    xy: Float[np.ndarray, "feature latent"]
-
-    @classmethod
-    def of(cls, sums: Sums, dtype: type = np.float64) -> Pulled:
-        """Of these positions; the covariances are kept as a type of float."""
-        inputs, targets = sums.inputs, sums.targets
-        y = targets.y / inputs.n
-        return cls(y, _centre(targets.xy, inputs.n, inputs.x / inputs.n, y).astype(dtype, copy=False))
-
-    def solve(self, inputs: Inputs, ridge: float) -> Line:
-        """The least of squared error plus ridge · mean variance · n · |weights|²; the constant is not shrunk."""
-        x = inputs.x / inputs.n
-        covariance = _centre(inputs.xx, inputs.n, x, x)
-        size = max(float(np.trace(covariance)) / len(x), np.finfo(float).tiny)
-        covariance[np.diag_indices_from(covariance)] += ridge * size
-        products = self.xy.astype(np.float64, copy=False)
-        weights = linalg.solve(covariance, products, overwrite_a=True, assume_a="pos")
-        return Line(weights, self.y - x @ weights)
-
-
-def _centre(products: np.ndarray, n: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Sums of products without n times those of the means, in one matrix: several would not fit beside each other."""
-    centred = np.outer(x, y)
-    centred *= -n
-    centred += products
-    return centred
-
-
-def squared_error(line: Line, sums: Sums) -> float:
-    """Σ (y − x·weights − bias)² over the positions and latents of the sums."""
-    w, b, inputs, targets = line.weights, line.bias, sums.inputs, sums.targets
-    quadratic = float((w * (inputs.xx @ w)).sum()) + inputs.n * float(b @ b) + 2 * float(inputs.x @ w @ b)
-    return quadratic + targets.yy - 2 * float((w * targets.xy).sum()) - 2 * float(targets.y @ b)
+        self.xy += ((y.T @ own) @ rows).T
 
 
 @dataclass(frozen=True)
@@ -254,17 +172,45 @@ class Walk:
     embeddings: Float[np.ndarray, "token d"]
     held_out: Bool[np.ndarray, " document"]
 
-    def add(self, inputs: Sequence[Inputs], targets: Sequence[Targets], latents: slice) -> None:
-        """Count all positions in: among the others, then among those held out; inputs where there are any to add to."""
+    def fill(self, inputs: Sequence[Inputs], targets: Sequence[Targets], latents: slice) -> None:
+        """Fill the sums of the others, then of those held out; inputs where there are any to fill.
+
+        As many processes as there are cores share the last tokens among them, so that whose sum a number is does not
+        depend on how many they are.
+        """
+        d, processes = self.embeddings.shape[1], count_processes()
+        order = deal({str(lag): REACH - lag for lag in range(REACH)}, processes)
+        shares = [[int(lag) for lag in order[number::processes]] for number in range(min(processes, REACH))]
+
+        def walk(lags: list[int]) -> list[tuple[int, list[Strip]]]:
+            return self.walk(lags, latents, bool(inputs))
+
+        for lag, strips in chain.from_iterable(in_order(walk, shares, processes)):
+            mine, later = slice(lag * d, (lag + 1) * d), slice(lag * d, None)
+            for number, (strip, target) in enumerate(zip(strips, targets, strict=True)):
+                target.y, target.yy, target.xy[mine] = strip.y, strip.yy, strip.xy
+                for own in inputs[number : number + 1]:
+                    own.n, own.x[mine], own.xx[mine, later], own.xx[later, mine] = (
+                        strip.n,
+                        strip.x,
+                        strip.xx,
+                        strip.xx.T,
+                    )
+
+    def walk(self, lags: Sequence[int], latents: slice, fresh: bool) -> list[tuple[int, list[Strip]]]:
+        """What some of the last tokens add, to the sums of the others and of those held out."""
+        d, width = self.embeddings.shape[1], latents.stop - latents.start
+        found = [(lag, [Strip.empty(d, (REACH - lag) * d * fresh, width) for _ in range(2)]) for lag in lags]
         for shard in self.shards():
             inside = self.held_out[shard.owners]
             for number, chosen in enumerate((~inside, inside)):
                 rows = np.flatnonzero(shard.text.counted() & chosen)
                 if len(rows):
                     seen = Seen.of(list_context(shard.text, rows), self.embeddings)
-                    targets[number].add(seen, shard.activations[rows][:, latents].astype(np.float64))
-                    for own in inputs[number : number + 1]:
-                        own.add(seen)
+                    y = shard.activations[rows][:, latents].astype(np.float64)
+                    for lag, strips in found:
+                        strips[number].add(seen, lag, y)
+        return found
 
 
 def fit_probe(
@@ -284,7 +230,7 @@ def fit_probe(
     errors, pulled = np.zeros(len(RIDGES)), list[Pulled]()
     for block in blocks:
         targets = [Targets.empty(features, block.stop - block.start) for _ in inputs]
-        walk.add(() if pulled else inputs, targets, block)
+        walk.fill(() if pulled else inputs, targets, block)
         others, held = map(Sums, inputs, targets)
         # Without a fifth to err on all ridges are alike, and the strongest stands first.
         if others.inputs.n and held.inputs.n:

@@ -8,20 +8,8 @@ import torch
 from scipy.sparse import csr_array
 
 from rewrite.arms import probes
-from rewrite.arms.probes import (
-    REACH,
-    RIDGES,
-    Inputs,
-    Pulled,
-    Seen,
-    Sums,
-    Targets,
-    embed,
-    fit_probe,
-    fit_table,
-    list_context,
-    squared_error,
-)
+from rewrite.arms.least_squares import Inputs, Pulled, Sums, Targets, squared_error
+from rewrite.arms.probes import REACH, RIDGES, Walk, embed, fit_probe, fit_table, list_context
 from rewrite.coder.activations import Shard
 from rewrite.text.windows import Text
 
@@ -88,16 +76,17 @@ def features(shards: list[Shard]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def test_the_sums_solve_what_least_squares_solves() -> None:
+@pytest.mark.parametrize("processes", [1, 3])
+def test_the_sums_solve_what_least_squares_solves(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a ridge, the normal equations are ordinary least squares with √ridge rows below centred features."""
+    monkeypatch.setattr(probes, "count_processes", lambda: processes)
     shards = make_shards(6, 2)
     x, y = features(shards), stack(shards)[1].astype(np.float64)
     inputs, targets = Inputs.empty(x.shape[1]), Targets.empty(x.shape[1], LATENTS)
-    for shard in shards:
-        rows = np.flatnonzero(shard.text.counted())
-        seen = Seen.of(list_context(shard.text, rows), embeddings().double().numpy())
-        inputs.add(seen)
-        targets.add(seen, csr_array(shard.activations[rows], dtype=np.float64))
+    others = Inputs.empty(x.shape[1]), Targets.empty(x.shape[1], LATENTS)
+    walk = Walk(lambda: shards, embeddings().double().numpy(), np.zeros(1000, dtype=bool))
+    walk.fill((inputs, others[0]), (targets, others[1]), slice(0, LATENTS))
+    assert others[0].n == 0 and not others[1].xy.any(), "no document is held out"
     pairs = ((inputs.xx, x.T @ x), (targets.xy, x.T @ y), (inputs.x, x.sum(0)), (targets.y, y.sum(0)))
     for found, expected in pairs:
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)

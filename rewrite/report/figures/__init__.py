@@ -7,6 +7,7 @@ from pathlib import Path
 from rewrite.report.facts import Facts
 from rewrite.report.figures import arms, costs, damage, learned, places
 from rewrite.report.figures.pictures import Drawn, Picture, save_picture
+from rewrite.run.forking import count_processes, in_order
 
 
 def draw_pictures(facts: Facts, folder: Path) -> dict[str, Picture]:
@@ -24,4 +25,8 @@ def draw_pictures(facts: Facts, folder: Path) -> dict[str, Picture]:
     if facts.diagnosis:
         drawn.append(damage.draw_damage(facts.diagnosis))
     drawn.append(costs.draw_costs(facts.latent_costs, facts.costs["alpha"]))
-    return {figure.name: save_picture(figure, folder) for figure in drawn}
+
+    def save(figure: Drawn) -> Picture:
+        return save_picture(figure, folder)
+
+    return {figure.name: saved for figure, saved in zip(drawn, in_order(save, drawn, count_processes()), strict=True)}
