@@ -16,9 +16,8 @@ One that is tuned on the run's own explanations says so by a property `learns` o
 
 for each fold, and its `build` takes `tuned`, the folder of all readers, last; None on a dry run, where there are none
 yet. Its settings may also say `on_engine` (the run's engine tunes it), `reading` (settings that do not matter in
-learning), `calls = False` (it asks no engine, so that a dry run has nothing to count) and `forks = True` (forked
-processes may share its work: it uses neither torch nor threads). One that screens (`rewrite.simulators.screens`) has
-`audits`, the share of documents about which it is asked in full, and `audit_seed`.
+learning) and `calls = False` (it asks no engine, so that a dry run has nothing to count). One that screens
+(`rewrite.simulators.screens`) has `audits`, the share of documents about which it is asked in full, and `audit_seed`.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ def run(config: Config, run: Run) -> None:
         calls.latents = len(maker.chosen)
         parts = folder / MET
         parts.mkdir(exist_ok=True)
-        forks = getattr(plugins.chosen("simulator", config), "forks", False)
-        share = Share(config, parts, "shards", forks, partial(check_elsewhere, config))
+        # No forks: an engine's threads are not theirs, and patterns gain nothing, as each fork meets all words anew.
+        share = Share(config, parts, "shards", forks=False, check=partial(check_elsewhere, config))
         before = set(parts.iterdir())
         try:
             met = list(share(make_shard, maker, dict.fromkeys(maker.splits, 1), "simulate"))

@@ -56,7 +56,7 @@ def test_workers_make_the_same_bytes(executor: str, small_run: Path, tmp_path: P
 
 
 def test_forks_make_the_same_bytes(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = without(small_run, tmp_path / "r", (*MADE, "4_simulations"))
+    folder = without(small_run, tmp_path / "r")
     monkeypatch.setattr(parts, "count_processes", lambda: 2)
     make(folder, small_config())
     assert hashes(folder) == hashes(small_run)

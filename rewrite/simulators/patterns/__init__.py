@@ -21,5 +21,3 @@ class Settings(Section):
 
     calls: ClassVar[bool] = False
     """It asks no engine."""
-    forks: ClassVar[bool] = True
-    """Forked processes may share its work: it uses neither torch nor threads."""
