@@ -25,7 +25,7 @@ from rewrite.arms.batches import (
     walk_shards,
 )
 from rewrite.arms.splice import Arm, Splicer, Written
-from rewrite.coder.activations import ActivationStore, Shard, Split
+from rewrite.coder.activations import ActivationStore, Split
 from rewrite.coder.coder import Coder
 from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
@@ -77,8 +77,18 @@ class Drawn:
 
     def windows(self, documents: Int[np.ndarray, " document"]) -> dict[str, int]:
         """The shards that have simulated windows of these documents, and how many."""
-        found = {name: len(_own(shard, documents)) for name, shard in walk_shards(self.test, self.simulations)}
+        found = {name: int(np.isin(owners, documents).sum()) for name, owners in self._owners.items()}
         return {name: windows for name, windows in found.items() if windows}
+
+    def own(self, name: str, documents: Int[np.ndarray, " document"]) -> Int[np.ndarray, " own"]:
+        """Which of these documents have simulated windows in a shard."""
+        return np.intersect1d(documents, self._owners[name])
+
+    @cached_property
+    def _owners(self) -> dict[str, Int[np.ndarray, " window"]]:
+        """Whose each simulated window of a shard is, found once."""
+        walked = walk_shards(self.test, self.simulations)
+        return {name: shard.documents[simulated_windows(shard)] for name, shard in walked}
 
     def batches(self, documents: Int[np.ndarray, " document"], what: str) -> Iterator[Batch]:
         """The windows of some documents, with a bar."""
@@ -93,7 +103,9 @@ class Drawn:
         """Those of one shard, `config.batch` at a time."""
         shard = show_shard(self.test, self.simulations, name)
         strengths = self.simulations.strengths(name, len(shard.text.ids))
-        yield from read_batches(self.config, self.subject, self.splicer, shard, strengths, _own(shard, documents))
+        windows = simulated_windows(shard)
+        windows = windows[np.isin(shard.documents[windows], documents)]
+        yield from read_batches(self.config, self.subject, self.splicer, shard, strengths, windows)
 
     def write(self, batch: Batch, arm: str) -> Float[Tensor, "counted d"]:
         """What an arm writes, `simulated` all that is simulated at once."""
@@ -107,12 +119,6 @@ class Drawn:
         """What `simulated` writes with all that is simulated at once."""
         marked = torch.as_tensor(self.simulated, device=self.splicer.resting.device)
         return self.splicer.vectors(Arm("simulated", 1.0, "best"), written, marked)
-
-
-def _own(shard: Shard, documents: Int[np.ndarray, " document"]) -> Int[np.ndarray, " window"]:
-    """The simulated windows of a shard that are some documents'."""
-    windows = simulated_windows(shard)
-    return windows[np.isin(shard.documents[windows], documents)]
 
 
 def open_drawn(config: Config, store: ActivationStore, simulations: Simulations, coder: Coder) -> Drawn:

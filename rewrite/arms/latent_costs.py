@@ -88,10 +88,6 @@ class Meter:
     """Points on the line at which gradients are taken."""
     documents: Int[np.ndarray, " document"]
 
-    def own(self, name: str) -> Int[np.ndarray, " own"]:
-        """Those of a shard of the test split."""
-        return np.intersect1d(self.documents, self.drawn.test.load(name).documents)
-
     def attribute(self, make: Maker = one_by_one) -> Ledger:
         """Integrated gradients on every batch, and the losses at both ends."""
         parts = make(attribute_shard, self, self.drawn.windows(self.documents), "cost")
@@ -119,7 +115,7 @@ class Alone:
 
 def attribute_shard(meter: Meter, name: str) -> Arrays:
     """A ledger's fields of the documents of one shard of the test split."""
-    drawn, ledger = meter.drawn, Ledger.empty(meter.own(name), meter.drawn.simulated)
+    drawn, ledger = meter.drawn, Ledger.empty(meter.drawn.own(name, meter.documents), meter.drawn.simulated)
     decoder = drawn.splicer.coder.W_dec
     for batch in drawn.shard_batches(name, meter.documents):
         begin, end = drawn.write(batch, "coder"), drawn.write(batch, "simulated")
@@ -139,7 +135,7 @@ def attribute_shard(meter: Meter, name: str) -> Arrays:
 def measure_shard(alone: Alone, name: str) -> Arrays:
     """The nats that each of some latents costs alone on the documents of one shard."""
     meter, drawn, decoder = alone.meter, alone.meter.drawn, alone.meter.drawn.splicer.coder.W_dec
-    own = meter.own(name)
+    own = drawn.own(name, meter.documents)
     nats = np.zeros((len(own), len(alone.latents)))
     for batch in drawn.shard_batches(name, meter.documents):
         begin = drawn.write(batch, "coder")

@@ -31,8 +31,7 @@ from torch import Tensor
 
 from rewrite.arms.least_squares import Inputs, Pulled, Sums, Targets, squared_error
 from rewrite.coder.activations import Shard
-from rewrite.run.forking import count_processes, in_order
-from rewrite.run.parts import deal
+from rewrite.run.forking import count_processes, deal, in_order
 from rewrite.text.windows import Text
 
 REACH = 8
@@ -179,8 +178,8 @@ class Walk:
         depend on how many they are.
         """
         d, processes = self.embeddings.shape[1], count_processes()
-        order = deal({str(lag): REACH - lag for lag in range(REACH)}, processes)
-        shares = [[int(lag) for lag in order[number::processes]] for number in range(min(processes, REACH))]
+        order = deal({lag: REACH - lag for lag in range(REACH)}, processes)
+        shares = [order[number::processes] for number in range(min(processes, REACH))]
 
         def walk(lags: list[int]) -> list[tuple[int, list[Strip]]]:
             return self.walk(lags, latents, bool(inputs))
@@ -190,12 +189,9 @@ class Walk:
             for number, (strip, target) in enumerate(zip(strips, targets, strict=True)):
                 target.y, target.yy, target.xy[mine] = strip.y, strip.yy, strip.xy
                 for own in inputs[number : number + 1]:
-                    own.n, own.x[mine], own.xx[mine, later], own.xx[later, mine] = (
-                        strip.n,
-                        strip.x,
-                        strip.xx,
-                        strip.xx.T,
-                    )
+                    own.n, own.x[mine] = strip.n, strip.x
+                    own.xx[mine, later] = strip.xx
+                    own.xx[later, mine] = strip.xx.T
 
     def walk(self, lags: Sequence[int], latents: slice, fresh: bool) -> list[tuple[int, list[Strip]]]:
         """What some of the last tokens add, to the sums of the others and of those held out."""

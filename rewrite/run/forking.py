@@ -19,7 +19,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -28,6 +28,7 @@ from typing import Any, NoReturn, TypeVar
 from rewrite.config import UserError
 
 Item = TypeVar("Item")
+Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 DIES_WITH_PARENT = 1
@@ -44,6 +45,14 @@ def count_processes() -> int:
     """How many processes may be at work for this one: as many as numerical libraries would have threads, which is what
     `OMP_NUM_THREADS` says or else the cores that this process may use. 1 where a fork is not safe (not Linux)."""
     return (named_threads() or len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
+
+
+def deal(sizes: Mapping[Key, int], processes: int) -> list[Key]:
+    """An order of things so large, in which each of so many processes of `in_order` has about as much to do: the
+    largest first, and who had the largest of a round has the smallest of the next."""
+    largest = sorted(sizes, key=lambda name: -sizes[name])
+    rounds = [largest[begin : begin + processes] for begin in range(0, len(largest), max(1, processes))]
+    return [name for number, dealt in enumerate(rounds) for name in (dealt[::-1] if number % 2 else dealt)]
 
 
 def in_order(work: Callable[[Item], Result], items: Sequence[Item], processes: int) -> Iterator[Result]:

@@ -25,7 +25,7 @@ from rewrite.config import Config, UserError
 from rewrite.display.progress import bar
 from rewrite.run.arrays import load_arrays, save_arrays
 from rewrite.run.executors.base import Job
-from rewrite.run.forking import count_processes, in_order
+from rewrite.run.forking import count_processes, deal, in_order
 from rewrite.run.launching import executing, launch, settle
 
 Arrays = dict[str, np.ndarray]
@@ -72,7 +72,7 @@ class Share:
     """Told on how many machines parts would be made; raises UserError where these cannot be."""
 
     def __call__(self, work: Work[Tools], tools: Tools, sizes: Sizes, what: str) -> Iterator[Arrays]:
-        """Raises UserError for the first part that was not made, after all others were."""
+        """Raises UserError for a part that was not made; those that were are there, by workers all others."""
         waiting = {name: size for name, size in sizes.items() if not _place(self.folder, work, name).exists()}
         make = self._make_here if self.config.executor == "local" or not waiting else self._make_elsewhere
         with bar(what=what, unit=self.unit, total=sum(sizes.values())) as progress:
@@ -127,14 +127,6 @@ def _place(folder: Path, work: Work[Any], name: str) -> Path:
 
 def _tools_of(folder: Path, work: Work[Any]) -> Path:
     return folder / f"{work.__name__}.pickle"
-
-
-def deal(sizes: Sizes, processes: int) -> list[str]:
-    """An order in which each of so many processes, of which the k-th makes every so many-th part from the k-th on, has
-    about as much to do: the largest first, and who had the largest of a round has the smallest of the next."""
-    largest = sorted(sizes, key=lambda name: -sizes[name])
-    rounds = [largest[begin : begin + processes] for begin in range(0, len(largest), max(1, processes))]
-    return [name for number, dealt in enumerate(rounds) for name in (dealt[::-1] if number % 2 else dealt)]
 
 
 # --- in a worker ------------------------------------------------------------------------------------------------------

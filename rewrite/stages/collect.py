@@ -120,7 +120,7 @@ def limit_windows(config: Config, split: str, cut: list[list[np.ndarray]]) -> li
 class Means:
     """Sums of what modules returned, over so many positions, from which their mean is; one for each hookpoint."""
 
-    sums: Sequence[Float[np.ndarray, " d"]]
+    sums: list[Float[np.ndarray, " d"]]
     count: int
 
     @classmethod

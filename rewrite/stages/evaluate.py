@@ -171,6 +171,10 @@ class Scorer:
 
     def __init__(self, config: Config, subject: Subject, splicer: Splicer, arms: list[PlannedArm]):
         self.config, self.subject, self.splicer, self.arms = config, subject, splicer, arms
+        self.simulated = [
+            None if planned.simulated is None else torch.as_tensor(planned.simulated, device=splicer.resting.device)
+            for planned in arms
+        ]
         self.placed = find_placed(arms)
 
     def only(self, names: Collection[str]) -> Scorer:
@@ -191,7 +195,7 @@ class Scorer:
         nats, tokens = np.zeros((documents, len(self.arms))), np.zeros(documents, dtype=np.int64)
         places = Tally(tuple(self.placed.values()), documents, frequencies)
         windows = {name: len(simulated_windows(shard)) for name, shard in walk_shards(test, simulations)}
-        for part in make(score_shard, Scored(self, test, simulations, frequencies), windows, "evaluate"):
+        for part in make(score_shard, Scoring(self, test, simulations, frequencies), windows, "evaluate"):
             nats, tokens = nats + part["nats"], tokens + part["tokens"]
             places.nats, places.tokens = places.nats + part["place_nats"], places.tokens + part["place_tokens"]
         return Scores(self._table(nats.T, tokens), places.tabulate())
@@ -209,13 +213,11 @@ class Scorer:
     def score_batch(self, batch: Batch, others: Sequence[csr_array] = ()) -> Iterator[Float[Tensor, "window position"]]:
         """Every arm's loss of each scored token, arm by arm; `others` are the strengths of the drawn controls."""
         drawn = iter(others)
-        for planned in self.arms:
+        for planned, latents in zip(self.arms, self.simulated, strict=True):
             splicer, arm, written = self.splicer, planned.arm, batch.written
             if planned.control is not None:
                 splicer, arm = planned.control.splicer, Arm("simulated")
                 written = splicer.prepare_again(written, next(drawn)[batch.rows])
-            marked = planned.simulated
-            latents = None if marked is None else torch.as_tensor(marked, device=splicer.resting.device)
             with torch.no_grad():
                 vectors = splicer.vectors(arm, written, latents)
             yield token_losses_of(self.subject, batch, vectors)
@@ -239,7 +241,7 @@ class Scorer:
 
 
 @dataclass(frozen=True)
-class Scored:
+class Scoring:
     """What is needed to score a shard of the test split."""
 
     scorer: Scorer
@@ -248,7 +250,7 @@ class Scored:
     frequencies: Float[np.ndarray, " token"]
 
 
-def score_shard(scored: Scored, name: str) -> Arrays:
+def score_shard(scored: Scoring, name: str) -> Arrays:
     """Sums of a shard's losses: "nats", document × arm, over so many "tokens", and those of the arms whose places are
     kept; 0 for documents of other shards."""
     scorer, documents = scored.scorer, len(scored.test.names)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewrite.config import UserError
-from rewrite.run.forking import count_processes, in_order
+from rewrite.run.forking import count_processes, deal, in_order
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is one process")
 
@@ -25,6 +25,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there
 @given(st.lists(st.text(), max_size=9), st.integers(1, 4))
 def test_results_are_those_of_one_process_in_order(items: list[str], processes: int) -> None:
     assert list(in_order(str.upper, items, processes)) == [item.upper() for item in items]
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(1, 1000)), st.integers(1, 5))
+def test_all_are_dealt_and_none_has_a_whole_part_more(sizes: dict[str, int], processes: int) -> None:
+    order = deal(sizes, processes)
+    assert sorted(order) == sorted(sizes)
+    loads = [sum(sizes[name] for name in order[number::processes]) for number in range(processes)]
+    assert max(loads) - min(loads) <= max(sizes.values(), default=0)
 
 
 def test_workers_see_what_was_made_and_are_as_many_as_asked() -> None:

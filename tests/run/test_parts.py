@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from makers.small import small_config
 
 from rewrite.config import UserError
 from rewrite.run import parts
-from rewrite.run.parts import Arrays, Share, deal, one_by_one
+from rewrite.run.parts import Arrays, Share, one_by_one
 
 SIZES = {"a": 3, "b": 1, "c": 2, "d": 5}
 
@@ -90,11 +88,3 @@ def test_workers_make_the_same_and_the_first_fault_is_told(tmp_path: Path, capsy
     made = squares(tmp_path, *elsewhere)
     assert [value for value, _ in made.values()] == [9, 1, 4, 25]
     assert os.getpid() not in {process for _, process in made.values()}
-
-
-@given(st.dictionaries(st.text(max_size=3), st.integers(1, 1000)), st.integers(1, 5))
-def test_all_are_dealt_and_none_has_a_whole_part_more(sizes: dict[str, int], processes: int) -> None:
-    order = deal(sizes, processes)
-    assert sorted(order) == sorted(sizes)
-    loads = [sum(sizes[name] for name in order[number::processes]) for number in range(processes)]
-    assert max(loads) - min(loads) <= max(sizes.values(), default=0)
