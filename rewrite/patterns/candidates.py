@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 TOP = 9
 """The largest strength."""
-TOGETHER = 1 << 13
+TOGETHER = 1 << 11
 """Cells whose candidates are looked up at once, about twelve each [cells]."""
 
 Cells = Int[np.ndarray, " some_cells"]
@@ -158,7 +158,7 @@ class Board:
         self.links = np.diff(self.covered_by.starts)
         """How many candidates cover each cell."""
 
-        self.sides = (catalogue.word, catalogue.before)
+        self.sides, self.beside = (catalogue.word, catalogue.before), catalogue.beside
         self.activation = np.zeros(cells)
         self.prediction = np.zeros(cells)
         self.precedence = np.full(cells, -1, dtype=np.int32)

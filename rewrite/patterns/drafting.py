@@ -161,7 +161,7 @@ class Draft:
 
     def _grow_by(self, move: Move, cross: Cross, side: int) -> float:
         """The gain of the best word more on one side of a cross, which becomes the move if it is better."""
-        cells = self.c.beside[1 - side].having(cross.befores if side == 0 else cross.words)
+        cells = self.s.beside[1 - side].having(cross.befores if side == 0 else cross.words)
         cells = cells[self.s.precedence[cells] < self.c.pair_precedence]
         if not len(cells):
             return 0.0
@@ -180,7 +180,7 @@ class Draft:
     def _take_growth(self, move: Move) -> None:
         assert move.cross is not None
         across = move.cross.befores if move.side == 0 else move.cross.words
-        cells = self.c.beside[1 - move.side].having(across)
+        cells = self.s.beside[1 - move.side].having(across)
         (move.cross.words if move.side == 0 else move.cross.befores).append(move.word)
         number = next(i for i, cross in enumerate(self.crosses) if cross is move.cross)
         for side in (0, 1):

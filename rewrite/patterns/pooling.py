@@ -63,11 +63,14 @@ def pool(text: Text) -> Pooled:
 
 
 class Summed:
-    """Each latent's activation over cells, from the evidence, a block of latents at a time."""
+    """Each latent's activation over cells, from the evidence, a block of latents at a time.
 
-    def __init__(self, evidence: Evidence, cells: Pooled) -> None:
-        self.evidence, self.cells = evidence, cells
-        self.scratch = np.zeros(len(cells.count), dtype=np.float32)
+    `of` is the cell of each position, one of `cells`; -1 where it is not counted.
+    """
+
+    def __init__(self, evidence: Evidence, of: Int[np.ndarray, " position"], cells: int) -> None:
+        self.evidence, self.cell_of = evidence, of
+        self.scratch = np.zeros(cells, dtype=np.float32)
 
     def blocks(self, latents: Sequence[int]) -> Iterator[list[int]]:
         """The latents in their order, as many at a time as are neighbours in a block of the evidence, which is then in
@@ -85,7 +88,7 @@ class Summed:
     def of(self, latent: int) -> Sums:
         """One latent's sums, each added up in the order of the text."""
         column = self.evidence.column(latent)
-        own = self.cells.of[column.positions]
+        own = self.cell_of[column.positions]
         counted = own >= 0
         own = own[counted]
         np.add.at(self.scratch, own, column.values[counted])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt64
@@ -24,6 +24,8 @@ COMMENT = re.compile(r"\A(?:\s*(?:#|//|/\*|\*|<!--|--|%|;)[^\n]*(?:\n|\Z))+")
 """Lines at the begin that are comments in some language."""
 LICENCE = re.compile("copyright|licen[cs]e|spdx", re.IGNORECASE)
 UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+BASE = 0x9E3779B97F4A7C15
+INVERSE = pow(BASE, -1, 1 << 64)
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 
@@ -43,28 +45,24 @@ def find_equal(texts: Iterable[str]) -> list[int]:
     ]
 
 
-@dataclass
-class Runs:
-    """Hashes of every run of words; one word has the same number in all texts."""
+def hash_runs(text: str) -> UInt64[np.ndarray, " run"]:
+    """A hash of each run of a text, in order; the run at i holds the words i to i + RUN.
 
-    numbers: dict[str, int] = field(default_factory=dict)
-
-    def hash(self, text: str) -> UInt64[np.ndarray, " run"]:
-        """A hash of each run of a text, in order; the run at i holds the words i to i + RUN."""
-        words = [self.numbers.setdefault(word, len(self.numbers)) for word in WORD.findall(text.casefold())]
-        mixed = _mix(np.array(words, dtype=np.uint64))
-        runs = np.zeros(max(len(words) - RUN + 1, 0), dtype=np.uint64)
-        for place in range(RUN):
-            runs = runs * np.uint64(0x9E3779B97F4A7C15) + mixed[place : place + len(runs)]
-        return runs
+    It is Σ h(word i + k) · base⁻ᵏ modulo 2⁶⁴ with Python's own hash h, which is another in the next process. As base is
+    odd it has an inverse, so that runs are differences of one running sum.
+    """
+    words = WORD.findall(text.casefold())
+    hashed = np.fromiter(map(hash, words), dtype=np.int64, count=len(words)).view(np.uint64)
+    sums = np.cumsum(hashed * _powers(INVERSE, len(words)), dtype=np.uint64)
+    runs = sums[RUN - 1 :] - np.append(np.zeros(1, dtype=np.uint64), sums)[: max(len(words) - RUN + 1, 0)]
+    return runs * _powers(BASE, len(runs))
 
 
-def _mix(numbers: UInt64[np.ndarray, " word"]) -> UInt64[np.ndarray, " word"]:
-    """splitmix64's finaliser: neighbouring numbers become unrelated ones."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(1)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = numbers ^ (numbers >> np.uint64(31))
-    return mixed
+def _powers(base: int, count: int) -> UInt64[np.ndarray, " power"]:
+    """The first powers of a number, from 1 on, modulo 2⁶⁴."""
+    powers = np.full(count, base, dtype=np.uint64)
+    powers[:1] = 1
+    return np.cumprod(powers, dtype=np.uint64)
 
 
 def cover(seen: Bool[np.ndarray, " run"]) -> int:
@@ -116,12 +114,12 @@ class Shared:
 
 def find_shared(texts: Sequence[str], splits: Mapping[str, Sequence[int]]) -> dict[str, Shared]:
     """What each split but the first shares with those before it; a split is the numbers of its texts."""
-    runs, names = Runs(), list(splits)
-    hashed = {name: {i: runs.hash(texts[i]) for i in splits[name]} for name in names[1:]}
+    names = list(splits)
+    hashed = {name: {i: hash_runs(texts[i]) for i in splits[name]} for name in names[1:]}
     seen = {name: Seen(hashed[name].values()) for name in names[1:]}
     for number, name in enumerate(names[:-1]):
         for i in splits[name]:
-            own = hashed[name][i] if number else runs.hash(texts[i])
+            own = hashed[name][i] if number else hash_runs(texts[i])
             for later in names[number + 1 :]:
                 seen[later].mark(own)
     found = {}

@@ -65,7 +65,7 @@ def test_sums_are_those_of_a_product_of_matrices_bit_for_bit(seed: int, at_once:
         shape=(len(cells.count), len(text.ids)),
     )
     product = csc_array(member @ csr_array(matrix)).toarray()
-    summed = Summed(Evidence(text, matrix, at_once=at_once), cells)
+    summed = Summed(Evidence(text, matrix, at_once=at_once), cells.of, len(cells.count))
     blocks = list(summed.blocks(range(latents)))
     assert [latent for block in blocks for latent in block] == list(range(latents))
     for latent in range(latents):

@@ -86,7 +86,7 @@ def _distinct(key: Ids, least: int, count: Int[np.ndarray, " cell"]) -> _Keys:
 def _simple(cells: Pooled, form: Form, key: Ids, names: Sequence[str], places: tuple[Place, ...] = ()) -> _Kind:
     """Items of a listed form, one a key."""
     found = _distinct(key, 2 if places else 1, cells.count)
-    return _Kind(Rule(Pattern(form, (("",),)), 0, places=places), _Items(names, found.keys[:, None]), found.of)
+    return _Kind(Rule(Pattern(form, (("",),)), 0, places=places), _Items(names, found.keys[:, None].astype(np.int32)), found.of)
 
 
 def _pairs(cells: Pooled) -> _Kind:
@@ -137,7 +137,7 @@ def _everything(cells: Pooled) -> Iterator[_Kind]:
     yield from _kinds(cells)
     found = _distinct(cells.before, 2, cells.count)
     after = Rule(Pattern("anything"), 0, before=(Before(Pattern("words", (("",),))),))
-    yield _Kind(after, _Items(words, found.keys[:, None]), found.of)
+    yield _Kind(after, _Items(words, found.keys[:, None].astype(np.int32)), found.of)
     for place in PLACES:
         column, value = PLACE_VALUES[place]
         key = np.where(cells.places[:, column] == value, cells.word, -1)
@@ -246,9 +246,7 @@ class PatternExplainer:
         Latents do not depend on each other: once their activations are in memory, as many processes choose for them as
         there are cores (`rewrite.run.forking`), and what they choose is the same as if it were one.
         """
-        cells = pool(evidence.text)
-        book = _Book(cells)
-        summed = Summed(evidence, cells)
+        book, summed = _read(evidence)
         say = tell if self.settings.prose else write
         selector = Selector(book.catalogue, self.settings.prior, self.settings.candidates)
 
@@ -258,6 +256,12 @@ class PatternExplainer:
 
         for together in summed.blocks(latents):
             yield from in_order(write_one, together, count_processes())
+
+
+def _read(evidence: Evidence) -> tuple[_Book, Summed]:
+    """What could be said, and what each latent does: all that is kept of the cells."""
+    cells = pool(evidence.text)
+    return _Book(cells), Summed(evidence, cells.of, len(cells.count))
 
 
 def build(settings: Settings, open_engine: OpenEngine, simulate: Simulate | None = None) -> PatternExplainer:
