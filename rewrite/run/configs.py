@@ -72,9 +72,13 @@ def load_config(file: Path | None = None, overrides: Overrides | None = None, pr
     return _settle(tree, overrides or [], file)
 
 
-def change_config(config: Config, overrides: Overrides) -> Config:
-    """The same config with overrides. Raises UserError, in one line, for a key or value that does not fit."""
-    return _settle(config.model_dump(mode="json"), overrides, None)
+def change_config(config: Config, overrides: Overrides, preset: str = "") -> Config:
+    """The same config with a preset and then overrides laid over it. Raises UserError, in one line, for a preset that
+    there is none of and a key or value that does not fit."""
+    tree = config.model_dump(mode="json")
+    if preset:
+        _lay(tree, read_preset(preset))
+    return _settle(tree, overrides, None)
 
 
 def _lay(tree: Row, over: Row) -> None:
@@ -90,13 +94,13 @@ def choose_config(
     folder: Path, file: Path | None, overrides: Overrides, say: Callable[[str], None], preset: str = ""
 ) -> Config:
     """The config that is named; else the one that the run folder records, so that opening a report or going on with a
-    run never makes it another; else the bundled one; overrides stand over any of them. `say` hears of recorded keys
-    that are not known."""
+    run never makes it another; else the bundled one; a preset and overrides stand over any of them. `say` hears of
+    recorded keys that are not known."""
     manifest = folder / "manifest.json"
     own = read_json(manifest) if manifest.is_file() else {}
-    if file or preset or not (isinstance(own, dict) and own.get("config")):
+    if file or not (isinstance(own, dict) and own.get("config")):
         return load_config(file, overrides, preset)
-    recorded = read_recorded(manifest, own, overrides)
+    recorded = read_recorded(manifest, own, overrides, preset)
     if recorded.unknown:
         say(f"{folder}: {recorded.describe_unknown()}")
     return recorded.config
@@ -238,9 +242,9 @@ class Recorded:
         return f"Keys of its config that this version does not know: {keys}." if keys else ""
 
 
-def read_recorded(path: Path, manifest: Row, overrides: Overrides = ()) -> Recorded:
-    """The config in a manifest, with overrides over it. Raises UserError, naming the file at `path`, where there is
-    none or it does not fit, and as `change_config` does."""
+def read_recorded(path: Path, manifest: Row, overrides: Overrides = (), preset: str = "") -> Recorded:
+    """The config in a manifest, a preset and overrides over it. Raises UserError, naming the file at `path`, where there
+    is none or it does not fit, and as `change_config` does."""
     tree = manifest.get("config")
     if not isinstance(tree, dict):
         raise UserError(f"{path}: says no config; name the run's own with --config")
@@ -254,7 +258,8 @@ def read_recorded(path: Path, manifest: Row, overrides: Overrides = ()) -> Recor
         raise UserError(
             f"{path}: config.{key}: {fault['msg'].lower()}; name the run's own config with --config"
         ) from None
-    return Recorded(change_config(config, overrides) if overrides else config, tuple(unknown))
+    changed = change_config(config, overrides, preset) if overrides or preset else config
+    return Recorded(changed, tuple(unknown))
 
 
 def _take_unknown(tree: Row) -> list[str]:

@@ -132,6 +132,14 @@ def test_presets_lie_over_any_config(tmp_path: Path) -> None:
         load_config(None, [], "quik")
 
 
+def test_a_preset_lies_over_a_runs_own_config(tmp_path: Path) -> None:
+    own = load_config(None, ["hookpoint=layers.0.mlp", "coder.kind=sae", "coder.latents=99", "corpus.window=64"])
+    (tmp_path / "manifest.json").write_text(json.dumps({"artefacts": {}, "config": own.model_dump(mode="json")}))
+    config = choose_config(tmp_path, None, ["corpus.window=32"], print, "quick")
+    assert (config.hookpoint, config.coder.kind) == ("layers.0.mlp", "sae"), "it goes on with the same layer"
+    assert (config.coder.latents, config.corpus.window) == (read_preset("quick")["coder"]["latents"], 32)
+
+
 def test_the_papers_preset_is_its_protocol() -> None:
     protocol = flatten(tomllib.loads((data_folder() / "configs" / "paper.toml").read_text()))
     assert flatten(read_preset("paper")).items() <= protocol.items()

@@ -80,13 +80,12 @@ def _read_manifest(folder: Path) -> Row:
 
 def _ask(folder: Path, manifest: Row, file: Path | None, overrides: tuple[str, ...], preset: str) -> Asked:
     over = tuple(word for pair in overrides for word in ("--set", pair))
-    if file is None and not preset:
-        recorded = read_recorded(folder / "manifest.json", manifest, overrides)
-        unknown = recorded.describe_unknown()
-        return Asked(recorded.config, not overrides, over, (unknown,) if unknown else ())
-    named = () if file is None else ("--config", str(file))
     laid = ("--preset", preset) if preset else ()
-    return Asked(load_config(file, list(overrides), preset), False, (*named, *laid, *over))
+    if file is None:
+        recorded = read_recorded(folder / "manifest.json", manifest, overrides, preset)
+        unknown = recorded.describe_unknown()
+        return Asked(recorded.config, not (laid or over), (*laid, *over), (unknown,) if unknown else ())
+    return Asked(load_config(file, list(overrides), preset), False, ("--config", str(file), *laid, *over))
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
