@@ -77,7 +77,7 @@ def plan_audit(
     for name in AUDITED:
         source = Asked(simulations, full=name == "asked_in_full")
         own = fit_pairs(config, calibrate, simulations, source.pairs(calibrate))
-        control = Control(source, splice(own, simulations, coder, absent))
+        control = Control(source, splice(config, own, simulations, coder, absent))
         arms.append(PlannedArm(Arm(name), simulated, control, documents))
     return arms
 

@@ -58,15 +58,22 @@ def fit_pairs(
     return Fitted(fitted, CALIBRATORS[config.calibrator](fitted), calibrate.mean_output())
 
 
+def leave_out(config: Config, absent: Bool[np.ndarray, " latent"]) -> Bool[np.ndarray, " latent"]:
+    """Which of the latents that are `absent`, without a prediction in some shard, leave the comparison: they keep their
+    true activation in every arm that rewrites latents."""
+    return absent if config.evaluate.missing == "leave_out" else np.zeros_like(absent)
+
+
 def splice(
+    config: Config,
     fitted: Fitted,
     simulations: Simulations,
     coder: Coder,
     absent: Bool[np.ndarray, " latent"],
     readers: Mapping[str, Reader] | None = None,
 ) -> Splicer:
-    """The splicer in which latents that are `absent`, without a prediction in some shard, rest at their mean."""
-    calibrator, rewritten = fitted.calibrator, simulations.rewritten
+    """The splicer in which latents that are `absent` rest at their mean, or are not rewritten at all (`leave_out`)."""
+    calibrator, rewritten = fitted.calibrator, simulations.rewritten & ~leave_out(config, absent)
     splicer = Splicer(coder, calibrator, fitted.tally, fitted.mean_output, rewritten, readers)
     splicer.replace_missing(absent)
     return splicer

@@ -51,6 +51,12 @@ class Tally:
     firings: csr_array | None
     """Latents × firings: the true activations above zero, for their quantiles; None where they were not kept."""
 
+    @property
+    def missing_shares(self) -> Float[np.ndarray, " latent"]:
+        """The share of each latent's strengths that are not known."""
+        shares: np.ndarray = 1 - self.count.sum(1) / max(self.positions, 1)
+        return shares
+
 
 def to_levels(strengths: Float[np.ndarray, " n"], scale: float) -> Int[np.ndarray, " n"]:
     """The level of each strength: 0 for 0, 90 for the top of the scale and beyond."""
@@ -192,7 +198,8 @@ def linear(tally: Tally) -> Calibrator:
 
 
 def quantile(tally: Tally) -> Calibrator:
-    """F_true⁻¹(F_sim(s)): a level stands for the middle of its ranks; ranks within the true mass at zero give zero."""
+    """F_true⁻¹(F_sim(s)): a level stands for the middle of its ranks; ranks within the true mass at zero give zero. A
+    latent of which no strength is known has none: its mean stands at every level."""
     assert tally.firings is not None, "quantiles are those of the firings"
     values = np.zeros(tally.count.shape, dtype=np.float32)
     ranks = (np.cumsum(tally.count, axis=1) - tally.count / 2) / np.maximum(tally.count.sum(1, keepdims=True), 1)
@@ -202,11 +209,14 @@ def quantile(tally: Tally) -> Calibrator:
             within = np.clip((ranks[latent] - (1 - density)) / density, 0, 1)
             firing = np.quantile(tally.firings.data[begin:end], within)
             values[latent] = np.where(ranks[latent] > 1 - density, firing, 0)
+    unknown = tally.count.sum(1) == 0
+    values[unknown] = tally.mean[unknown, None]
     return Table(tally.scale, values)
 
 
 def conditional_mean(tally: Tally) -> Calibrator:
-    """E[activation | strength], shrunk where a latent has few positions at a level, never falling as strength rises."""
+    """E[activation | strength], shrunk where a latent has few positions at a level, never falling as strength rises.
+    Where no strength of any latent is known each latent's mean stands at every level."""
     from scipy.optimize import (
         isotonic_regression,
     )  # Half a second, which a command that only checks names need not wait.
@@ -216,7 +226,7 @@ def conditional_mean(tally: Tally) -> Calibrator:
     relative = (tally.total[alive] / maximum[alive, None]).sum(0)
     seen = tally.count[alive].sum(0)
     if not seen.any():
-        return Table(tally.scale, np.zeros(tally.count.shape, dtype=np.float32))
+        return Table(tally.scale, np.repeat(tally.mean[:, None], LEVELS, axis=1).astype(np.float32))
     observed = np.flatnonzero(seen)
     pooled = isotonic_regression(relative[observed] / seen[observed], weights=seen[observed]).x
     curve = np.interp(np.arange(LEVELS), observed, pooled)

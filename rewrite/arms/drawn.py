@@ -18,6 +18,7 @@ from rewrite.arms.batches import (
     Batch,
     Fitted,
     fit,
+    leave_out,
     read_batches,
     show_shard,
     simulated_windows,
@@ -125,7 +126,6 @@ def open_drawn(config: Config, store: ActivationStore, simulations: Simulations,
     """Fit on the calibrate split what the arms write on the test split."""
     fitted = fit(config, store.calibrate, simulations)
     absent = simulations.absent(store.calibrate.shards + store.test.shards)
-    left_out = absent if config.evaluate.missing == "leave_out" else np.zeros_like(absent)
-    simulated = simulations.rewritten & ~left_out
-    splicer = splice(fitted, simulations, coder, absent)
+    simulated = simulations.rewritten & ~leave_out(config, absent)
+    splicer = splice(config, fitted, simulations, coder, absent)
     return Drawn(config, load_subject(config), splicer, fitted, store.test, simulations, simulated, absent)

@@ -120,7 +120,7 @@ class Controls:
             return fit(self.config, self.split, self.simulations, source)
 
         for source, fitted in zip(sources, in_order(fit_one, sources, count_processes()), strict=True):
-            yield Control(source, splice(fitted, self.simulations, self.coder, self.absent))
+            yield Control(source, splice(self.config, fitted, self.simulations, self.coder, self.absent))
 
 
 def fit_readers(config: Config, subject: Subject, train: Split, device: torch.device) -> dict[str, Reader]:

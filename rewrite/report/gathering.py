@@ -138,7 +138,9 @@ def describe_reader(config: Config) -> dict[str, str]:
     said = find_reader(adapter)
     here = (said.get("subject"), said.get("hookpoint")) == (config.subject, config.hookpoint)
     place = f"{said.get('hookpoint')} of {public(str(said.get('subject')))}"
-    met = "each latent is read by one that never met it" if is_all(adapter) else "maybe on these latents"
+    # Of one that does not say whose coder it learned on nothing is known: it may be this one.
+    unmet = is_all(adapter) and "coder" in said
+    met = "each latent is read by one that never met it" if unmet else "maybe on these latents"
     told = f"at this hookpoint, {met}" if here else "zero-shot transfer to this one"
     return {"tuned": f"elsewhere: by a run at {place}; {told}"}
 

@@ -36,6 +36,18 @@ def settle(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def keeping_threads() -> Iterator[None]:
+    """Afterwards this process computes with as many threads as before."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def launch(
     executor: Executor,
     jobs: Sequence[Job],

@@ -13,6 +13,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from rewrite.display.progress import bar
 from rewrite.run.arrays import load_arrays, save_arrays
 from rewrite.run.executors.base import Job
 from rewrite.run.forking import count_processes, deal, in_order
-from rewrite.run.launching import executing, launch, settle
+from rewrite.run.launching import executing, keeping_threads, launch, settle
 
 Arrays = dict[str, np.ndarray]
 Tools = TypeVar("Tools")
@@ -74,37 +75,45 @@ class Share:
     def __call__(self, work: Work[Tools], tools: Tools, sizes: Sizes, what: str) -> Iterator[Arrays]:
         """Raises UserError for a part that was not made; those that were are there, by workers all others."""
         waiting = {name: size for name, size in sizes.items() if not _place(self.folder, work, name).exists()}
-        make = self._make_here if self.config.executor == "local" or not waiting else self._make_elsewhere
+        forked = self._is_forked(len(sizes))  # Of all parts: one that is made after a kill has as many threads.
         with bar(what=what, unit=self.unit, total=sum(sizes.values())) as progress:
             progress.update(sum(sizes.values()) - sum(waiting.values()))
-            faults = make(work, tools, waiting, what, lambda name: progress.update(sizes[name]))
+
+            def done(name: str) -> None:
+                progress.update(sizes[name])
+
+            if self.config.executor == "local" or not waiting:
+                faults = self._make_here(work, tools, waiting, forked, done)
+            else:
+                faults = self._make_elsewhere(work, tools, waiting, what, done)
         for name, fault in faults.items():
             raise UserError(f"{what}: {len(faults):,} of {len(sizes):,} {self.unit} not made; {name}: {fault}")
         for name in sizes:
             yield load_arrays(_place(self.folder, work, name))
 
-    def _make_here(self, work: Work[Tools], tools: Tools, sizes: Sizes, what: str, done: Done) -> dict[str, str]:
+    def _make_here(self, work: Work[Tools], tools: Tools, sizes: Sizes, forked: bool, done: Done) -> dict[str, str]:
         """Make parts in this process or in forks of it, which raise what they meet: there are no faults."""
-        processes, threads = self._count_forks(len(sizes)), self.config.sweep.threads
+        processes, threads = count_processes() if forked else 1, self.config.sweep.threads
 
         def make(name: str) -> str:
-            if processes > 1 or threads:
+            if forked or threads:
                 settle(threads or 1)
             save_arrays(_place(self.folder, work, name), work(tools, name))
             return name
 
-        for name in in_order(make, deal(sizes, processes), processes):
-            done(name)
+        # Of parts that are few this process may make the one that is left.
+        with keeping_threads() if forked and not threads else nullcontext():
+            for name in in_order(make, deal(sizes, processes), processes):
+                done(name)
         return {}
 
-    def _count_forks(self, parts: int) -> int:
-        """How many forks make so many parts, a thread each: OpenMP, which has begun its threads in this process, waits
+    def _is_forked(self, parts: int) -> bool:
+        """Whether forks make so many parts, a thread each: OpenMP, which has begun its threads in this process, waits
         for ever where a fork asks it for some. So none where threads are asked for, nor where so few parts would leave
         more than half of the cores idle."""
         cores = count_processes()
-        if not self.forks or self.config.device != "cpu" or self.config.sweep.threads > 1 or 2 * parts < cores:
-            return 1
-        return min(cores, parts)
+        idle = self.config.device != "cpu" or self.config.sweep.threads > 1 or 2 * parts < cores
+        return self.forks and not idle and min(cores, parts) > 1
 
     def _make_elsewhere(self, work: Work[Tools], tools: Tools, sizes: Sizes, what: str, done: Done) -> dict[str, str]:
         """Let the workers of the config's executor make parts; the faults of those that were not made, by name."""

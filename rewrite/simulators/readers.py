@@ -67,7 +67,7 @@ def check_reader(simulator: str, adapter: str, here: Learned) -> Path:
 def list_readers(adapter: str, latents: int) -> list[tuple[str, frozenset[int]]]:
     """The readers that an adapter is, each with the latents that it reads: a reader by itself reads all; of all the
     readers of a run (`4_reader`) each reads those of its fold, which it never met if this is the run's own coder, and
-    its share of those that have no fold there. Raises UserError as `check_folds` does."""
+    its share of those that have no fold there (`check_unmet`). Raises UserError as `check_folds` does."""
     every = frozenset(range(latents))
     if not is_all(adapter):
         return [(adapter, every)]
@@ -75,6 +75,22 @@ def list_readers(adapter: str, latents: int) -> list[tuple[str, frozenset[int]]]
     others = every.difference(*(own for _, own in folds))
     shares = (frozenset(latent for latent in others if latent % len(folds) == number) for number in range(len(folds)))
     return [(str(place), own & every | share) for (place, own), share in zip(folds, shares, strict=True)]
+
+
+def check_unmet(simulator: str, adapter: str, coder: str, latents: Sequence[int]) -> None:
+    """Raise UserError where one of these latents of a coder, by its hash, would be read by one of the readers of a run
+    that has learned from it: what a fold has not held out is what all of them may have learned from. A reader that is
+    named by itself is not looked at."""
+    if not is_all(adapter) or find_reader(adapter).get("coder") != coder:
+        return
+    for place, own in list_readers(adapter, max(latents, default=0) + 1):
+        met = sorted(own.intersection(latents).intersection(read_json(Path(place) / LEARNED)["latents"]))
+        if met:
+            raise UserError(
+                f"simulators.{simulator}.adapter = {adapter}: {len(met):,} latents of this coder, {met[0]} the first, "
+                f"would be read by {Path(place).name}, which learned from them; set sample.latents to those in its "
+                f"{FOLDS}, or tune again"
+            )
 
 
 def is_all(adapter: str) -> bool:

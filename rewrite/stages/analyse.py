@@ -30,7 +30,7 @@ def run(config: Config, run: Run) -> None:
     """Read what evaluate wrote and write 6_stats.json. Raises UserError where the losses allow no analysis."""
     source = run.path("5_losses.parquet")
     latents = run.path("5_latents.parquet")
-    result = analyse(read_losses(source), config.analyse, read_latents(latents), source)
+    result = analyse(read_losses(source), config.analyse, read_latents(latents, config.evaluate.missing == "leave_out"), source)
     result["places"] = places.describe(places.read_places(run.path("5_places.parquet")), config.analyse.alpha)
     test = curves.load_curves(run.path("5_calibration.safetensors")).test
     result["calibration"] = curves.pool(test, read_maxima(latents))
@@ -41,12 +41,14 @@ def run(config: Config, run: Run) -> None:
         write_json(path, result)
 
 
-def read_latents(path: Path) -> Latents:
-    """What the analysis needs to know of the latents."""
+def read_latents(path: Path, left_out: bool = False) -> Latents:
+    """What the analysis needs to know of the latents; those without a prediction are not rewritten where they are
+    `left_out`."""
     table = pq.read_table(path)
     shares = table.column("missing_share").to_numpy()
+    rewritten = table.column("missing").to_pylist().count("") if left_out else len(shares)
     mass = unpack(table.schema.metadata.get(b"mass", b"").decode())
-    return Latents(int(table.schema.metadata[b"latents"]), len(shares), float(shares.mean()), mass)
+    return Latents(int(table.schema.metadata[b"latents"]), rewritten, float(shares.mean()), mass)
 
 
 def read_maxima(path: Path) -> Float[np.ndarray, " latent"]:

@@ -29,6 +29,7 @@ from rewrite.arms.batches import (
     Batch,
     Fitted,
     fit,
+    leave_out,
     read_batches,
     show_shard,
     simulated_windows,
@@ -64,7 +65,8 @@ def run(config: Config, run: Run) -> None:
     measured = measure(pairs, fitted.calibrator, simulations.scale, rewritten & ~absent)
     with run.writing("5_latents.parquet") as path:
         mass = measure_mass(store.test, simulations)
-        table = latent_table(fitted, missing, rewritten, measured.missing_shares, mass)
+        shares = np.maximum(measured.missing_shares, fitted.tally.missing_shares)
+        table = latent_table(fitted, missing, rewritten, shares, mass)
         pq.write_table(note_screen(table, measure_screen(store.test, simulations)), path)
     with run.writing("5_calibration.safetensors") as path:
         save_curves(path, draw_curves(fitted, measured))
@@ -83,8 +85,8 @@ def open_scorer(config: Config, run: Run, store: ActivationStore, simulations: S
     absent, rewritten = simulations.absent(store.calibrate.shards + store.test.shards), simulations.rewritten
     subject, device = load_subject(config), torch.device(config.device)
     coder = load_coder(run.path("1_coder"), config.hookpoint).to(device)
-    splicer = splice(fitted, simulations, coder, absent, fit_readers(config, subject, store.train, device))
-    left_out = absent if config.evaluate.missing == "leave_out" else np.zeros_like(absent)
+    splicer = splice(config, fitted, simulations, coder, absent, fit_readers(config, subject, store.train, device))
+    left_out = leave_out(config, absent)
     chosen = np.flatnonzero(rewritten)
     explained = read_scores(run.path("4_scores.parquet"), config.evaluate.order_by)
     best = chosen[order_latents(explained[chosen], ~absent[chosen])]
@@ -109,7 +111,8 @@ def latent_table(
     shares: Float[np.ndarray, " latent"],
     mass: Mass | None,
 ) -> pa.Table:
-    """What the calibrate split says of each rewritten latent, a row each; the coder's width is in the metadata, and,
+    """What the calibrate split says of each rewritten latent, a row each, with the share of its predictions that are
+    missing on the split that misses more; the coder's width is in the metadata, and,
     where the simulator reads probabilities, the mass on digits over all (`rewrite.statistics.mass`)."""
     latents, tally = np.flatnonzero(rewritten), fitted.tally
     table = pa.table(

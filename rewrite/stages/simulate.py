@@ -32,6 +32,7 @@ from rewrite.run.files import remove
 from rewrite.run.parts import Arrays, Share
 from rewrite.run.store import Borrowed, Run
 from rewrite.simulators.base import Peek, Simulator, Strengths
+from rewrite.simulators.readers import check_unmet
 from rewrite.simulators.strengths import save_simulator, save_strengths
 from rewrite.text.sampling import ask, draw_full, draw_latents
 from rewrite.text.windows import Text
@@ -74,6 +75,10 @@ def run(config: Config, run: Run) -> None:
     """Write `4_simulations`."""
     with Calls(config, run, "simulate") as calls, run.writing("4_simulations", resumable=True) as folder:
         maker = open_maker(config, run, calls, folder)
+        adapter: str = getattr(plugins.chosen("simulator", config), "adapter", "")
+        if adapter:
+            coder = run.manifest["artefacts"]["1_coder"]["sha256"]
+            check_unmet(config.simulator, adapter, coder, maker.chosen.tolist())
         calls.latents = len(maker.chosen)
         parts = folder / MET
         parts.mkdir(exist_ok=True)

@@ -49,7 +49,7 @@ def run(config: Config, run: Run) -> None:
         for fold in range(config.tune.folds):
             place = folder / name_fold(fold)
             if not (place / READER).exists():
-                tune(pupil(), lessons, fold, place, _describe(config), partial(say, fold))
+                tune(pupil(), lessons, fold, place, _describe(config, run), partial(say, fold))
         write_json(folder / FOLDS, {"folds": {str(latent): fold for latent, fold in lessons.folds.items()}})
 
 
@@ -78,11 +78,12 @@ def say(fold: int, judged: Judged) -> None:
     tqdm.write(f"{line}; {judged.latents} latents held out: {told or 'nothing to tell apart'}", file=sys.stderr)
 
 
-def _describe(config: Config) -> Mapping[str, object]:
+def _describe(config: Config, run: Run) -> Mapping[str, object]:
     """Where a reader comes from, for who reads elsewhere with it."""
     return {
         "subject": config.subject,
         "hookpoint": config.hookpoint,
+        "coder": run.manifest["artefacts"]["1_coder"]["sha256"],
         "explainer": config.explain.file or config.explainer,
         "tune": config.tune.model_dump(mode="json"),
     }

@@ -173,6 +173,17 @@ def test_latents_without_a_prediction_do_not_teach_the_others_what_0_means() -> 
     assert not np.allclose(polluted, alone, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["quantile", "conditional_mean"])
+def test_where_no_strength_is_known_the_mean_stands_and_not_0(name: str) -> None:
+    truth, strengths = planted()
+    unknown = fit(truth, np.full_like(strengths, np.nan))
+    latents = np.arange(truth.shape[1])
+    for said in (0, 9):
+        found = CALIBRATORS[name](unknown).apply(np.full(len(latents), said, dtype=np.float32), latents)
+        np.testing.assert_allclose(found, truth.mean(0), rtol=1e-5)
+    assert (unknown.missing_shares == 1).all() and (fit(truth, strengths).missing_shares == 0).all()
+
+
 def test_latents_that_never_fire_stay_silent() -> None:
     truth, strengths = planted()
     truth[:, 1] = 0

@@ -71,6 +71,27 @@ def multiply(large: torch.Tensor, name: str) -> Arrays:
     return {"sum": (large @ large).sigmoid().sum()[None].numpy()}
 
 
+def test_what_is_made_after_a_kill_is_made_with_as_many_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Last bits depend on their number: a run that went on would not be the one that was never stopped."""
+    monkeypatch.setattr(parts, "count_processes", lambda: 2)
+    share, threads = Share(small_config(), tmp_path), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first = [int(part["threads"][0]) for part in share(count_threads, SIZES, SIZES, "threads")]
+        (tmp_path / "count_threads-c.safetensors").unlink()
+        again = [int(part["threads"][0]) for part in share(count_threads, SIZES, SIZES, "threads")]
+        assert first == again == [1] * 4
+        assert torch.get_num_threads() == 2, "what this process makes next is not made by one"
+    finally:
+        torch.set_num_threads(threads)
+
+
+def count_threads(tools: object, name: str) -> Arrays:
+    return {"threads": np.array([torch.get_num_threads()])}
+
+
 def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "count_processes", lambda: 1)
     with pytest.raises(UserError, match="c: is negative; give another"):

@@ -21,8 +21,16 @@ from rewrite.engines.learning import STATE, Step
 from rewrite.explainers.base import Explanation
 from rewrite.run.files import read_json, write_json
 from rewrite.simulators.examples import LEAST, TOP, Example, Lessons, deal
-from rewrite.simulators.readers import FOLDS, check_folds, check_reader, layout, learned_by, name_fold
-from rewrite.simulators.tuning import Judged, Pupil, area, tune
+from rewrite.simulators.readers import (
+    FOLDS,
+    check_folds,
+    check_reader,
+    check_unmet,
+    layout,
+    learned_by,
+    name_fold,
+)
+from rewrite.simulators.tuning import READER, Judged, Pupil, area, tune
 from rewrite.text.windows import Text
 
 LATENTS, LENGTH, WINDOWS = 12, 50, 8
@@ -200,6 +208,20 @@ def test_a_reader_that_learned_from_what_it_is_to_read_is_refused(tmp_path: Path
     write_json(tmp_path / name_fold(1) / LEARNED, {"latents": [7], "curve": []})
     with pytest.raises(UserError, match="fold-1: this reader has learned from latent 7, which it is to read"):
         list(check_folds(tmp_path))
+
+
+def test_latents_that_were_learned_from_are_not_read_by_all_readers_of_a_run(tmp_path: Path) -> None:
+    """Latents without a fold are the teachers of every fold."""
+    write_json(tmp_path / FOLDS, {"folds": {"0": 0, "1": 1}})
+    for fold, met in enumerate([[1, 2, 3], [0, 2, 3]]):
+        (tmp_path / name_fold(fold)).mkdir()
+        write_json(tmp_path / name_fold(fold) / LEARNED, {"latents": met, "curve": []})
+        write_json(tmp_path / name_fold(fold) / READER, {"coder": "this"})
+    for latents, coder in (([0, 1], "this"), ([0, 1, 5], "this"), ([0, 2], "another"), ([], "this")):
+        check_unmet("llm", str(tmp_path), coder, latents)
+    with pytest.raises(UserError, match=r"simulators\.llm\.adapter = .*: 1 latents of this coder, 2 the first, would be"):
+        check_unmet("llm", str(tmp_path), "this", [0, 1, 2])
+    check_unmet("llm", str(tmp_path / name_fold(0)), "this", [2])  # Named by itself: who names it knows it.
 
 
 def test_an_adapter_is_refused_for_another_model_or_layout(tiny_model: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from makers.small import small_config
 
 from rewrite.arms.batches import document_pairs
@@ -18,7 +20,7 @@ from rewrite.arms.splice import Arm
 from rewrite.coder.activations import ActivationStore
 from rewrite.coder.files import load_coder
 from rewrite.config import Config
-from rewrite.run.files import read_json
+from rewrite.run.files import read_json, write_json
 from rewrite.simulators.strengths import Simulations
 from rewrite.stages.evaluate import Scorer
 from rewrite.text.corpus import SPLITS
@@ -110,3 +112,24 @@ def test_a_batch_of_one_gives_the_same_costs(small_run: Path) -> None:
     np.testing.assert_array_equal(alone.tokens, batched.tokens)
     np.testing.assert_allclose(alone.losses, batched.losses, rtol=1e-6)
     np.testing.assert_allclose(alone.squares, batched.squares, rtol=1e-5)
+
+
+@pytest.mark.parametrize("missing", ["mean", "leave_out"])
+def test_latents_that_leave_the_comparison_keep_their_truth_in_every_arm(
+    small_run: Path, tmp_path: Path, missing: str
+) -> None:
+    """Else what they are worth would be in the gap, and the simulation would be said to recover it."""
+    shutil.copytree(small_run, tmp_path / "run")
+    lost = np.isin(np.arange(128), [2, 5, 77])
+    for shard in (tmp_path / "run" / "4_simulations").glob("*-*.json"):
+        write_json(shard, read_json(shard) | {"missing": {str(latent): "lost" for latent in np.flatnonzero(lost)}})
+    drawn = drawn_of(tmp_path / "run", small_config(f"evaluate.missing={missing}"))
+    left_out = lost if missing == "leave_out" else np.zeros_like(lost)
+    assert (drawn.simulated == ~left_out).all() and (drawn.splicer.rewritten.numpy() == ~left_out).all()
+    batch = next(drawn.batches(drawn.documents(2, 0), "test"))
+    decoder = drawn.splicer.coder.W_dec
+    kept = batch.written.truth.decode(decoder, torch.as_tensor(left_out))
+    assert bool(kept.any()) == (missing == "leave_out")
+    torch.testing.assert_close(drawn.write(batch, "zero"), batch.written.base + kept)
+    means = torch.as_tensor((drawn.fitted.tally.mean * ~left_out).astype(np.float32)) @ decoder
+    torch.testing.assert_close(drawn.write(batch, "mean"), batch.written.base + kept + means)
