@@ -59,9 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[config, shown], help=text, epilog=KEYS)
         command.set_defaults(act=_run_stages, open=False)
         how = command.add_mutually_exclusive_group()
-        how.add_argument(
-            "--dry-run", action="store_true", help="say what language models would be asked, and its price; ask nothing"
-        )
+        text = "say what language models would be asked, and its price; ask nothing, and make only what is asked about"
+        how.add_argument("--dry-run", action="store_true", help=text)
         if name in ("run", STAGES[-1].name):
             how.add_argument("--open", action="store_true", help="open the report in a browser")
     text = "say which stages of a run are fresh, how far it has come, what it cost, and what to do next"

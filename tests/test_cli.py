@@ -197,6 +197,25 @@ def test_a_dry_run_of_a_finished_run_asks_nothing_in_every_form(
     assert (tmp_path / "price.md").read_text() == "# No language model would be asked\n"
 
 
+@pytest.mark.parametrize("command", [["analyse", "--dry-run"], ["train"]])
+def test_what_makes_nothing_leaves_a_run_as_it_was(
+    command: list[str], small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither its artefacts nor the config that it says it was made with: others read that."""
+    shutil.copytree(small_run, tmp_path / "r")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "r").glob("*.json")}
+    command = [*command, "--run", str(tmp_path / "r"), *SETTINGS, "--set", "analyse.margin=0.06"]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in (tmp_path / "r").glob("*.json")} == before
+
+
+def test_the_folder_of_a_sweep_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sweep.json").write_text("{}")
+    assert cli.main(["report", "--run", str(tmp_path)]) == 2
+    assert "is the folder of a sweep, whose runs are folders in it; its page is index.html" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["sweep.json"]
+
+
 @pytest.mark.parametrize("option", [["--json"], ["--markdown"], ["--out", "x.md"]])
 def test_a_run_prints_no_table(tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--run", str(tmp_path / "r"), *option]) == 2

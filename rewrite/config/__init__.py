@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from rewrite.config.asking import CallsConfig, ExplainConfig, ScoreConfig, TrackConfig, TuneConfig
-from rewrite.config.base import MaybePlace, OnDisk, Place, Scalar, Section, UserError, name_hookpoint
+from rewrite.config.base import MaybePlace, OnDisk, Place, Scalar, Section, UserError, Written, name_hookpoint
 from rewrite.config.data import CoderConfig, CollectConfig, CorpusConfig, SampleConfig
 from rewrite.config.judging import AnalyseConfig, Control, CostConfig, DiagnoseConfig, EvaluateConfig
 from rewrite.config.sweep import SweepConfig
@@ -40,6 +40,7 @@ __all__ = [
     "TrackConfig",
     "TuneConfig",
     "UserError",
+    "Written",
     "name_hookpoint",
 ]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rewrite.config.base import MaybePlace, Place, Section
+from rewrite.config.base import MaybeFile, MaybePlace, Place, Section
 
 
 class ExplainConfig(Section):
@@ -56,7 +56,7 @@ class TuneConfig(Section):
 class CallsConfig(Section):
     """Calls of language models: the cache, what they cost and how much may be spent."""
 
-    cache: MaybePlace = None
+    cache: MaybeFile = None
     """The cache of all calls, a SQLite file that several runs may share; where none is named, `calls.sqlite` beside the
     run folder."""
     max_calls: int = Field(0, ge=0)

@@ -14,9 +14,14 @@ class OnDisk:
     """Marks a setting that may name a file or a folder: what is relative in a config file is so to that file."""
 
 
+class Written:
+    """Marks one of those that names a file which the run itself makes, so that it need not be there."""
+
+
 Place = Annotated[str, OnDisk]
 """A file or folder, or the name of something on the hub."""
 MaybePlace = Annotated[str | None, OnDisk]
+MaybeFile = Annotated[str | None, OnDisk, Written]
 Scalar = bool | int | float | str | list[Any] | None
 
 

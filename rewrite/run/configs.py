@@ -16,10 +16,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rewrite.config import Config, OnDisk, Section, UserError
+from rewrite.config import Config, OnDisk, Section, UserError, Written
 from rewrite.run import plugins
 from rewrite.run.brought import Kind, find_brought
 from rewrite.run.files import bundled, read_json
+from rewrite.run.finished import SWEEP
 
 Row = dict[str, Any]
 
@@ -95,8 +96,10 @@ def choose_config(
 ) -> Config:
     """The config that is named; else the one that the run folder records, so that opening a report or going on with a
     run never makes it another; else the bundled one; a preset and overrides stand over any of them. `say` hears of
-    recorded keys that are not known."""
+    recorded keys that are not known. Raises UserError for the folder of a sweep, and as `load_config` does."""
     manifest = folder / "manifest.json"
+    if (folder / SWEEP).is_file():
+        raise UserError(f"{folder}: is the folder of a sweep, whose runs are folders in it; its page is index.html")
     own = read_json(manifest) if manifest.is_file() else {}
     if file or not (isinstance(own, dict) and own.get("config")):
         return load_config(file, overrides, preset)
@@ -111,15 +114,26 @@ def _settle(tree: Row, overrides: Overrides, file: Path | None) -> Config:
     given = {one.key: one for one in _read_overrides(overrides)}
     for one in given.values():
         _assign(tree, one)
-    for place in _list_places(tree):
+    for place, written in _list_places(tree).items():
         near = place in given and given[place].near
         if near or file is not None:
-            _anchor(tree, place, Path.cwd() if near or file is None else file.parent)
+            _anchor(tree, place, Path.cwd() if near or file is None else file.parent, written)
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         said = {key: one.said for key, one in given.items()}
         raise UserError(_explain_error(error, file or "settings", said)) from None
+    _check_tables(config, None if file else given)
+    return config
+
+
+def _check_tables(config: Config, given: Mapping[str, Given] | None) -> None:
+    """Refuse settings that no backend has, be it one that is chosen or not: all of a file, or those that are given."""
+    for kind in KINDS:
+        for name, said in getattr(config, kind).items():
+            named = given is None or any(key.startswith(f"{kind}.{name}") for key in given)
+            if named and name not in find_brought(kind):
+                plugins.settings(kind, name, said)
 
 
 def _read_overrides(overrides: Overrides) -> list[Given]:
@@ -163,9 +177,9 @@ def _assign(tree: dict[str, Any], given: Given) -> None:
     tree[last] = given.value
 
 
-def _list_places(tree: Row) -> list[str]:
-    """The keys whose values may name something on disk: the config's own, and those of the backends that have a
-    table."""
+def _list_places(tree: Row) -> dict[str, bool]:
+    """The keys whose values may name something on disk, and whether that is a file that the run itself makes: the
+    config's own, and those of the backends that have a table."""
     found = _places_of(Config)
     for kind in KINDS:
         tables = tree.get(kind)
@@ -173,29 +187,30 @@ def _list_places(tree: Row) -> list[str]:
         for name in tables if isinstance(tables, dict) else ():
             if name in others and name != chosen:
                 continue  # its package is not to be imported
-            found += _places_of(plugins.table(kind, name), f"{kind}.{name}.")
+            found |= _places_of(plugins.table(kind, name), f"{kind}.{name}.")
     return found
 
 
-def _places_of(model: type[Section], prefix: str = "") -> list[str]:
-    found = []
+def _places_of(model: type[Section], prefix: str = "") -> dict[str, bool]:
+    found: dict[str, bool] = {}
     for name, field in model.model_fields.items():
         if isinstance(field.default, Section):
-            found += _places_of(type(field.default), f"{prefix}{name}.")
+            found |= _places_of(type(field.default), f"{prefix}{name}.")
         elif OnDisk in field.metadata:
-            found.append(prefix + name)
+            found[prefix + name] = Written in field.metadata
     return found
 
 
-def _anchor(tree: dict[str, Any], path: str, folder: Path) -> None:
-    """Make a relative path absolute where it names something on disk; a hub name stays as it is."""
+def _anchor(tree: dict[str, Any], path: str, folder: Path, written: bool) -> None:
+    """Make a relative path absolute where it names something on disk, or what is to be `written` there; a hub name
+    stays as it is."""
     *tables, last = path.split(".")
     for table in tables:
         tree = tree.get(table, {})
         if not isinstance(tree, dict):
             return
     value = tree.get(last)
-    if isinstance(value, str) and value and (value.startswith(".") or (folder / value).exists()):
+    if isinstance(value, str) and value and (written or value.startswith(".") or (folder / value).exists()):
         tree[last] = str((folder / value).resolve())
 
 

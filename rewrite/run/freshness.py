@@ -94,6 +94,9 @@ def check(stages: Sequence[Stage], config: Config) -> None:
 def stage_keys(stages: Sequence[Stage], config: Config) -> dict[str, str]:
     """By stage, the hash of everything but artefacts that its result depends on."""
     resolved = config.model_dump(mode="json") | {what: plugins.identify(what, config) for what in plugins.CHOSEN}
+    # What is set of a backend that nobody asks changes nothing.
+    own = {f"{what}s": getattr(config, what) for what in plugins.CHOSEN}
+    resolved |= {kind: {name: resolved[kind][name] for name in resolved[kind] if name == own[kind]} for kind in own}
     outside = {find: find(config) for find in {find for stage in stages for find in stage.outside}}  # Each once.
     keys = {}
     for stage in stages:

@@ -39,7 +39,6 @@ def go_together(
         for config, run in points:
             check(stages, config)
             ahead = {stage.name: stage for stage in _up_to(stages, config, last)}
-            run.describe(config)
             check_tracker(config)
             track = trackers.enter_context(tracking(config, run, say))
             members.append(Member(config, run, ahead, stage_keys(stages, config), track))
@@ -62,9 +61,11 @@ def _group(stage: Stage, stale: Sequence[Member]) -> list[list[Member]]:
 
 
 def _make(name: str, group: Sequence[Member], folders: Sequence[Path], say: Say) -> None:
-    """Make a stage of some runs at once; what one of them, or another run, made of the same things is taken over."""
+    """Make a stage of some runs at once; what one of them, or another run, made of the same things is taken over. A
+    run's config is recorded here and not before: what makes nothing leaves it as it was."""
     first: dict[str, Member] = {}
     for member in group:
+        member.run.describe(member.config)
         if not member.take_over(name, folders, say):
             first.setdefault(member.depends_on(name), member)
     if not first:
@@ -74,7 +75,6 @@ def _make(name: str, group: Sequence[Member], folders: Sequence[Path], say: Say)
     begins = "begins" if why == ABSENT else why
     say(f"{name}: {begins}" + (f"; for {len(leaders)} runs at once" if len(leaders) > 1 else ""))
     for member in leaders:
-        member.run.describe(member.config)
         member.run.begin(member.keys[name], member.ahead[name].reads, len(leaders))
     module = _module(name)
     if len(leaders) > 1:
@@ -133,17 +133,21 @@ def plan(stages: Sequence[Stage], config: Config, run: Run, last: str, say: Say)
     """What the stages up to `last` would ask of language models, by stage and as its `plan` says it; nothing is asked
     and nothing is spent.
 
-    Stages that ask nothing are run, as far as they do not wait for an answer: what is asked about is theirs.
+    Stages that ask nothing are run before one that asks, as far as they do not wait for an answer: what is asked about
+    is theirs. Where none asks nothing is run.
     """
     check(stages, config)
     keys = stage_keys(stages, config)
     planned: dict[str, Any] = {}
     ahead = {stage.name: stage for stage in _up_to(stages, config, last)}
+    asking = [name for name, one in ahead.items() if one.asks and asked_model(one.asks.role, config) is not None]
     for name, stage in ahead.items():
-        role = stage.asks.role if stage.asks else None
-        if role and asked_model(role, config) is not None and (planned or _stale(run, stage, keys[name])):
-            planned[name] = _module(name).plan(config, run, frozenset(planned))
-        elif not planned and _stale(run, stage, keys[name]):
+        stale = planned or (asking and _stale(run, stage, keys[name]))
+        if name in asking:
+            asking.remove(name)
+            if stale:
+                planned[name] = _module(name).plan(config, run, frozenset(planned))
+        elif asking and stale and not planned:
             _make(name, [Member(config, run, ahead, keys)], (), say)
     return planned
 

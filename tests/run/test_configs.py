@@ -91,6 +91,45 @@ def test_relative_paths_start_at_their_file(tmp_path: Path) -> None:
     assert config.corpus.source == str(tmp_path.parent / "texts.jsonl")
 
 
+def test_a_file_that_the_run_makes_is_the_configs_neighbour_before_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the same config asks and pays anew from another folder."""
+    monkeypatch.chdir(Path("/"))
+    file = write(tmp_path, '[calls]\ncache = "calls/all.sqlite"\n')
+    assert load_config(file).calls.cache == str(tmp_path / "calls" / "all.sqlite")
+    assert load_config(file, ["calls.cache=mine.sqlite"]).calls.cache == "/mine.sqlite"
+    assert load_config().calls.cache is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("simulators.llm.modle=x", r"simulators\.llm\.modle: no such setting; there are: .*model"),
+        ("simulators.llm.tune=tru", r"simulators\.llm\.tune: .*bool"),
+        ("engines.openai.concurrency=0", r"engines\.openai\.concurrency: .*greater"),
+    ],
+)
+def test_settings_of_a_backend_that_is_not_chosen_are_checked(setting: str, fault: str, tmp_path: Path) -> None:
+    assert load_config().simulator == "patterns"
+    with pytest.raises(UserError, match=fault):
+        load_config(None, [setting])
+    key, _, value = setting.partition("=")
+    *table, name = key.split(".")
+    written = value if value.isdigit() else f'"{value}"'
+    with pytest.raises(UserError, match=fault):
+        load_config(write(tmp_path, f"[{'.'.join(table)}]\n{name} = {written}\n"))
+
+
+def test_settings_of_a_backend_that_is_not_chosen_make_no_stage_stale() -> None:
+    from rewrite.run.freshness import stage_keys
+    from rewrite.stages import STAGES
+
+    keys = stage_keys(STAGES, load_config())
+    assert stage_keys(STAGES, load_config(None, ["simulators.llm.model=x"])) == keys
+    assert stage_keys(STAGES, load_config(None, ["explainers.patterns.max_words=3"]))["explain"] != keys["explain"]
+
+
 def test_hub_names_stay_as_they_are(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, 'subject = "EleutherAI/pythia-160m"\n')).subject == "EleutherAI/pythia-160m"
 

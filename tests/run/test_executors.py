@@ -13,7 +13,7 @@ from makers import jobs
 from rewrite.config import UserError
 from rewrite.run import plugins
 from rewrite.run.executors import local, processes
-from rewrite.run.executors.base import Executor, Job
+from rewrite.run.executors.base import Executor, Job, attempt
 from rewrite.run.launching import launch
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install '.[ray]'")
@@ -156,3 +156,21 @@ def test_ray_says_in_one_line_what_it_has_not() -> None:
         open_executor("ray", gpus=64)
     with pytest.raises(UserError, match=r"executors\.ray\.address = 127\.0\.0\.1:1: no cluster there"):
         open_executor("ray", address="127.0.0.1:1")
+
+
+def test_relative_paths_are_from_where_a_job_was_handed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers begin where its cluster was started."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    job = Job("a", write_one, {"file": "a.txt"})
+    monkeypatch.chdir(tmp_path / "there")
+    assert attempt(job) == "" and (tmp_path / "here" / "a.txt").read_text() == "1"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here" / "a.txt").unlink()
+    (tmp_path / "here").rmdir()
+    assert "here: cannot be entered where the worker is (No such file or directory)" in attempt(job)
+
+
+def write_one(file: str) -> None:
+    Path(file).write_text("1")

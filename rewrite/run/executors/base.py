@@ -10,6 +10,7 @@ folder that all workers see; so an executor moves no results, and a job that was
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ class Job:
     call: Callable[..., None]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    folder: str = field(default_factory=os.getcwd)
+    """Where it was handed out: relative paths are from there, wherever the worker began."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class Executor(Protocol):
 def attempt(job: Job) -> str:
     """Do a job in this process; its fault in one line, empty where it is done. What is not the user's to mend is told
     with its traceback on stderr."""
+    try:
+        os.chdir(job.folder)
+    except OSError as error:
+        return f"{job.folder}: cannot be entered where the worker is ({error.strerror}); all machines must see it"
     try:
         job.call(**job.arguments)
     except UserError as error:
