@@ -13,8 +13,9 @@
     rewrite config > my.toml
     rewrite help coder
 
-A stage's command also runs the stages before it that are not fresh. The others change nothing in a run. What they say
-is a table at a terminal, plain text in a pipe, JSON with `--json` and Markdown with `--markdown`.
+A stage's command also runs the stages before it that are not fresh; `sweep` and `planted` make runs. The others change
+nothing in a run. What tells of runs is a table at a terminal, plain text in a pipe, and, where a command has these
+options, JSON with `--json` and Markdown with `--markdown`.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def _sweep(options: argparse.Namespace) -> int:
     """Status 1 where anything was not made."""
     from rewrite.commands.sweep import sweep
 
-    page = sweep(options.config, options.set, options.grid, options.out)
+    page = sweep(options.config, options.set, options.grid, options.out, options.preset)
     show(page)
     return 1 if page.facts["faults"] else 0
 

@@ -33,8 +33,13 @@ def config_options() -> argparse.ArgumentParser:
     options.add_argument(
         "--run", type=Path, metavar="DIR", default=Path("runs/default"), help="run folder (%(default)s)"
     )
-    options.add_argument("--preset", default="", metavar="NAME", help=f"sizes over the config: {', '.join(presets())}")
+    add_preset(options)
     return options
+
+
+def add_preset(options: argparse.ArgumentParser) -> None:
+    """Sizes that have a name."""
+    options.add_argument("--preset", default="", metavar="NAME", help=f"sizes over the config: {', '.join(presets())}")
 
 
 def table_options() -> argparse.ArgumentParser:
@@ -51,6 +56,7 @@ def grid_options() -> argparse.ArgumentParser:
     """What a sweep is made of."""
     options = set_options()
     options.add_argument("--config", type=Path, metavar="FILE", help="TOML config (default: the bundled default.toml)")
+    add_preset(options)
     options.add_argument(
         "--grid",
         action="append",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Share = Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1, strict=True)]
 
 
 class OnDisk:
@@ -50,4 +50,4 @@ class UserError(Exception):
 class Section(BaseModel):
     """Base of every config table: unknown keys are refused, values cannot be changed after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)

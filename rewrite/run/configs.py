@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,17 +123,8 @@ def _settle(tree: Row, overrides: Overrides, file: Path | None) -> Config:
     except ValidationError as error:
         said = {key: one.said for key, one in given.items()}
         raise UserError(_explain_error(error, file or "settings", said)) from None
-    _check_tables(config, None if file else given)
+    plugins.check_tables(config, None if file else given)
     return config
-
-
-def _check_tables(config: Config, given: Mapping[str, Given] | None) -> None:
-    """Refuse settings that no backend has, be it one that is chosen or not: all of a file, or those that are given."""
-    for kind in KINDS:
-        for name, said in getattr(config, kind).items():
-            named = given is None or any(key.startswith(f"{kind}.{name}") for key in given)
-            if named and name not in find_brought(kind):
-                plugins.settings(kind, name, said)
 
 
 def _read_overrides(overrides: Overrides) -> list[Given]:
@@ -216,16 +207,26 @@ def _anchor(tree: dict[str, Any], path: str, folder: Path, written: bool) -> Non
 
 def _explain_error(error: ValidationError, file: Path | str, sources: dict[str, str]) -> str:
     """The first fault in one line: where it stands, what is wrong, what is near."""
-    fault = error.errors()[0]
-    names = [str(part) for part in fault["loc"] if isinstance(part, str)]
-    known = list_keys()
-    key = next((".".join(names[:n]) for n in range(len(names), 0, -1) if ".".join(names[:n]) in known), ".".join(names))
+    known, faults = list_keys(), error.errors()
+    key = _key_of(faults[0]["loc"], known)
     where = sources.get(key) or f"{file}: {key}"
-    if fault["type"] == "extra_forbidden":
+    if faults[0]["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "`rewrite help` tells the keys there are"
         return f"{where}: no such key; {hint}"
-    return f"{where}: {fault['msg'].lower()}, got {json.dumps(fault['input'], default=str)}"
+    given = json.dumps(faults[0]["input"], default=str)
+    if faults[0]["type"] == "tuple_type":
+        return f"{where}: a list is needed, as in [{given}], got {given}"
+    # Of a key that may be one of several sorts of value it is told what is wrong with it as each of them.
+    same = dict.fromkeys(fault["msg"].lower() for fault in faults if _key_of(fault["loc"], known) == key)
+    return f"{where}: {', or '.join(same)}, got {given}"
+
+
+def _key_of(loc: tuple[int | str, ...], known: Collection[str]) -> str:
+    """The key that a fault is of: of what it names the longest that is one."""
+    names = [str(part) for part in loc if isinstance(part, str)]
+    parts = [".".join(names[:n]) for n in range(len(names), 0, -1)]
+    return next((part for part in parts if part in known), ".".join(names))
 
 
 def list_keys(model: type[Section] = Config, prefix: str = "") -> dict[str, tuple[str, str]]:

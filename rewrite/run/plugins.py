@@ -15,6 +15,7 @@ import ast
 import difflib
 import importlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -141,6 +142,17 @@ def settings(kind: Kind, name: str, said: dict[str, Any]) -> Section:
         # What was written in place of a key's name may be the key; what does not go together has no name.
         shown = "" if not fault["loc"] or "key" in str(fault["loc"][-1]) else f", got {fault['input']!r}"
         raise UserError(f"{key}: {fault['msg'].removeprefix('Value error, ')}{shown}") from None
+
+
+def check_tables(config: Config, given: Collection[str] | None = None) -> None:
+    """Refuse, as `settings` does, what no backend may be set to, be it one that is chosen or not: all that a config
+    says, or the keys that are given. Those that packages bring are looked at when they are asked."""
+    for what in CHOSEN:
+        kind: Kind = f"{what}s"  # type: ignore[assignment]
+        for name, said in getattr(config, kind).items():
+            named = given is None or any(key.startswith(f"{kind}.{name}") for key in given)
+            if named and name not in find_brought(kind):
+                settings(kind, name, said)
 
 
 # --- what a config chooses --------------------------------------------------------------------------------------------

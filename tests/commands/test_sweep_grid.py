@@ -12,6 +12,7 @@ from rewrite.commands.sweep import check_cache
 from rewrite.commands.sweep.grid import Point, read_points
 from rewrite.commands.sweep.jobs import plan_jobs
 from rewrite.config import SweepConfig, UserError
+from rewrite.run.configs import read_preset
 from rewrite.run.executors.base import Job
 
 TWO = "hookpoint=layers.0.mlp,layers.1.mlp"
@@ -33,6 +34,15 @@ def test_every_combination_is_a_point_with_a_config_of_its_own() -> None:
     assert (points[1].config.hookpoint, points[1].config.coder.seed) == ("layers.0.mlp", 1)
     assert points[1].config.coder.latents == 128
     assert points[1].config.sweep == SweepConfig() and points[1].config.executor == "local", "a run stands by itself"
+
+
+def test_a_preset_lies_under_the_grid() -> None:
+    points = read_points(None, ["coder.k=4"], ["coder.latents=64,128"], "quick")[1]
+    assert [point.config.coder.latents for point in points] == [64, 128]
+    assert all(point.config.corpus.window == read_preset("quick")["corpus"]["window"] for point in points)
+    assert all(point.config.coder.k == 4 for point in points)
+    command = cli.build_parser().parse_args(["sweep", "--preset", "quick", "--grid", "coder.seed=0,1"])
+    assert command.preset == "quick"
 
 
 def test_values_are_written_as_toml_writes_them_or_as_words() -> None:

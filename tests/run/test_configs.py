@@ -134,6 +134,22 @@ def test_hub_names_stay_as_they_are(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, 'subject = "EleutherAI/pythia-160m"\n')).subject == "EleutherAI/pythia-160m"
 
 
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("corpus.train=1.0", "input should be less than 1, or input should be a valid integer, got 1.0"),
+        ("sample.positions=0", "input should be 'all' or 'last', or input should be greater than or equal to 1, got 0"),
+        ("score.scorers=detection", 'a list is needed, as in ["detection"], got "detection"'),
+        ("evaluate.fractions=0.5", "a list is needed, as in [0.5], got 0.5"),
+        ("coder.learning_rate=inf", "input should be a finite number, got Infinity"),
+    ],
+)
+def test_a_value_of_another_sort_is_told_what_it_may_be(setting: str, fault: str) -> None:
+    with pytest.raises(UserError) as told:
+        load_config(None, [setting])
+    assert str(told.value) == f"--set {setting}: {fault}"
+
+
 def test_config_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().hookpoint = "layers.0"  # type: ignore[misc]

@@ -33,17 +33,19 @@ from rewrite.stages import STAGES
 ROLES: tuple[plugins.Role, ...] = ("explainer", "simulator", "score")
 
 
-def sweep(file: Path | None, overrides: Sequence[str], grids: Sequence[str], out: Path) -> Page:
+def sweep(
+    file: Path | None, overrides: Sequence[str], grids: Sequence[str], out: Path, preset: str = ""
+) -> Page:
     """Make all points of a grid in a folder; what they came to. Raises UserError where the grid, the config or the
     folder does not fit; what fails in a point is told on the page that is returned."""
-    base, points = read_points(file, overrides, grids)
+    base, points = read_points(file, overrides, grids, preset)
     plugins.chosen("executor", base)  # Refused before anything is made.
     for point in points:
         check(STAGES, point.config)
     _open(out)
     lock = take_lock(out, "sweep")
     try:
-        command = _command(file, overrides, grids, out)
+        command = _command(file, overrides, grids, out, preset)
         _note(out, command, points, {})
         with full_disk_told(out):
             faults = _make(base, points, out)
@@ -94,9 +96,9 @@ def _note(out: Path, command: str, points: Sequence[Point], faults: dict[str, st
     write_json(out / SWEEP, {"schema": 1, "command": command, "points": named, "faults": faults})
 
 
-def _command(file: Path | None, overrides: Sequence[str], grids: Sequence[str], out: Path) -> str:
+def _command(file: Path | None, overrides: Sequence[str], grids: Sequence[str], out: Path, preset: str) -> str:
     """What makes this sweep, and goes on with it."""
-    named = ["--config", str(file)] if file else []
+    named = [*(["--config", str(file)] if file else []), *(["--preset", preset] if preset else [])]
     words = [word for pair in overrides for word in ("--set", pair)]
     words += [word for grid in grids for word in ("--grid", grid)]
     return shlex.join(["rewrite", "sweep", *named, *words, "--out", str(out)])

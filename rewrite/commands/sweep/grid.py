@@ -49,17 +49,19 @@ class Axis:
     """Relative paths are from the working folder; else from the config file's."""
 
 
-def read_points(file: Path | None, overrides: Sequence[str], grids: Sequence[str]) -> tuple[Config, list[Point]]:
+def read_points(
+    file: Path | None, overrides: Sequence[str], grids: Sequence[str], preset: str = ""
+) -> tuple[Config, list[Point]]:
     """The config with the settings of the sweep itself, and its points. Raises UserError, in one line, for a grid that
     is empty or that says a key or a value twice, and for a point whose config does not fit."""
-    base = load_config(file, overrides)
+    base = load_config(file, overrides, preset)
     axes = _read_axes(base, f"{file or 'default.toml'}: sweep.grid", grids)
     points: dict[str, Point] = {}
     same: dict[str, str] = {}
     for values in product(*(axis.values for axis in axes)):
         pairs = list(zip(axes, values, strict=True))
         given = [Given(axis.key, value, f"{axis.said} ({axis.key}={value})", axis.near) for axis, value in pairs]
-        config = load_config(file, [*overrides, *given])
+        config = load_config(file, [*overrides, *given], preset)
         config = config.model_copy(update={"sweep": SweepConfig(), "executor": "local", "executors": {}})
         name = _name({axis.key: value for axis, value in pairs}, points)
         twin = same.setdefault(hash_value(config.model_dump(mode="json")), name)
