@@ -259,8 +259,8 @@ class Recorded:
 
 
 def read_recorded(path: Path, manifest: Row, overrides: Overrides = (), preset: str = "") -> Recorded:
-    """The config in a manifest, a preset and overrides over it. Raises UserError, naming the file at `path`, where there
-    is none or it does not fit, and as `change_config` does."""
+    """The config in a manifest, a preset and overrides over it. Raises UserError, naming the file at `path`, where
+    there is none or it does not fit, and as `change_config` does."""
     tree = manifest.get("config")
     if not isinstance(tree, dict):
         raise UserError(f"{path}: says no config; name the run's own with --config")

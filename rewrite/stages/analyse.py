@@ -30,7 +30,9 @@ def run(config: Config, run: Run) -> None:
     """Read what evaluate wrote and write 6_stats.json. Raises UserError where the losses allow no analysis."""
     source = run.path("5_losses.parquet")
     latents = run.path("5_latents.parquet")
-    result = analyse(read_losses(source), config.analyse, read_latents(latents, config.evaluate.missing == "leave_out"), source)
+    result = analyse(
+        read_losses(source), config.analyse, read_latents(latents, config.evaluate.missing == "leave_out"), source
+    )
     result["places"] = places.describe(places.read_places(run.path("5_places.parquet")), config.analyse.alpha)
     test = curves.load_curves(run.path("5_calibration.safetensors")).test
     result["calibration"] = curves.pool(test, read_maxima(latents))

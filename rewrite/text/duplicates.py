@@ -55,7 +55,8 @@ def hash_runs(text: str) -> UInt64[np.ndarray, " run"]:
     hashed = np.fromiter(map(hash, words), dtype=np.int64, count=len(words)).view(np.uint64)
     sums = np.cumsum(hashed * _powers(INVERSE, len(words)), dtype=np.uint64)
     runs = sums[RUN - 1 :] - np.append(np.zeros(1, dtype=np.uint64), sums)[: max(len(words) - RUN + 1, 0)]
-    return runs * _powers(BASE, len(runs))
+    hashes: np.ndarray = runs * _powers(BASE, len(runs))
+    return hashes
 
 
 def _powers(base: int, count: int) -> UInt64[np.ndarray, " power"]:

@@ -219,7 +219,9 @@ def test_latents_that_were_learned_from_are_not_read_by_all_readers_of_a_run(tmp
         write_json(tmp_path / name_fold(fold) / READER, {"coder": "this"})
     for latents, coder in (([0, 1], "this"), ([0, 1, 5], "this"), ([0, 2], "another"), ([], "this")):
         check_unmet("llm", str(tmp_path), coder, latents)
-    with pytest.raises(UserError, match=r"simulators\.llm\.adapter = .*: 1 latents of this coder, 2 the first, would be"):
+    with pytest.raises(
+        UserError, match=r"simulators\.llm\.adapter = .*: 1 latents of this coder, 2 the first, would be"
+    ):
         check_unmet("llm", str(tmp_path), "this", [0, 1, 2])
     check_unmet("llm", str(tmp_path / name_fold(0)), "this", [2])  # Named by itself: who names it knows it.
 

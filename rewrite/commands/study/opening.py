@@ -43,7 +43,8 @@ def study(
     - `config`: a TOML file; `preset`: sizes that go over it, `quick`, `paper` or `full`; `settings`: any keys of the
       config, as in `{"coder.k": 16}`.
 
-    A folder that has a run goes on with the config that it records, what is given over it, unless `config` is named. Raises UserError, in one line, for what does not fit.
+    A folder that has a run goes on with the config that it records, what is given over it, unless `config` is named.
+    Raises UserError, in one line, for what does not fit.
     """
     folder = Path(run)
     given = Given(subject, tokenizer, hookpoint, texts, coder, explanations, simulator)

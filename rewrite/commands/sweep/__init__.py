@@ -33,9 +33,7 @@ from rewrite.stages import STAGES
 ROLES: tuple[plugins.Role, ...] = ("explainer", "simulator", "score")
 
 
-def sweep(
-    file: Path | None, overrides: Sequence[str], grids: Sequence[str], out: Path, preset: str = ""
-) -> Page:
+def sweep(file: Path | None, overrides: Sequence[str], grids: Sequence[str], out: Path, preset: str = "") -> Page:
     """Make all points of a grid in a folder; what they came to. Raises UserError where the grid, the config or the
     folder does not fit; what fails in a point is told on the page that is returned."""
     base, points = read_points(file, overrides, grids, preset)

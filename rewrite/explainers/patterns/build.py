@@ -86,7 +86,9 @@ def _distinct(key: Ids, least: int, count: Int[np.ndarray, " cell"]) -> _Keys:
 def _simple(cells: Pooled, form: Form, key: Ids, names: Sequence[str], places: tuple[Place, ...] = ()) -> _Kind:
     """Items of a listed form, one a key."""
     found = _distinct(key, 2 if places else 1, cells.count)
-    return _Kind(Rule(Pattern(form, (("",),)), 0, places=places), _Items(names, found.keys[:, None].astype(np.int32)), found.of)
+    return _Kind(
+        Rule(Pattern(form, (("",),)), 0, places=places), _Items(names, found.keys[:, None].astype(np.int32)), found.of
+    )
 
 
 def _pairs(cells: Pooled) -> _Kind:
