@@ -10,6 +10,8 @@ import difflib
 import json
 import textwrap
 from dataclasses import dataclass
+from types import UnionType
+from typing import Literal, Union, get_args, get_origin
 
 from rewrite.config import Config, Section, UserError
 from rewrite.run import plugins
@@ -20,8 +22,9 @@ from rewrite.run.files import flatten
 GENERAL = "general"
 WIDTH = 100
 LISTED = "`rewrite help TOPIC` tells the keys of a table, `rewrite config` writes a config to start from:"
+ELSEWHERE = "Screens: `rewrite help simulators.llm.screen`. Scorers: `rewrite help score.scorers`."
 HEAD = """\
-# Every key with its default. `rewrite run --config THIS_FILE --run FOLDER` runs it.
+# Every key as the bundled config has it. `rewrite run --config THIS_FILE --run FOLDER` runs it.
 # A line that begins with # and no space sets nothing: take its # away, complete it where it ends in =, and it does.
 """
 
@@ -50,7 +53,7 @@ def list_topics() -> str:
     lines = [LISTED]
     for name, line in topics().items():
         lines += textwrap.wrap(f"{name:<24}{line}", WIDTH + 18, initial_indent="  ", subsequent_indent=" " * 26)
-    return "\n".join(lines)
+    return "\n".join([*lines, ELSEWHERE])
 
 
 def tell_keys(topic: str) -> str:
@@ -108,7 +111,7 @@ def _find(topic: str) -> dict[str, dict[str, Key]]:
     keys = _read_keys(table) if table in known else {}
     if topic in keys:
         return {table: {topic: keys[topic]}}
-    every = [*known, *list_keys(), *keys]
+    every = list(dict.fromkeys([*known, *list_keys(), *keys]))
     ends = [name for name in every if name.endswith(f".{topic}")]
     near = ends or difflib.get_close_matches(topic, every, n=2, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else "`rewrite help` lists them"
@@ -126,18 +129,52 @@ def _brought(kind: str = "") -> dict[str, str]:
 def _read_keys(table: str) -> dict[str, Key]:
     """The keys of one table, which is a topic, in the order of the file."""
     kinds = [kind for kind in KINDS if table.startswith(f"{kind}.")]
-    if kinds:
-        found = list_keys(plugins.table(kinds[0], table.partition(".")[2]), f"{table}.")
-    elif table == GENERAL:
-        found = {key: told for key, told in list_keys().items() if "." not in key and key not in KINDS}
+    model, prefix = (plugins.table(kinds[0], table.partition(".")[2]), f"{table}.") if kinds else (Config, "")
+    found = list_keys(model, prefix)
+    if table == GENERAL:
+        found = {key: told for key, told in found.items() if "." not in key and key not in KINDS}
     else:
-        found = {key: told for key, told in list_keys().items() if key.startswith(f"{table}.")}
+        found = {key: told for key, told in found.items() if key.startswith(f"{table}.")}
+    types = _list_types(model, prefix)
     said = flatten(load_config().model_dump(mode="json"))
-    return {key: _read_key(text, default, said.get(key)) for key, (text, default) in found.items()}
+    return {
+        key: _read_key(" ".join(filter(None, (text, _tell_names(types[key])))), default, said.get(key))
+        for key, (text, default) in found.items()
+    }
 
 
 def _read_key(text: str, default: str, said: object) -> Key:
     # A default that is a relative path names what is bundled, which lies somewhere else on every machine.
     if default == "none" or default.startswith('"..'):
         return Key(text, None, None)
-    return Key(text, default, json.dumps(said) if said is not None else default)
+    return Key(text, default, default if said is None or said == json.loads(default) else json.dumps(said))
+
+
+def _list_types(model: type[Section], prefix: str) -> dict[str, object]:
+    """The type of every key, by the names that `list_keys` gives them."""
+    types: dict[str, object] = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, Section):
+            types |= _list_types(type(field.default), f"{prefix}{name}.")
+        else:
+            types[prefix + name] = field.annotation
+    return types
+
+
+def _tell_names(kind: object) -> str:
+    """The names that a value of this type is taken from, in a sentence; empty where it is from none."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    closed = [part for part in parts if _list_names(part)]
+    if not closed:
+        return ""
+    several = any(get_origin(part) in (tuple, list) for part in closed)
+    free = any(part is not type(None) and part not in closed for part in parts)
+    begin = "By name:" if free else "Any of" if several else "One of"
+    return f"{begin} {', '.join(_list_names(kind))}."
+
+
+def _list_names(kind: object) -> list[str]:
+    """All names in a type, or in those that it is made of."""
+    if get_origin(kind) is Literal:
+        return [str(name) for name in get_args(kind)]
+    return [name for part in get_args(kind) for name in _list_names(part)]

@@ -140,7 +140,7 @@ def add_tellers(commands: Commands, shown: argparse.ArgumentParser) -> None:
     new.add_argument("--preset", default="", metavar="NAME", help=f"one of {', '.join(presets())} (default: what fits)")
     new.add_argument("--device", default="", metavar="NAME", help="as in cpu or cuda (default: the best there is)")
     new.add_argument("--minutes", type=float, default=60, metavar="X", help="longest run to size for (%(default)s)")
-    text = "print a config to start from: TOML, every key at its default, told in comments"
+    text = "print a config to start from: TOML, every key as the bundled config has it, told in comments"
     config = commands.add_parser("config", help=text, description=text)
     config.add_argument("topic", nargs="?", default="", metavar="TABLE", help=f"{what} (default: all)")
     text = "tell the keys of one table of the config, with unit and default"

@@ -57,8 +57,8 @@ class CoderConfig(Section):
     """The sparse coder: one that is given, or how one is trained."""
 
     path: MaybePlace = None
-    """A coder somebody else trained, in sparsify's or SAELens' layout, used instead of training one: a folder, or on
-    the hub OWNER/NAME, with /FOLDER where it has several."""
+    """A coder somebody else trained, in sparsify's, SAELens' or Gemma Scope's layout, used instead of training one: a
+    folder, or on the hub OWNER/NAME, with /FOLDER where it has several."""
     revision: str = "main"
     """That coder's revision on the hub."""
     kind: Literal["transcoder", "skip_transcoder", "sae"] = "transcoder"

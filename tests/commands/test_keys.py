@@ -34,6 +34,7 @@ def test_every_topic_is_listed_with_a_line(capsys: pytest.CaptureFixture[str]) -
     status, listed, _ = say(capsys, "help")
     assert (status, listed) == (0, list_topics() + "\n")
     assert len(listed.splitlines()) < 60 and max(map(len, listed.splitlines())) <= 120
+    assert "Screens: `rewrite help simulators.llm.screen`. Scorers: `rewrite help score.scorers`." in listed
     for topic, line in topics().items():
         assert re.search(rf"^  {re.escape(topic)} ", listed, re.MULTILINE)
         assert len(line) > 15, topic
@@ -48,6 +49,19 @@ def test_every_key_is_told_under_its_topic() -> None:
         if key not in KINDS:
             assert len(re.findall(rf"^  {re.escape(key)} ", told, re.MULTILINE)) == 1, key
             assert text.split()[0] in told
+
+
+def test_the_names_that_a_key_takes_are_told_and_taken() -> None:
+    whole = " ".join(write_config().replace("\n# ", " ").split())
+    for key, names in (
+        ("evaluate.order_by", ("simulation", "detection", "fuzz")),
+        ("coder.kind", ("transcoder", "skip_transcoder", "sae")),
+        ("simulators.llm.scheme", ("auto", "all_at_once", "last_token", "ratings_list")),
+    ):
+        told = f"One of {', '.join(names)}."
+        assert told in " ".join(tell_keys(key).split()) and told in whole
+        for name in names:
+            load_config(None, [f"{key}={name}"])
 
 
 @pytest.mark.parametrize(
@@ -65,7 +79,13 @@ def test_every_key_is_told_under_its_topic() -> None:
         ("device", ["general: ", '  device = "cpu"']),
         ("coder.k", ["coder: ", "  coder.k = 16"]),
         ("explain", ["  explain.file   (not set)"]),
+        ("calibrator", ["One of identity,\n      linear, quantile, conditional_mean.\n"]),
+        ("explainers.llm.exemplars", ["One of quantile, top, contrastive."]),
+        ("score.scorers", ["Any of detection, fuzz."]),
+        ("sample.positions", ["By name: all, last."]),
+        ("calls.price_in", ["  calls.price_in = 0\n"]),
         ("status", ["usage: rewrite status", "--run DIR"]),
+        ("config", ["usage: rewrite config", "bundled"]),
     ],
 )
 def test_a_topic_is_a_table_a_kind_a_key_or_a_command(
@@ -85,6 +105,7 @@ def test_a_topic_is_a_table_a_kind_a_key_or_a_command(
         ("codr", "codr: no such topic; did you mean coder or coder.k?"),
         ("llm", "llm: no such topic; did you mean explainers.llm or simulators.llm?"),
         ("coder.q", "coder.q: no such topic; did you mean coder.k"),
+        ("coder.kk", "coder.kk: no such topic; did you mean coder.k or coder.kind?"),
         ("engines.openai.retry", "did you mean engines.openai.retries"),
         ("qqq", "qqq: no such topic; `rewrite help` lists them"),
     ],
@@ -109,6 +130,9 @@ def test_the_config_to_start_from_is_the_bundled_one(tmp_path: Path, capsys: pyt
         assert key in KINDS or re.search(rf"^#?{name} =", text, re.MULTILINE), key
         assert key in KINDS or told.split(".")[0][:60] in text.replace("\n# ", " "), key
     assert max(len(line) for line in text.splitlines() if line.startswith("# ")) <= 120
+    assert text.startswith("# Every key as the bundled config has it")
+    for default, value in re.findall(r"^# Without this line it is (.+)\.\n#?\w+ = (.+)$", text, re.MULTILINE):
+        assert tomllib.loads(f"value = {default}") != tomllib.loads(f"value = {value}"), value
 
 
 def test_what_is_switched_off_in_it_is_each_backends_own(tmp_path: Path) -> None:
