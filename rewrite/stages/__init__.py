@@ -187,7 +187,7 @@ STAGES = (
         writes=("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
         keys=(*SUBJECT, "calibrator", "evaluate"),
         outside=(subject,),
-        version=4,
+        version=5,
     ),
     Stage(
         "cost",
@@ -195,6 +195,7 @@ STAGES = (
         writes=("5_costs.parquet", "5_costs.json"),
         keys=(*SUBJECT, "calibrator", "evaluate.missing", "cost", "analyse.alpha"),
         outside=(subject,),
+        version=2,
     ),
     Stage(
         "diagnose",
@@ -227,6 +228,6 @@ STAGES = (
             *("simulators", "tune", "engine", "calibrator", "score", "evaluate.missing", "diagnose"),
         ),
         by_content=("corpus.source", "coder.path"),
-        version=9,
+        version=10,
     ),
 )
