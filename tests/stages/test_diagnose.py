@@ -11,12 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers as hf
+from hypothesis import given
+from hypothesis import strategies as st
 from makers.diagnosis_made import make_readers
 from makers.small import small_config, tiny_config
 from makers.watching import unwatched
 from transformers import AutoTokenizer
 
 from rewrite.config import UserError
+from rewrite.config.judging import DiagnoseConfig
 from rewrite.report import damage
 from rewrite.run.files import read_json
 from rewrite.run.freshness import wanted
@@ -188,6 +191,26 @@ def test_the_stage_is_there_where_it_is_asked_for() -> None:
     assert "diagnose" in names(small_config(*DIAGNOSE)) and "diagnose" not in names(small_config())
     with pytest.raises(UserError, match=r"diagnose\.documents.*8 or more, or 0"):
         small_config("diagnose.documents=5")
+
+
+@given(st.integers(8, 40), st.integers(8, 40), st.sampled_from(["heads", "routes"]))
+def test_no_more_documents_are_looked_at_closely_than_are_taken_apart(documents: int, few: int, key: str) -> None:
+    if few <= documents:
+        assert getattr(DiagnoseConfig(documents=documents, **{key: few}), key) == few
+    else:
+        said = (
+            f"{key} = {few} is more than documents = {documents}, .*set {key} to at most {documents}, or documents to"
+        )
+        with pytest.raises(ValueError, match=said):
+            DiagnoseConfig(documents=documents, **{key: few})
+    assert getattr(DiagnoseConfig(documents=0, **{key: few}), key) == few, "without documents the stage is left out"
+    assert getattr(DiagnoseConfig(documents=documents, **{key: 0}), key) == 0
+
+
+def test_it_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"diagnose.*heads = 21 is more than documents = 20") as caught:
+        small_config("diagnose.documents=20", "diagnose.heads=21")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_latent_is_told_who_reads_it(tmp_path: Path) -> None:
