@@ -213,7 +213,7 @@ STAGES = (
         reads=("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
         writes=("6_stats.json",),
         keys=("analyse",),
-        version=6,
+        version=7,
     ),
     Stage(
         "report",
