@@ -86,7 +86,7 @@ def _describe_word(row: dict[str, Any]) -> str:
     if row["verdict"] == "equivalent":
         return f"equivalent to zero ablation within {row['margin']:.2g} nats, {format_p(row['p_equivalence'])}"
     if row["verdict"] == "inconclusive":
-        found = f"a difference of {row['mde']:.2g} nats would be found four times in five"
+        found = f"a difference of {row['mde']:.2g} nats would be found four times in five by a single unadjusted test"
         return f"inconclusive against zero ablation, {format_p(row['p_holm'])}, {found}"
     return f"{row['verdict']} than zero ablation, {format_p(row['p_holm'])}"
 

@@ -152,7 +152,7 @@ def test_it_says_what_is_known_against_other_latents_words(result: Row, against:
     [
         (-0.5, "worse", "recovers -5"),
         (0.0, "equivalent", "equivalent to zero ablation within 0.02"),
-        (0.04, "inconclusive", "would be found four times in five"),
+        (0.04, "inconclusive", "would be found four times in five by a single unadjusted test, 12 documents"),
     ],
 )
 def test_the_other_verdicts(tmp_path: Path, kept: float, word: str, text: str) -> None:
