@@ -165,6 +165,17 @@ def test_the_damage_in_words() -> None:
     )
     unsure = said | {"heads": [head | {"needed": head["needed"] | {"p_holm": 0.2}}]}
     assert damage.sentence(unsure).endswith(" No single head is told from 0, on 8 of them.")
+    mends = {"nats": -0.03, "ci": [-0.04, -0.02], "p_holm": 0.001}
+    mended = said | {"heads": [head | {"needed": mends | {"nats": -0.01}}, head | {"head": 1, "needed": mends}]}
+    cost = "0.0300 [0.0200, 0.0400] nats more are lost on 8 of them."
+    assert damage.sentence(mended).endswith(f" Of single heads 3.1 mends most: with it held as it was, {cost}")
+    for nats, more in ((0.01, "0.0100 [0.0050, 0.0150] nats more"), (-0.03, "0.0300 [0.0200, 0.0400] nats less")):
+        own = mends if nats < 0 else head["needed"]
+        alone = said | {"heads": [unsure["heads"][0] | {"alone": own}, unsure["heads"][0] | {"head": 1}]}
+        assert damage.sentence(alone).endswith(
+            " No single head is told from 0 where it is held, on 8 of them; with 3.2, an induction head, let go alone, "
+            f"{more} are lost."
+        )
     lowers = said | {"heads": [head | {"copying": -0.5}]}
     assert "Of single heads 3.2 matters most" in damage.sentence(lowers), (
         "a head that does not copy is no induction head"
@@ -196,15 +207,15 @@ def test_the_stage_is_there_where_it_is_asked_for() -> None:
 @given(st.integers(8, 40), st.integers(8, 40), st.sampled_from(["heads", "routes"]))
 def test_no_more_documents_are_looked_at_closely_than_are_taken_apart(documents: int, few: int, key: str) -> None:
     if few <= documents:
-        assert getattr(DiagnoseConfig(documents=documents, **{key: few}), key) == few
+        assert getattr(DiagnoseConfig.model_validate({"documents": documents, key: few}), key) == few
     else:
         said = (
             f"{key} = {few} is more than documents = {documents}, .*set {key} to at most {documents}, or documents to"
         )
         with pytest.raises(ValueError, match=said):
-            DiagnoseConfig(documents=documents, **{key: few})
-    assert getattr(DiagnoseConfig(documents=0, **{key: few}), key) == few, "without documents the stage is left out"
-    assert getattr(DiagnoseConfig(documents=documents, **{key: 0}), key) == 0
+            DiagnoseConfig.model_validate({"documents": documents, key: few})
+    for numbers in ({"documents": 0, key: few}, {"documents": documents, key: 0}):
+        assert getattr(DiagnoseConfig.model_validate(numbers), key) == numbers[key], "0 leaves it out"
 
 
 def test_it_is_refused_in_one_line() -> None:
