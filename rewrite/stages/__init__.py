@@ -179,7 +179,7 @@ STAGES = (
         writes=("4_scores.parquet",),
         keys=("score", "analyse.alpha"),
         asks=Asks("score", fingerprint_asked),
-        version=2,
+        version=3,
     ),
     Stage(
         "evaluate",
