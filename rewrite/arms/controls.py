@@ -4,9 +4,9 @@ Arms of one fixed vector (`mean`, `zero`, ...) are cases of `Splicer.vectors` in
 `evaluate.controls` names.
 
 1. When does a simulation fire? Where its simulator says at least 1 of 9 (half rounds up) and the calibrator lifts that
-   above rest, its value at strength 0 (`fires`). So an expectation of 0.1 at every token fires nowhere, and what a
-   calibrator has found to mean nothing is no firing. Strengths that are activations already (the `identity` calibrator)
-   fire above 0, as latents do. A prediction that is missing fires nowhere.
+   above rest, its value at strength 0 (`fires`). So an expectation of 0.1 at every token fires nowhere, though it be
+   calibrated as 1 is, and what a calibrator has found to mean nothing is no firing. Strengths that are activations
+   already (the `identity` calibrator) fire above 0, as latents do. A prediction that is missing fires nowhere.
 2. With a the true activations, â the calibrated ones, m a latent's mean when active on the calibrate split:
 
        quantised         level · maximum / 9, the level a whole number from 0 to 9 next to 9 a / maximum
@@ -49,35 +49,41 @@ MIXTURES = ("quantised", "true_active", "simulated_active", "matched", "hits")
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a calibrated activation must exceed and reach to be a firing."""
+    """What a calibrated activation must exceed, and the strength reach, to be a firing."""
 
     rest: Float[np.ndarray, " latent"]
     """The latent's activation at strength 0."""
-    least: Float[np.ndarray, " latent"]
-    """Its activation at half of 1 on the scale of 0 to 9; 0 where strengths are activations."""
+    least: float
+    """The strength that is half of 1 on the scale of 0 to 9; 0 where strengths are activations."""
 
 
 def find_threshold(calibrator: Calibrator, scale: float, latents: int) -> Threshold:
     """The threshold of each latent under a calibrator for strengths on this scale."""
     every = np.arange(latents)
     rest = calibrator.apply(np.zeros(latents, dtype=np.float32), every)
-    if isinstance(calibrator, Scaled) and bool((calibrator.factor == 1).all()):
-        return Threshold(rest, np.zeros_like(rest))
-    return Threshold(rest, calibrator.apply(np.full(latents, scale / TOP / 2, dtype=np.float32), every))
+    exact = isinstance(calibrator, Scaled) and bool((calibrator.factor == 1).all())
+    return Threshold(rest, 0.0 if exact else scale / TOP / 2)
 
 
 def fires(
-    activations: Float[np.ndarray, " entry"], latents: Int[np.ndarray, " entry"], threshold: Threshold
+    strengths: Float[np.ndarray, " entry"],
+    activations: Float[np.ndarray, " entry"],
+    latents: Int[np.ndarray, " entry"],
+    threshold: Threshold,
 ) -> Bool[np.ndarray, " entry"]:
-    """Whether each calibrated activation of a simulation is a firing of its latent; what is missing (NaN) is none."""
-    firing: np.ndarray = (activations > threshold.rest[latents]) & (activations >= threshold.least[latents])
+    """Whether each strength, with its calibrated activation, is a firing of its latent; what is missing (NaN) is none.
+
+    The strength itself is looked at: where a calibrator is flat, 0.1 has the activation of 1.
+    """
+    firing: np.ndarray = (activations > threshold.rest[latents]) & (strengths >= threshold.least)
     return firing
 
 
 def calibrate_firings(strengths: csr_array, calibrator: Calibrator, threshold: Threshold) -> csr_array:
     """The calibrated activations of a simulation where it fires, nothing elsewhere."""
-    activations = calibrator.apply(strengths.data.astype(np.float32), strengths.indices)
-    kept = np.where(fires(activations, strengths.indices, threshold), activations, 0).astype(np.float32)
+    said, latents = strengths.data.astype(np.float32), strengths.indices
+    activations = calibrator.apply(said, latents)
+    kept = np.where(fires(said, activations, latents, threshold), activations, 0).astype(np.float32)
     fired = csr_array((kept, strengths.indices.copy(), strengths.indptr.copy()), shape=strengths.shape)
     fired.eliminate_zeros()
     return fired

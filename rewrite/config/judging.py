@@ -83,6 +83,16 @@ class DiagnoseConfig(Section):
             raise ValueError("a task is tried where documents are taken apart; set documents too")
         return self
 
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        for key, number in (("heads", self.heads), ("routes", self.routes)):
+            if 0 < self.documents < number:
+                raise ValueError(
+                    f"{key} = {number} is more than documents = {self.documents}, of which they are; set {key} to at "
+                    f"most {self.documents}, or documents to {number} or more"
+                )
+        return self
+
     @field_validator("documents", "heads", "routes")
     @classmethod
     def _enough(cls, number: int) -> int:

@@ -67,19 +67,42 @@ def _share(row: Row) -> str:
 
 
 def _tell_head(diagnosis: Row) -> str:
-    measured = [row["needed"] for row in diagnosis["heads"] if "needed" in row]
-    if not measured:
+    """Of the heads that are told from 0 the one that carries most; else that which mends most; else what one does that
+    is let go alone."""
+    if not any("needed" in row for row in diagnosis["heads"]):
         return ""
     on = f"on {diagnosis['head_documents']:,} of them"
-    sure = [row for row in diagnosis["heads"] if row["needed"]["p_holm"] < diagnosis["alpha"]]
-    sure = [row for row in sure if row["needed"]["nats"] > 0]
-    if not sure:
-        return f" No single head is told from 0, {on}."
-    row = max(sure, key=lambda row: float(row["needed"]["nats"]))
-    kind = f", {told}," if (told := kind_of(diagnosis, row)) else ""
-    low, high = row["needed"]["ci"]
-    saved = f"{row['needed']['nats']:.4f} [{low:.4f}, {high:.4f}] nats less are lost {on}"
-    return f" Of single heads {name_head(row)}{kind} matters most: with it held as it was, {saved}."
+    needed, alone = (_list_told(diagnosis, bound) for bound in ("needed", "alone"))
+    if needed and needed[-1]["needed"]["nats"] > 0:
+        saved = f"{_size(needed[-1]['needed'])} nats less are lost {on}"
+        return f" Of single heads {_call(diagnosis, needed[-1])} matters most: with it held as it was, {saved}."
+    if needed:
+        cost = f"{_size(needed[0]['needed'])} nats more are lost {on}"
+        return f" Of single heads {_call(diagnosis, needed[0])} mends most: with it held as it was, {cost}."
+    if alone:
+        row = max(alone, key=lambda row: abs(float(row["alone"]["nats"])))
+        lost = f"{_size(row['alone'])} nats {'more' if row['alone']['nats'] > 0 else 'less'} are lost"
+        freed = f"with {_call(diagnosis, row)} let go alone, {lost}"
+        return f" No single head is told from 0 where it is held, {on}; {freed}."
+    return f" No single head is told from 0, {on}."
+
+
+def _list_told(diagnosis: Row, bound: str) -> list[Row]:
+    """The heads that are told from 0 by a bound, ascending."""
+    told = [row for row in diagnosis["heads"] if bound in row and row[bound]["p_holm"] < diagnosis["alpha"]]
+    return sorted(told, key=lambda row: float(row[bound]["nats"]))
+
+
+def _call(diagnosis: Row, row: Row) -> str:
+    """A head's name and, between commas, its kind."""
+    kind = kind_of(diagnosis, row)
+    return name_head(row) + (f", {kind}," if kind else "")
+
+
+def _size(own: Row) -> str:
+    """How much is lost, more or less, with its interval."""
+    low, high = own["ci"] if own["nats"] > 0 else (-own["ci"][1], -own["ci"][0])
+    return f"{abs(own['nats']):.4f} [{low:.4f}, {high:.4f}]"
 
 
 def name_head(row: Row) -> str:

@@ -205,7 +205,8 @@ def _finite(value: float) -> float | None:
 
 
 def describe_score(row: Row, name: str) -> str:
-    """A language model's score with its interval and the precision at the true base rate, or why there is none."""
+    """A language model's score with its interval and, where it has one, the precision at the true base rate, or why
+    there is none."""
     value, low, high, precision = (row[name + end] for end in ("", "_low", "_high", "_precision"))
     if value is None:
         return str(row[f"{name}_why"] or "none")

@@ -179,7 +179,7 @@ STAGES = (
         writes=("4_scores.parquet",),
         keys=("score", "analyse.alpha"),
         asks=Asks("score", fingerprint_asked),
-        version=2,
+        version=3,
     ),
     Stage(
         "evaluate",
@@ -187,7 +187,7 @@ STAGES = (
         writes=("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
         keys=(*SUBJECT, "calibrator", "evaluate"),
         outside=(subject,),
-        version=4,
+        version=5,
     ),
     Stage(
         "cost",
@@ -195,6 +195,7 @@ STAGES = (
         writes=("5_costs.parquet", "5_costs.json"),
         keys=(*SUBJECT, "calibrator", "evaluate.missing", "cost", "analyse.alpha"),
         outside=(subject,),
+        version=2,
     ),
     Stage(
         "diagnose",
@@ -212,7 +213,7 @@ STAGES = (
         reads=("5_latents.parquet", "5_calibration.safetensors", "5_losses.parquet", "5_places.parquet"),
         writes=("6_stats.json",),
         keys=("analyse",),
-        version=6,
+        version=7,
     ),
     Stage(
         "report",
@@ -227,6 +228,6 @@ STAGES = (
             *("simulators", "tune", "engine", "calibrator", "score", "evaluate.missing", "diagnose"),
         ),
         by_content=("corpus.source", "coder.path"),
-        version=9,
+        version=10,
     ),
 )

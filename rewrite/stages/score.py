@@ -7,8 +7,8 @@
 
 `4_scores.parquet` has a row per latent of the coder. For `simulation`, `r2` and each scorer S that was asked for there
 are S, S_low and S_high (null where there is none) and S_why, which says why S is null and is empty where it is not. A
-scorer that judges also has S_precision, the precision at the latent's true base rate, and S_faults, the windows that
-have no judgement, counted by the kind of failure, as JSON.
+scorer that judges also has S_precision, the precision at the latent's true base rate (null for `fuzz`, whose windows
+are all active), and S_faults, the windows that have no judgement, counted by the kind of failure, as JSON.
 """
 
 from __future__ import annotations
@@ -185,7 +185,9 @@ def judge_block(
         said.faults[drawn.latent] = marked.faults
         accuracy = Accuracy()
         if not marked.why:
-            accuracy = score_judgements(marked.judged, drawn.base_rate, config.analyse.alpha)
+            # In fuzz all windows are active: their share of all windows says nothing of what is marked.
+            base_rate = drawn.base_rate if sheet.scorer == "detection" else None
+            accuracy = score_judgements(marked.judged, base_rate, config.analyse.alpha)
         if np.isnan(accuracy.value):
             said.why[drawn.latent] = marked.why or "only windows that fit, or only windows that do not, were judged"
         said.accuracy[drawn.latent] = accuracy

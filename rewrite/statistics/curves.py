@@ -1,11 +1,11 @@
 """What the calibrator says and how it holds on the test split: `5_calibration.safetensors`.
 
-1. `Curves` has the calibrator itself, the mean that stands for a missing prediction, and when a calibrated activation
-   is a firing, so that whoever shows a simulation calibrates it as it was scored.
-2. `measure` walks the test split once. Strengths fall into ten groups, 0 to 9 of the simulator's scale, halves up as in
-   `rewrite.arms.controls.find_threshold`; in each group stand the number of predictions, and the sums of the true and
-   of the calibrated activations there. A calibrator that holds has the same two sums (a reliability diagram: Murphy &
-   Winkler, J. R. Stat. Soc. C 26 (1977) 41).
+1. `Curves` has the calibrator itself, the mean that stands for a missing prediction, and when a prediction is a
+   firing, so that whoever shows a simulation calibrates it as it was scored.
+2. `measure` walks the test split once. Strengths fall into ten groups, 0 to 9 of the simulator's scale, a calibrator's
+   levels rounded, halves up; in each group stand the number of predictions, and the sums of the true and of the
+   calibrated activations there. A calibrator that holds has the same two sums (a reliability diagram: Murphy & Winkler,
+   J. R. Stat. Soc. C 26 (1977) 41).
 
 A prediction that is missing is counted nowhere; where nothing is stored the strength is 0. Latents that are not
 rewritten, or have no prediction at all, have no counts.
@@ -69,7 +69,7 @@ class Curves:
     """The top of the simulator's scale."""
     calibrator: Calibrator
     threshold: Threshold
-    """When a calibrated activation is a firing (`rewrite.arms.controls`)."""
+    """When a prediction is a firing (`rewrite.arms.controls`)."""
     mean: Float[np.ndarray, " latent"]
     """What stands for a missing prediction: the latent's mean on the calibrate split."""
     test: Reliability

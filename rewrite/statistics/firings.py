@@ -85,7 +85,7 @@ def _count_document(pair: Pair, calibrator: Calibrator, threshold: Threshold) ->
     positions, latents = pair.truth.shape
     strength, latent = pair.strengths.data.astype(np.float32), pair.strengths.indices
     unknown = np.isnan(strength)
-    said = fires(calibrator.apply(strength, latent), latent, threshold)
+    said = fires(strength, calibrator.apply(strength, latent), latent, threshold)
     truth = csr_array((pair.truth.data > 0, pair.truth.indices, pair.truth.indptr), shape=pair.truth.shape)
 
     def total(marks: Bool[np.ndarray, " entry"]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@
 2. `Tally` sums each document's losses in every bin, for the few arms that tell why not more is recovered. Summed over
    the bins of one kind they are the losses of `5_losses.parquet`.
 3. `describe` compares arms inside a bin as the analysis does over all tokens, by the documents that have tokens there;
-   where they are too few for an interval there is none.
+   where they are too few for an interval there is none, and no share of the gap either.
 
 `5_places.parquet` has a row per bin × arm × document: by, low, high, arm, document, nats, tokens. `low` is inside the
 bin, `high` outside or null for no end; of frequencies, low 0 and high 0 is "never".
@@ -15,6 +15,7 @@ bin, `high` outside or null for no end; of frequencies, low 0 and high 0 is "nev
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,20 +170,22 @@ def describe(places: Sequence[Place], alpha: float) -> list[Row]:
 
 
 def _describe_arm(place: Place, arm: str, alpha: float) -> Row:
-    """An arm's loss in a bin, what it adds to the clean model's, and the share of the gap there that it recovers."""
+    """An arm's loss in a bin, what it adds to the clean model's, and the share of the gap there that it recovers: none
+    where the gap is not told from 0, or documents are too few to tell."""
     tokens, nats = place.tokens, place.nats
     own, clean, coder, zero = (nats[name] for name in (arm, "clean", "coder", "zero"))
-    total, gap = tokens.sum(), (zero - coder).sum()
-    try:
-        added: stats.Interval | None = stats.difference(own, clean, tokens).interval(alpha)
-        share = stats.recovered(own, zero, coder, tokens, alpha).interval
-    except UserError:  # too few documents, or no spread between them
-        added, share = None, None
+    total = tokens.sum()
+    added: stats.Interval | None = None
+    share = stats.Recovered(None, None)
+    with suppress(UserError):  # too few documents, or no spread between them
+        added = stats.difference(own, clean, tokens).interval(alpha)
+    with suppress(UserError):
+        share = stats.recovered(own, zero, coder, tokens, alpha)
     return {
         "arm": arm,
         "loss": float(own.sum() / total),
         "increase": float((own - clean).sum() / total),
         "increase_ci": [added.low, added.high] if added else None,
-        "recovered": float((zero - own).sum() / gap) if gap > 0 else None,
-        "recovered_ci": [share.low, share.high] if share else None,
+        "recovered": share.value,
+        "recovered_ci": [share.interval.low, share.interval.high] if share.interval else None,
     }

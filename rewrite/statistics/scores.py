@@ -7,7 +7,8 @@
    all.
 3. `score_judgements` gives the balanced accuracy, (TPR + TNR) / 2, of a judge who says which windows fit an
    explanation, and the precision it would have at the latent's true base rate π: TPR π / (TPR π + FPR (1 - π)). With
-   half of the windows active, as they are shown, precision flatters: most latents are active in few.
+   half of the windows active, as they are shown, precision flatters: most latents are active in few. Where all that are
+   shown are active (`fuzz`), what is judged has no base rate, and there is no such precision.
 4. Every interval is Student's on the jackknife's standard error with documents left out one at a time, documents - 1
    degrees of freedom, se² = (n-1)/n Σ (θ₋ᵢ - θ)²: the same cluster-robust variance as
    `rewrite.statistics.paired.estimate`. For the correlation it is taken of Fisher's z = artanh r. The calibrators of R²
@@ -202,7 +203,7 @@ class Jackknife:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Balanced accuracy with its interval, and the precision at the true base rate; NaN where there is none."""
+    """Balanced accuracy with its interval, and the precision at a true base rate; NaN where there is none."""
 
     value: float = np.nan
     low: float = np.nan
@@ -210,10 +211,10 @@ class Accuracy:
     precision: float = np.nan
 
 
-def score_judgements(judged: Judgements, base_rate: float, alpha: float) -> Accuracy:
+def score_judgements(judged: Judgements, base_rate: float | None, alpha: float) -> Accuracy:
     """The accuracy of one latent's judgements; all NaN unless windows of both kinds were judged.
 
-    `base_rate` is the share of all windows in which the latent is active.
+    `base_rate` is the share of all windows in which the latent is active; None where that is not what was judged.
     """
     owner = np.unique(judged.documents, return_inverse=True)[1]
 
@@ -228,9 +229,15 @@ def score_judgements(judged: Judgements, base_rate: float, alpha: float) -> Accu
     for score in _balance(whole - own):
         jackknife.leave_out(np.array([score]), np.array([True]))
     half = float(jackknife.half_width(alpha)[0])
-    hits, alarms = whole[1, 0] / whole[0, 0] * base_rate, (1 - whole[3, 0] / whole[2, 0]) * (1 - base_rate)
-    precision = float(hits / (hits + alarms)) if hits + alarms > 0 else np.nan
+    precision = np.nan if base_rate is None else _precision(whole[:, 0], base_rate)
     return Accuracy(float(value), float(np.maximum(value - half, 0)), float(np.minimum(value + half, 1)), precision)
+
+
+def _precision(counts: Float[np.ndarray, " 4"], base_rate: float) -> float:
+    """TPR π / (TPR π + FPR (1 - π)); NaN where nothing is said to fit."""
+    fitting, hits, others, passed = counts
+    right, wrong = hits / fitting * base_rate, (1 - passed / others) * (1 - base_rate)
+    return float(right / (right + wrong)) if right + wrong > 0 else np.nan
 
 
 def _balance(counts: Float[np.ndarray, "4 set"]) -> Float[np.ndarray, " set"]:

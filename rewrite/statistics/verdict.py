@@ -8,6 +8,13 @@ from typing import Any, Literal
 
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 
+AGAINST_SHUFFLED: dict[Verdict, str] = {
+    "inconclusive": ", but not shown to be better than with the explanations shuffled among latents",
+    "equivalent": ", but equivalent within the margin to what explanations shuffled among latents give",
+    "worse": ", and worse than with the explanations shuffled among latents",
+}
+"""What is added to the sentence by the verdict against `shuffled`."""
+
 
 def decide(value: float, p_holm: float, p_equivalence: float, alpha: float) -> Verdict:
     """The word for a paired difference of losses; equivalence, which has a margin, goes before significance."""
@@ -65,21 +72,21 @@ def verdict_sentence(result: dict[str, Any]) -> str:
 
 
 def _describe_words(result: dict[str, Any], row: dict[str, Any]) -> str:
-    """Where the simulation is better than zero and not than other latents' explanations: that what it recovers is not
-    owed to its words. Empty where that is not so, or was not measured."""
+    """Where the simulation is better than zero, and not shown to be better than other latents' explanations: what is
+    known of it against them. Empty where that is not so, or was not measured."""
     same = ("arm", "fraction", "order")
     rows = [one for one in result["comparisons"] if all(one[key] == row[key] for key in same)]
     shuffled = next((one for one in rows if one["reference"] == "shuffled"), None)
-    if row["verdict"] != "better" or shuffled is None or shuffled["verdict"] in ("better", None):
+    if row["verdict"] != "better" or shuffled is None:
         return ""
-    return ", but no better than with the explanations shuffled among latents"
+    return AGAINST_SHUFFLED.get(shuffled["verdict"], "")
 
 
 def _describe_word(row: dict[str, Any]) -> str:
     if row["verdict"] == "equivalent":
         return f"equivalent to zero ablation within {row['margin']:.2g} nats, {format_p(row['p_equivalence'])}"
     if row["verdict"] == "inconclusive":
-        found = f"a difference of {row['mde']:.2g} nats would be found four times in five"
+        found = f"a difference of {row['mde']:.2g} nats would be found four times in five by a single unadjusted test"
         return f"inconclusive against zero ablation, {format_p(row['p_holm'])}, {found}"
     return f"{row['verdict']} than zero ablation, {format_p(row['p_holm'])}"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from test_splice import LATENTS, POSITIONS, Case, make_coder
 
-from rewrite.arms.calibrate import LEVELS, Pair, Tally, conditional_mean, identity, linear, quantile, tally
+from rewrite.arms.calibrate import LEVELS, Calibrator, Pair, Tally, conditional_mean, identity, linear, quantile, tally
 from rewrite.arms.controls import (
     MIXTURES,
     SPLIT,
@@ -38,10 +41,7 @@ def dense_definitions(case: Case) -> dict[str, np.ndarray]:
     strengths = case.strengths.toarray()
     every = np.arange(LATENTS)
     rest = case.calibrator.apply(np.zeros(LATENTS, np.float32), every)
-    if case.calibrator_name == "identity":
-        said = strengths > 0
-    else:
-        said = (calibrated > rest) & (calibrated >= case.calibrator.apply(np.full(LATENTS, 0.5, np.float32), every))
+    said = strengths > 0 if case.calibrator_name == "identity" else (calibrated > rest) & (strengths >= 0.5)
     active = truth > 0
     when_active = np.array([truth[active[:, i], i].mean() if active[:, i].any() else 0 for i in every])
     maximum = truth.max(0)
@@ -106,18 +106,35 @@ def fit(strengths: np.ndarray, truth: np.ndarray, scale: float = 9.0) -> Tally:
 def test_what_is_a_firing() -> None:
     rng = np.random.default_rng(0)
     strengths = rng.choice([0, 0.1, 0.4, 1, 5, 9], (4000, 1))
-    truth = np.where(rng.random((4000, 1)) < strengths / 10, 2.0, 0.0)
+    # 0.1 and 0.4 mean as much as 1, so the isotonic calibrator is flat from one to the other.
+    truth = np.where(rng.random((4000, 1)) < np.where(strengths > 0, np.maximum(strengths, 1), 0) / 10, 2.0, 0.0)
     fitted = fit(strengths, truth)
     asked = np.array([0, 0.1, 0.4, 0.5, 1, 5, 9, np.nan], dtype=np.float32)
     for build in (linear, conditional_mean):
         calibrator = build(fitted)
         one = np.zeros(len(asked), dtype=np.int64)
-        said = fires(calibrator.apply(asked, one), one, find_threshold(calibrator, 9.0, 1))
-        assert said[[4, 5, 6]].all()
-        assert not said[[0, 1, 7]].any()
+        said = fires(asked, calibrator.apply(asked, one), one, find_threshold(calibrator, 9.0, 1))
+        assert said.tolist() == [False, False, False, True, True, True, True, False]
     exact = identity(fitted)
-    said = fires(asked, np.zeros(len(asked), dtype=np.int64), find_threshold(exact, 9.0, 1))
+    said = fires(asked, asked, np.zeros(len(asked), dtype=np.int64), find_threshold(exact, 9.0, 1))
     assert said.tolist() == [False, True, True, True, True, True, True, False]
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([linear, quantile, conditional_mean]), st.sampled_from([1.0, 9.0]))
+def test_half_of_1_is_said_at_least_and_whole_strengths_fire_by_their_activations(
+    seed: int, build: Callable[[Tally], Calibrator], scale: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    tenths, one = rng.integers(0, 91, 200), np.zeros(200, dtype=np.int64)
+    truth = np.where(rng.random(200) < tenths * rng.random() / 90, 2.0, 0.0)
+    strengths = (tenths * scale / 90).astype(np.float32)
+    calibrator = build(fit(strengths[:, None], truth[:, None], scale))
+    activations = calibrator.apply(strengths, one)
+    rest, half = calibrator.apply(np.array([0, scale / 18], dtype=np.float32), one[:2])
+    said = fires(strengths, activations, one, find_threshold(calibrator, scale, 1))
+    np.testing.assert_array_equal(said, (tenths >= 5) & (activations > rest))
+    by_activation = (activations > rest) & (activations >= half)
+    np.testing.assert_array_equal(said[tenths % 10 == 0], by_activation[tenths % 10 == 0])
 
 
 def test_what_quantile_normalization_sends_to_zero_is_no_firing() -> None:

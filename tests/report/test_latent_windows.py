@@ -59,8 +59,9 @@ def value_at(made: Made, curves: Curves, latent: int, kind: str, place: int) -> 
 
 def predict(made: Made, curves: Curves, latent: int, place: int) -> tuple[float, bool]:
     own = np.array([latent])
-    activation = curves.calibrator.apply(made.strengths[place, own], own)
-    return float(activation[0]), bool(fires(activation, own, curves.threshold)[0])
+    strength = made.strengths[place, own]
+    activation = curves.calibrator.apply(strength, own)
+    return float(activation[0]), bool(fires(strength, activation, own, curves.threshold)[0])
 
 
 def check_excerpt(sights: Sights, number: int, made: Made, curves: Curves, tested: bool) -> None:

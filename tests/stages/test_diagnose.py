@@ -11,12 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers as hf
+from hypothesis import given
+from hypothesis import strategies as st
 from makers.diagnosis_made import make_readers
 from makers.small import small_config, tiny_config
 from makers.watching import unwatched
 from transformers import AutoTokenizer
 
 from rewrite.config import UserError
+from rewrite.config.judging import DiagnoseConfig
 from rewrite.report import damage
 from rewrite.run.files import read_json
 from rewrite.run.freshness import wanted
@@ -162,6 +165,17 @@ def test_the_damage_in_words() -> None:
     )
     unsure = said | {"heads": [head | {"needed": head["needed"] | {"p_holm": 0.2}}]}
     assert damage.sentence(unsure).endswith(" No single head is told from 0, on 8 of them.")
+    mends = {"nats": -0.03, "ci": [-0.04, -0.02], "p_holm": 0.001}
+    mended = said | {"heads": [head | {"needed": mends | {"nats": -0.01}}, head | {"head": 1, "needed": mends}]}
+    cost = "0.0300 [0.0200, 0.0400] nats more are lost on 8 of them."
+    assert damage.sentence(mended).endswith(f" Of single heads 3.1 mends most: with it held as it was, {cost}")
+    for nats, more in ((0.01, "0.0100 [0.0050, 0.0150] nats more"), (-0.03, "0.0300 [0.0200, 0.0400] nats less")):
+        own = mends if nats < 0 else head["needed"]
+        alone = said | {"heads": [unsure["heads"][0] | {"alone": own}, unsure["heads"][0] | {"head": 1}]}
+        assert damage.sentence(alone).endswith(
+            " No single head is told from 0 where it is held, on 8 of them; with 3.2, an induction head, let go alone, "
+            f"{more} are lost."
+        )
     lowers = said | {"heads": [head | {"copying": -0.5}]}
     assert "Of single heads 3.2 matters most" in damage.sentence(lowers), (
         "a head that does not copy is no induction head"
@@ -188,6 +202,26 @@ def test_the_stage_is_there_where_it_is_asked_for() -> None:
     assert "diagnose" in names(small_config(*DIAGNOSE)) and "diagnose" not in names(small_config())
     with pytest.raises(UserError, match=r"diagnose\.documents.*8 or more, or 0"):
         small_config("diagnose.documents=5")
+
+
+@given(st.integers(8, 40), st.integers(8, 40), st.sampled_from(["heads", "routes"]))
+def test_no_more_documents_are_looked_at_closely_than_are_taken_apart(documents: int, few: int, key: str) -> None:
+    if few <= documents:
+        assert getattr(DiagnoseConfig.model_validate({"documents": documents, key: few}), key) == few
+    else:
+        said = (
+            f"{key} = {few} is more than documents = {documents}, .*set {key} to at most {documents}, or documents to"
+        )
+        with pytest.raises(ValueError, match=said):
+            DiagnoseConfig.model_validate({"documents": documents, key: few})
+    for numbers in ({"documents": 0, key: few}, {"documents": documents, key: 0}):
+        assert getattr(DiagnoseConfig.model_validate(numbers), key) == numbers[key], "0 leaves it out"
+
+
+def test_it_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"diagnose.*heads = 21 is more than documents = 20") as caught:
+        small_config("diagnose.documents=20", "diagnose.heads=21")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_latent_is_told_who_reads_it(tmp_path: Path) -> None:

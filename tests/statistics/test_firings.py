@@ -43,7 +43,7 @@ def brute_force(pairs: list[Pair], latent: int, document: int) -> tuple[int, int
         if np.isnan(strength):
             continue
         activation = calibrator.apply(np.array([strength], dtype=np.float32), np.array([latent]))
-        said = bool(fires(activation, np.array([latent]), threshold)[0])
+        said = bool(fires(np.array([strength]), activation, np.array([latent]), threshold)[0])
         known, true = known + 1, true + bool(truth > 0)
         hits, false = hits + bool(said and truth > 0), false + bool(said and truth <= 0)
     return known, true, hits, false

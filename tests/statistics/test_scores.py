@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -199,6 +200,13 @@ def test_a_judge_who_never_says_yes_has_an_accuracy_and_no_precision() -> None:
     found = judge(np.arange(20), np.arange(20) % 2, np.zeros(20))
     assert found.value == 0.5 and np.isnan(found.precision)
     assert np.isnan(found.low), "no document changes it: no spread to judge it by"
+
+
+def test_where_no_base_rate_is_known_there_is_an_accuracy_and_no_precision() -> None:
+    judged = Judgements(np.arange(20), np.arange(20) % 4 > 1, np.arange(20) % 2 > 0)
+    known, unknown = (score_judgements(judged, base_rate, 0.05) for base_rate in (0.1, None))
+    assert known.precision == pytest.approx(0.1) and np.isnan(unknown.precision)
+    np.testing.assert_equal(replace(unknown, precision=known.precision), known)
 
 
 def test_judgements_of_one_kind_of_window_have_no_score() -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
-from rewrite.arms.controls import Threshold, fires
+from rewrite.arms.controls import fires
 from rewrite.coder.activations import Shard, Split
 from rewrite.simulators.strengths import Simulations
 from rewrite.statistics.curves import Curves
@@ -148,8 +148,10 @@ class Reader:
             counted = piece.text.counted()
             said = list_entries(self.simulations.strengths(name, len(counted)))
             said = said.select(counted[said.row] & self.judged[said.latent])
-            activations = self.curves.calibrator.apply(said.value.astype(np.float32), said.latent)
-            yield _hold_against(piece, counted, replace(said, value=activations), threshold, self.judged)
+            strengths = said.value.astype(np.float32)
+            predicted = replace(said, value=self.curves.calibrator.apply(strengths, said.latent))
+            fired = fires(strengths, predicted.value, said.latent, threshold)
+            yield _hold_against(piece, counted, predicted, fired, self.judged)
 
     def _look(self, begin: int, shard: Shard) -> Piece:
         """Only rewritten latents are looked at."""
@@ -162,15 +164,14 @@ def _hold_against(
     piece: Piece,
     counted: Bool[np.ndarray, " position"],
     predicted: Entries,
-    threshold: Threshold,
+    fired: Bool[np.ndarray, " prediction"],
     judged: Bool[np.ndarray, " latent"],
 ) -> Judged:
     truth = piece.truth
     place, there = truth.find(predicted.row, predicted.latent)
     actual = np.zeros_like(predicted.value)
     actual[there] = truth.value[place[there]]
-    unknown, fired = np.isnan(predicted.value), fires(predicted.value, predicted.latent, threshold)
-    known = counted[truth.row]
+    unknown, known = np.isnan(predicted.value), counted[truth.row]
     known[place[there & unknown]] = False
     missed = known & judged[truth.latent]
     missed[place[there & fired]] = False
