@@ -17,8 +17,9 @@ from makers.small import tiny_config
 from makers.sweeps import GRID, results, start, words, workers_of
 
 import rewrite.__main__ as cli
+from rewrite.run.files import find_holder
 from rewrite.run.runner import go
-from rewrite.run.store import Run, find_holder
+from rewrite.run.store import Run
 from rewrite.stages import STAGES
 
 pytestmark = pytest.mark.slow
