@@ -24,6 +24,7 @@ from typing import Any
 from rewrite import __version__
 from rewrite.config import Config, UserError
 from rewrite.run.files import flatten, hash_path, hash_value, link, read_json, remove, take_lock, write_json
+from rewrite.run.freshness import UNANSWERED
 from rewrite.run.plugins import packages
 
 PACKAGES = ("torch", "transformers", "eai-sparsify", "datasets", "numpy", "scipy", "tokenizers")
@@ -79,6 +80,9 @@ class Run:
     `manifest` is the content of manifest.json; stages read it and change it through `writing` alone.
     """
 
+    unanswered = 0
+    """Requests of what is written next that failed for a reason that may pass."""
+
     def __init__(self, folder: Path, command: str = "") -> None:
         self.folder = folder
         try:
@@ -133,7 +137,7 @@ class Run:
     def begin(self, key: str, inputs: Sequence[str], together: int = 1) -> None:
         """Say what the artefacts that are written next depend on, and for how many runs they are made at once: each
         took its share of the time."""
-        self._key, self._began, self._together = key, time.monotonic(), together
+        self._key, self._began, self._together, self.unanswered = key, time.monotonic(), together, 0
         self._inputs = self.inputs(inputs)
 
     def inputs(self, names: Sequence[str]) -> dict[str, str]:
@@ -165,6 +169,7 @@ class Run:
             "key": self._key,
             "inputs": self._inputs,
             "seconds": round((time.monotonic() - self._began) / self._together, 2),
+            UNANSWERED: self.unanswered,
         }
         self._began = time.monotonic()
         self._save()
