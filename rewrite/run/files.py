@@ -85,6 +85,16 @@ def write_whole(path: Path, content: bytes) -> None:
     beside.replace(path)
 
 
+def make_folder(folder: Path, said: str) -> None:
+    """Make a folder to write into. Raises UserError, naming what was said, where it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"{said}: cannot be written ({error.strerror}); name another") from None
+
+
 def write_json(path: Path, value: object) -> None:
     """Write indented JSON, whole or not at all."""
     write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", errors="replace"))
