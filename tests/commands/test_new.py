@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rewrite.commands import new
 from rewrite.commands.new import Wish, draft, pace
 from rewrite.commands.new.estimate import Amounts, count_arms, estimate
 from rewrite.commands.new.pace import measure, random_coder
-from rewrite.commands.new.sizes import LEVELS, Machine, choose, read_sample
+from rewrite.commands.new.sizes import LEVELS, Machine, choose, look, read_sample
 from rewrite.config import Config, UserError
 from rewrite.run.configs import change_config, choose_config, data_folder, load_config, presets, read_preset
 from rewrite.run.files import flatten
@@ -75,6 +76,14 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/a\.toml: cannot be written \(File exists\); name another"):
         draft(Wish(tmp_path / "file" / "a.toml", device="cpu"), None)
+
+
+def test_where_free_memory_is_not_told_all_of_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    told = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.delitem(os.sysconf_names, "SC_AVPHYS_PAGES")
+    monkeypatch.setattr(os, "sysconf", told.__getitem__)
+    assert look("cpu") == Machine("cpu", 4_096_000)
 
 
 def test_sizes_shrink_until_they_fit() -> None:
