@@ -138,7 +138,9 @@ def add_tellers(commands: Commands, shown: argparse.ArgumentParser) -> None:
     new.add_argument("--hookpoint", default="", metavar="LAYER", help="as in layers.6.mlp or layers.6")
     new.add_argument("--corpus", default="", metavar="TEXT", help="file, folder, hub dataset or stdlib")
     new.add_argument("--preset", default="", metavar="NAME", help=f"one of {', '.join(presets())} (default: what fits)")
-    new.add_argument("--device", default="", metavar="NAME", help="as in cpu or cuda (default: the best there is)")
+    new.add_argument(
+        "--device", default="", metavar="NAME", help="cpu, cuda, ... (default: cuda where there is one, else cpu)"
+    )
     new.add_argument("--minutes", type=float, default=60, metavar="X", help="longest run to size for (%(default)s)")
     text = "print a config to start from: TOML, every key as the bundled config has it, told in comments"
     config = commands.add_parser("config", help=text, description=text)

@@ -33,7 +33,7 @@ from rewrite.explainers.teaching import teach as learn
 from rewrite.patterns import grammar
 from rewrite.run import plugins
 from rewrite.run.configs import read_recorded
-from rewrite.run.files import hash_value, read_json, write_json
+from rewrite.run.files import hash_value, make_folder, read_json, write_json
 from rewrite.run.finished import Finished, open_finished
 from rewrite.text.sampling import draw_latents
 
@@ -44,7 +44,7 @@ MADE = "made.json"
 
 def teach(run: Path, out: Path, overrides: Sequence[str]) -> list[str]:
     """Teach, and write `out`; a line for each thing to know. Raises UserError where the run has no explanations, no
-    model is named or it cannot be tuned, too few latents are left, or `out` is there already."""
+    model is named or it cannot be tuned, too few latents are left, or `out` is there already or cannot be written."""
     if out.exists():
         raise UserError(f"--out {out}: is there already; name another folder")
     finished = open_finished(run, last=EXPLAINED)
@@ -52,6 +52,7 @@ def teach(run: Path, out: Path, overrides: Sequence[str]) -> list[str]:
     settings = plugins.settings("explainers", "llm", config.explainers.get("llm", {}))
     assert isinstance(settings, Settings)
     _check(config, settings)
+    make_folder(out.parent, f"--out {out}")
     lessons = _open_lessons(config, settings, finished)
     engine = plugins.load("engines", config.engine)
     learner = engine.learn(settings.model, plugins.chosen("engine", config), config.tune.rank, config.tune.seed)
@@ -108,7 +109,7 @@ def _begin(out: Path, learned: Learned, made: Mapping[str, object]) -> Path:
     same = hash_value([vars(learned), made])
     if not (beside / MADE).is_file() or read_json(beside / MADE) != same:
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        beside.mkdir()
         write_json(beside / MADE, same)
     return beside
 

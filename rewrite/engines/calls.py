@@ -4,7 +4,8 @@
    cache is not asked again, by this run or any other that shares the file; equal requests are asked once.
 2. What is not is handed to the engine as far as the budget goes. Each answer is committed as it arrives, together with
    its line in the ledger, so a kill loses nothing but what was in flight. Failures get a line and are not cached (but
-   for refusals, which are answers), so they are asked again when their stage runs again.
+   for refusals, which are answers), so they are asked again when their stage runs again; how many did is told to what
+   the run writes next (`Run.unanswered`).
 3. The ledger's sums stand in the manifest under `calls`, for the run folder over all its sessions.
 
 The cache is SQLite in write-ahead mode, which survives a killed process and lets several runs write at once.
@@ -29,7 +30,6 @@ from rewrite.engines.fingerprints import check_tunes, prompts_folder
 from rewrite.engines.ledger import Planned, Spent, cost
 from rewrite.run import plugins
 from rewrite.run.files import hash_path
-from rewrite.run.freshness import UNANSWERED
 from rewrite.run.store import Run
 
 R = TypeVar("R", Branches, Question)
@@ -56,7 +56,6 @@ class Calls:
         if self.cache is not None:
             if not self.dry:
                 self.run.note("calls", self.run.manifest.get("calls", {}) | {self.stage: self._ledger(self.cache)})
-                self.run.note(UNANSWERED, self.run.manifest.get(UNANSWERED, {}) | {self.stage: self.met.failed})
             self.cache.close()
 
     def open(self, model: str, adapter: str = "") -> Engine:
@@ -170,7 +169,7 @@ class Caller:
         for place, reply in replies:
             now = time.monotonic()
             self._cache.keep(keys[place], reply, run, stage, now - began)
-            self._calls.met.failed += isinstance(reply, Fault) and reply.passing
+            self._calls.run.unanswered += isinstance(reply, Fault) and reply.passing
             began = now
             yield place, reply
 

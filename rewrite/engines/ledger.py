@@ -49,8 +49,6 @@ class Planned:
 
     cached: int = 0
     planned: Spent = field(default_factory=Spent)
-    failed: int = 0
-    """Requests that failed for a reason that may pass."""
 
 
 def cost(spent: Spent, prices: CallsConfig) -> float:

@@ -1,18 +1,24 @@
-"""Files written whole or not at all, read with one-line errors, and known by the hash of what they hold."""
+"""Files written whole or not at all, read with one-line errors, and known by the hash of what they hold; the lock of a
+folder."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rewrite.config import UserError
+
+PAUSES = (0.0, 0.01, 0.03, 0.06, 0.1)
+"""Before each try to lock a folder [s]."""
 
 
 def hash_path(path: Path, name: str = "") -> str:
@@ -77,6 +83,16 @@ def write_whole(path: Path, content: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     beside.replace(path)
+
+
+def make_folder(folder: Path, said: str) -> None:
+    """Make a folder to write into. Raises UserError, naming what was said, where it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"{said}: cannot be written ({error.strerror}); name another") from None
 
 
 def write_json(path: Path, value: object) -> None:
@@ -150,3 +166,52 @@ def bundled(name: str) -> Path:
     package = Path(__file__).parents[1]
     installed = package / name
     return installed if installed.is_dir() else package.parent / name
+
+
+# --- folders that one process works in at a time ----------------------------------------------------------------------
+
+
+def find_holder(folder: Path) -> str:
+    """The process that works in a run folder, as its lock says it; empty where none does."""
+    try:
+        lock = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _read_holder(lock)
+    finally:
+        os.close(lock)
+    return ""
+
+
+def take_lock(folder: Path, command: str) -> int:
+    """Lock a folder for this process alone, until the file that is returned is closed. Raises UserError, naming who has
+    it, where another process does, and for a folder that cannot be written to."""
+    try:
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be locked ({error.strerror}); make it writable or name another") from None
+    # `find_holder` shares the lock for a moment: who only looks keeps no run from starting.
+    if not any(_try_lock(lock, pause) for pause in PAUSES):
+        holder = _read_holder(lock)
+        os.close(lock)
+        raise UserError(f"{folder}: in use by {holder}; wait for it to end or name another --run")
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} (rewrite {command})".encode())
+    return lock
+
+
+def _try_lock(lock: int, pause: float) -> bool:
+    """Whether a lock is ours alone, tried after a pause."""
+    time.sleep(pause)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _read_holder(lock: int) -> str:
+    return os.read(lock, 200).decode(errors="replace").strip() or "another process"

@@ -68,13 +68,14 @@ def wanted(stages: Sequence[Stage], config: Config) -> tuple[Stage, ...]:
 
 
 UNANSWERED = "unanswered"
-"""What a manifest says under this name: by stage, requests of its last session that failed for a reason that may
-pass."""
+"""What an artefact's entry in the manifest says under this name: requests that failed, when it was made, for a reason
+that may pass."""
 
 
 def ask_again(manifest: Mapping[str, Any], stage: Stage) -> str | None:
     """Why a stage that is fresh by its key asks again what failed, or None: faults are not results."""
-    failed = manifest.get(UNANSWERED, {}).get(stage.name, 0) if stage.asks else 0
+    entries = [manifest["artefacts"].get(artefact, {}) for artefact in stage.writes] if stage.asks else []
+    failed = max((entry.get(UNANSWERED, 0) for entry in entries), default=0)
     return f"{failed:,} requests failed for a reason that may have passed" if failed else None
 
 

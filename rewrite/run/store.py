@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import re
@@ -24,14 +23,13 @@ from typing import Any
 
 from rewrite import __version__
 from rewrite.config import Config, UserError
-from rewrite.run.files import flatten, hash_path, hash_value, link, read_json, remove, write_json
+from rewrite.run.files import flatten, hash_path, hash_value, link, read_json, remove, take_lock, write_json
+from rewrite.run.freshness import UNANSWERED
 from rewrite.run.plugins import packages
 
 PACKAGES = ("torch", "transformers", "eai-sparsify", "datasets", "numpy", "scipy", "tokenizers")
 ABSENT = "not there yet"
 """Why an artefact is not fresh, where nothing was made."""
-PAUSES = (0.0, 0.01, 0.03, 0.06, 0.1)
-"""Before each try to lock a run folder [s]."""
 
 
 # --- what a manifest says of its artefacts ----------------------------------------------------------------------
@@ -69,49 +67,6 @@ def partial_folder(folder: Path, artefact: str, key: str, inputs: Mapping[str, s
     return folder / f".partial-{hash_value([key, inputs])[:16]}-{artefact}"
 
 
-def find_holder(folder: Path) -> str:
-    """The process that works in a run folder, as its lock says it; empty where none does."""
-    try:
-        lock = os.open(folder / ".lock", os.O_RDONLY)
-    except OSError:
-        return ""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return _read_holder(lock)
-    finally:
-        os.close(lock)
-    return ""
-
-
-def take_lock(folder: Path, command: str) -> int:
-    """Lock a folder for this process alone, until the file that is returned is closed. Raises UserError, naming who has
-    it, where another process does."""
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    # `find_holder` shares the lock for a moment: who only looks keeps no run from starting.
-    if not any(_try_lock(lock, pause) for pause in PAUSES):
-        holder = _read_holder(lock)
-        os.close(lock)
-        raise UserError(f"{folder}: in use by {holder}; wait for it to end or name another --run")
-    os.ftruncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} (rewrite {command})".encode())
-    return lock
-
-
-def _try_lock(lock: int, pause: float) -> bool:
-    """Whether a lock is ours alone, tried after a pause."""
-    time.sleep(pause)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _read_holder(lock: int) -> str:
-    return os.read(lock, 200).decode(errors="replace").strip() or "another process"
-
-
 def _find(folder: Path, entries: Mapping[str, Entry], artefact: str) -> Entry:
     entry = entries.get(artefact)
     if entry is None:
@@ -125,6 +80,9 @@ class Run:
     `manifest` is the content of manifest.json; stages read it and change it through `writing` alone.
     """
 
+    unanswered = 0
+    """Requests of what is written next that failed for a reason that may pass."""
+
     def __init__(self, folder: Path, command: str = "") -> None:
         self.folder = folder
         try:
@@ -133,10 +91,14 @@ class Run:
             raise UserError(f"{folder}: cannot be a run folder ({error.strerror}); name another with --run") from None
         self._lock = take_lock(folder, command)
         manifest = folder / "manifest.json"
-        self.manifest: dict[str, Any] = read_json(manifest) if manifest.exists() else {"artefacts": {}}
+        try:
+            self.manifest: dict[str, Any] = read_json(manifest) if manifest.exists() else {"artefacts": {}}
+            for left_over in folder.glob(".writing-*"):
+                remove(left_over)
+        except BaseException:  # A notebook lives on, and would keep the folder locked.
+            os.close(self._lock)
+            raise
         self._key, self._inputs, self._began, self._together = "", dict[str, str](), time.monotonic(), 1
-        for left_over in folder.glob(".writing-*"):
-            remove(left_over)
 
     def __enter__(self) -> Run:
         return self
@@ -175,7 +137,7 @@ class Run:
     def begin(self, key: str, inputs: Sequence[str], together: int = 1) -> None:
         """Say what the artefacts that are written next depend on, and for how many runs they are made at once: each
         took its share of the time."""
-        self._key, self._began, self._together = key, time.monotonic(), together
+        self._key, self._began, self._together, self.unanswered = key, time.monotonic(), together, 0
         self._inputs = self.inputs(inputs)
 
     def inputs(self, names: Sequence[str]) -> dict[str, str]:
@@ -207,6 +169,7 @@ class Run:
             "key": self._key,
             "inputs": self._inputs,
             "seconds": round((time.monotonic() - self._began) / self._together, 2),
+            UNANSWERED: self.unanswered,
         }
         self._began = time.monotonic()
         self._save()

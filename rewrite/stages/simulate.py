@@ -90,7 +90,7 @@ def run(config: Config, run: Run) -> None:
         finally:
             made = set(parts.glob("*.safetensors")) - before if config.executor != "local" else set()
             calls.met.cached += sum(int(load_arrays(part)["cached"].sum()) for part in made)
-        calls.met.failed = sum(int(part["failed"].sum()) for part in met)
+        run.unanswered = sum(int(part["failed"].sum()) for part in met)
         remove(parts)
         rewritten = maker.chosen if len(maker.chosen) < maker.store.latents else None
         save_simulator(folder, config.simulator, maker.simulator.scale, rewritten)
@@ -123,11 +123,11 @@ class Maker:
 def make_shard(maker: Maker, shard: str) -> Arrays:
     """Write a shard; what was met of it."""
     split, calls = maker.splits[shard], maker.calls
-    cached, failed = calls.met.cached, calls.met.failed
+    cached, failed = calls.met.cached, calls.run.unanswered
     maker.truth.show(split, shard)
     text = asked_text(maker.config, split, shard)
     save_strengths(maker.folder, shard, _only(maker.simulator.simulate(text), maker.chosen), text)
-    return {"cached": np.array([calls.met.cached - cached]), "failed": np.array([calls.met.failed - failed])}
+    return {"cached": np.array([calls.met.cached - cached]), "failed": np.array([calls.run.unanswered - failed])}
 
 
 def open_maker(config: Config, run: Run, calls: Calls, folder: Path) -> Maker:

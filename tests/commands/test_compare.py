@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from makers.diagnosis_made import make_diagnosis
-from makers.finished_runs import Made, Row, losses_of, make_run
+from makers.finished_runs import Made, Row, edit_manifest, losses_of, make_run
 from statsmodels.stats.multitest import multipletests
 
 from rewrite.commands.compare import compare
 from rewrite.config import UserError
-from rewrite.run.files import write_json
+from rewrite.run.files import read_json, write_json
 from rewrite.run.store import Run
 from rewrite.statistics import paired as stats
 from rewrite.statistics import resampling
@@ -236,10 +236,11 @@ def test_words_cost_and_settings(tmp_path: Path) -> None:
 
 
 def test_where_the_damage_goes_stands_side_by_side(tmp_path: Path) -> None:
-    folders = [make_run(tmp_path / name, BASE) for name in "ab"]
+    asked = replace(BASE, config={"diagnose": {"documents": 4}})
+    folders = [make_run(tmp_path / "a", BASE), make_run(tmp_path / "b", asked)]
     assert "damage" not in str(compare(folders).tables), "runs that did not ask have no table"
     with Run(folders[1]) as run:
-        run.begin("k", ())
+        run.begin("k", ["4_simulations"])
         with run.writing("5_diagnosis.json") as path:
             write_json(path, make_diagnosis())
     page = compare(folders)
@@ -249,3 +250,18 @@ def test_where_the_damage_goes_stands_side_by_side(tmp_path: Path) -> None:
     assert [row[0] for row in table.rows] == ["b"] and table.heads[3] == "direct [%]"
     assert table.rows[0][3].startswith(f"{100 * direct['share']:.1f} [")
     assert page.facts["runs"][0]["damage"] is None and page.facts["runs"][1]["damage"]["nats"] == way["nats"]
+
+
+def test_a_diagnosis_that_an_earlier_setting_left_refuses_no_run(tmp_path: Path) -> None:
+    """It is not asked for any more, or is made from strengths that are not there any more."""
+    asked = replace(BASE, config={"diagnose": {"documents": 4}})
+    folders = [make_run(tmp_path / "a", BASE), make_run(tmp_path / "b", asked)]
+    for folder in folders:
+        with Run(folder) as run:
+            run.begin("k", ["4_simulations"])
+            with run.writing("5_diagnosis.json") as path:
+                write_json(path, make_diagnosis())
+    artefacts = read_json(folders[1] / "manifest.json")["artefacts"]
+    artefacts["5_diagnosis.json"]["inputs"]["4_simulations"] = "others"
+    edit_manifest(folders[1], artefacts=artefacts)
+    assert [run["damage"] for run in compare(folders).facts["runs"]] == [None, None]

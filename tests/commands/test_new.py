@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
 import pytest
 
 import rewrite.__main__ as cli
+from rewrite.commands import new
 from rewrite.commands.new import Wish, draft, pace
 from rewrite.commands.new.estimate import Amounts, count_arms, estimate
 from rewrite.commands.new.pace import measure, random_coder
-from rewrite.commands.new.sizes import LEVELS, Machine, choose, read_sample
+from rewrite.commands.new.sizes import LEVELS, Machine, choose, look, read_sample
 from rewrite.config import Config, UserError
 from rewrite.run.configs import change_config, choose_config, data_folder, load_config, presets, read_preset
 from rewrite.run.files import flatten
@@ -53,14 +55,35 @@ def test_it_asks_for_what_is_not_said(tmp_path: Path) -> None:
         asked.append((question, proposed))
         return "layers.0" if question == "Layer" else proposed
 
-    page = draft(Wish(tmp_path / "a.toml", preset="quick", device="cpu"), ask)
+    file = tmp_path / "configs" / "a.toml"
+    page = draft(Wish(file, preset="quick", device="cpu"), ask)
     subject = str((data_folder() / "subject").resolve())
     assert [proposed for _, proposed in asked] == [subject, "layers.1.mlp", "stdlib"]
-    config = load_config(tmp_path / "a.toml")
+    config = load_config(file)
     assert (config.hookpoint, config.coder.kind) == ("layers.0", "sae")
     quick = flatten(read_preset("quick"))
-    assert quick.items() <= flatten(tomllib.loads((tmp_path / "a.toml").read_text())).items()
+    assert quick.items() <= flatten(tomllib.loads(file.read_text())).items()
     assert page.facts["total"] == sum(page.facts["minutes"].values()) < 3
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(config: Config) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(new, "load_subject", loaded)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/a\.toml: cannot be written \(File exists\); name another"):
+        draft(Wish(tmp_path / "file" / "a.toml", device="cpu"), None)
+
+
+def test_where_free_memory_is_not_told_all_of_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    told = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.delitem(os.sysconf_names, "SC_AVPHYS_PAGES")
+    monkeypatch.setattr(os, "sysconf", told.__getitem__)
+    assert look("cpu") == Machine("cpu", 4_096_000)
 
 
 def test_sizes_shrink_until_they_fit() -> None:

@@ -16,6 +16,7 @@ import rewrite.__main__ as cli
 from rewrite.commands.plan import Wish, plan_run
 from rewrite.commands.plan.spending import read_spending
 from rewrite.config import UserError
+from rewrite.run.files import read_json
 from rewrite.run.finished import open_finished
 
 EQUAL = Made(noise=0.05, windows=(3,) * 20)
@@ -99,6 +100,22 @@ def test_what_the_cache_answered_is_asked_again_by_a_larger_run(tmp_path: Path) 
     assert "cannot be told" in page.notes[-1]
 
 
+def test_what_was_taken_over_from_another_run_is_not_free(tmp_path: Path) -> None:
+    config = {"explainer": "llm", "explainers": {"llm": {"model": "m"}}}
+    folder = make_run(tmp_path / "pilot", replace(EQUAL, ledger={"simulate": SPENT}))
+    artefacts = read_json(folder / "manifest.json")["artefacts"]
+    artefacts["3_explanations.jsonl"] |= {"seconds": 0.0, "from": "other"}
+    edit_manifest(folder, artefacts=artefacts)
+    own = plan_run(folder, Wish()).facts["pilot"]
+    assert own["calls"] == 100 and own["hours"] is None, "patterns ask nobody"
+    edit_manifest(folder, config=config)
+    page = plan_run(folder, Wish())
+    for row in (page.facts["pilot"], *page.facts["plans"]):
+        assert [row[key] for key in ("calls", "tokens", "dollars", "hours")] == [None] * 4
+    assert page.tables[0].rows[0][-4:] == ("–",) * 4
+    assert page.notes[-1] == "Taken over from another run, which has what it took: explain (other)."
+
+
 def test_without_a_price_there_are_no_dollars_and_without_calls_there_are_none(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "pilot", replace(EQUAL, ledger={"simulate": SPENT | {"cost": 0.0}}))
     page = plan_run(folder, Wish())
@@ -145,7 +162,7 @@ def test_the_command_says_it_in_three_forms(tmp_path: Path, capsys: pytest.Captu
     assert cli.main(["plan", folder, "--effect", "0.02", "0.1", "--latents", "80", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     keys = {"schema", "run", "reference", "fraction", "alpha", "power", "confidence", "sd", "gap", "latents"}
-    assert set(facts) == keys | {"documents_there", "pilot", "plans"}
+    assert set(facts) == keys | {"documents_there", "taken_over", "asked_elsewhere", "pilot", "plans"}
     row_keys = {"nats", "recovered", "documents", "documents_sure", "positions", "predictions", "calls", "tokens"}
     assert all(set(row) == row_keys | {"dollars", "hours"} for row in facts["plans"])
     assert [row["recovered"] for row in facts["plans"]] == pytest.approx([0.02, 0.1])

@@ -18,6 +18,7 @@ from rewrite.stages import STAGES
 
 SPENT = {"calls": 100, "tokens_in": 5000, "tokens_out": 400, "cached": 0, "seconds": 7200.0, "cost": 2.0}
 TOOK = {"1_coder": 36.0, "2_activations": 18.0, "3_explanations.jsonl": 72.0, "4_simulations": 9.0}
+LANGUAGE = {"explainer": "llm", "explainers": {"llm": {"model": "m"}}}
 SIZES = {"tokens": 400, "latents": 40, "rewritten": 40, "documents": 20, "layers": 1}
 EVALUATE = {
     "5_latents.parquet": 1.0,
@@ -109,7 +110,20 @@ def test_seconds_that_were_spent_in_another_run_are_not_none_at_all(pilot: Path)
     edit_manifest(pilot, artefacts=artefacts)
     page = scale_run(pilot, ["layers=2"])
     assert page.facts["total"]["hours"] is None
-    assert page.notes[-1] == "Taken over from another run, which has their seconds: collect."
+    assert page.notes[-1] == "Taken over from another run, which has what it took: collect (other)."
+
+
+def test_what_another_run_asked_a_language_model_is_not_free(pilot: Path) -> None:
+    artefacts = read_json(pilot / "manifest.json")["artefacts"]
+    artefacts["3_explanations.jsonl"] |= {"seconds": 0.0, "from": "other"}
+    edit_manifest(pilot, artefacts=artefacts, calls={"simulate": SPENT})
+    assert scale_run(pilot, []).facts["total"]["calls"] == 100, "patterns ask nobody"
+    edit_manifest(pilot, config=LANGUAGE)
+    page = scale_run(pilot, [])
+    rows = {row["stage"]: row for row in page.facts["stages"]}
+    assert [rows["explain"][key] for key in ("calls", "tokens", "dollars", "hours")] == [None] * 4
+    assert rows["simulate"]["calls"] == 100 and page.facts["total"]["dollars"] is None
+    assert page.notes[-1] == "Taken over from another run, which has what it took: explain (other)."
 
 
 def test_every_stage_has_its_growth_and_every_artefact_that_it_names_is_one() -> None:

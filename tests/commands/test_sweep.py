@@ -8,17 +8,22 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from makers.browser import DESKTOP, PHONE, visit
-from makers.small import tiny_config
+from makers.small import TINY, tiny_config
 from makers.sweeps import GRID, results, start, words, workers_of
 
 import rewrite.__main__ as cli
+from rewrite.commands.sweep.curves import read_finished
+from rewrite.commands.sweep.grid import read_points
+from rewrite.run.configs import change_config
+from rewrite.run.files import find_holder
 from rewrite.run.runner import go
-from rewrite.run.store import Run, find_holder
+from rewrite.run.store import Run
 from rewrite.stages import STAGES
 
 pytestmark = pytest.mark.slow
@@ -101,6 +106,16 @@ def test_a_point_that_cannot_be_keeps_none_from_being_made(swept: Path, capsys: 
         assert "Traceback" not in said.err
     finally:
         assert cli.main(words(swept, "local")) == 0
+
+
+def test_results_of_other_settings_are_not_shown_as_those_of_a_point(swept: Path) -> None:
+    """What a changed sweep finds of the one before it, where an early stage fails."""
+    points = read_points(None, list(TINY), list(GRID))[1]
+    told, unread = read_finished(points, swept)
+    assert len(told) == 4 and not unread
+    changed = [replace(point, config=change_config(point.config, {"coder.seed": 7})) for point in points]
+    told, unread = read_finished(changed, swept)
+    assert not told and set(unread.values()) == {"not finished with these settings (train is to be made anew)"}
 
 
 def gone(pid: int) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from makers.sweeps import results, start, words
 
 import rewrite.__main__ as cli
-from rewrite.run.store import find_holder
+from rewrite.run.files import find_holder
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,7 +19,7 @@ from rewrite.engines.calls import Calls, _key
 from rewrite.engines.prompting import Message
 from rewrite.run import plugins
 from rewrite.run.configs import load_config
-from rewrite.run.freshness import check
+from rewrite.run.freshness import ask_again, check
 from rewrite.run.store import Run
 from rewrite.stages import STAGES
 
@@ -115,6 +115,28 @@ def test_failures_are_asked_again_and_refusals_are_answers(fake: FakeEngine, tmp
         second = read(run, [0, 1, 2])
     assert len(fake.asked) == 4
     assert [r.kind for r in second.values() if isinstance(r, Fault)] == ["refusal"]
+
+
+def test_what_failed_stands_with_what_was_made_until_that_is_made_anew(fake: FakeEngine, tmp_path: Path) -> None:
+    """Neither a session that is stopped nor a question in a notebook takes the mark away; no engine, no mark."""
+    stage = next(stage for stage in STAGES if stage.name == "simulate")
+    fake.fail = lambda number: Fault("server error", "500", passing=True) if number == 1 else None
+
+    def make(run: Run, numbers: list[int]) -> None:
+        run.begin("k", ())
+        with run.writing("4_simulations") as path:
+            path.write_text(str(read(run, numbers) if numbers else ""))
+
+    with Run(tmp_path / "r") as run:
+        make(run, [0, 1, 2])
+        run.begin("k", ())
+        with pytest.raises(UserError, match=r"^calls\.max_calls"):
+            read(run, [1, 3, 4], settings("calls.max_calls=3"))
+    with Run(tmp_path / "r") as run:
+        read(run, [7])
+        assert ask_again(run.manifest, stage) == "1 requests failed for a reason that may have passed"
+        make(run, [])
+        assert ask_again(run.manifest, stage) is None
 
 
 @pytest.mark.parametrize(

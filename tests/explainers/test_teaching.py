@@ -121,6 +121,18 @@ def test_what_cannot_be_taught_is_said_in_a_line(
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_a_model_is_loaded(
+    said: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*what: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("rewrite.commands.teach._open_lessons", loaded)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^--out .*file/out: cannot be written \(File exists\); name another"):
+        teach(said, tmp_path / "file" / "out", settings_of(tiny_model))
+
+
 def test_a_killed_one_goes_on_to_the_same_adapter(taught: Path, said: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "explainer"
     given = [part for pair in settings_of(tiny_model) for part in ("--set", pair)]

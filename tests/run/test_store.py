@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -14,8 +15,8 @@ import pytest
 
 from rewrite.config import Config, UserError
 from rewrite.run.arrays import load_arrays, save_arrays
-from rewrite.run.files import hash_path, read_json
-from rewrite.run.store import Run, find_holder
+from rewrite.run.files import find_holder, hash_path, read_json
+from rewrite.run.store import Run
 
 
 def write_artefact(run: Run, name: str, content: str, key: str = "k", inputs: tuple[str, ...] = ()) -> None:
@@ -125,4 +126,16 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest\.json: not readable as JSON"):
+        Run(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    with Run(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*named: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match=r"cannot be locked \(Permission denied\); make it writable or name another"):
         Run(tmp_path)

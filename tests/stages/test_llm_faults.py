@@ -16,7 +16,7 @@ from makers.small import small_config
 from rewrite.commands.status import status
 from rewrite.config import UserError
 from rewrite.run.freshness import stage_keys
-from rewrite.run.runner import plan
+from rewrite.run.runner import go, plan
 from rewrite.run.store import Run
 from rewrite.stages import STAGES
 
@@ -90,6 +90,24 @@ def test_faults_are_not_results_and_are_asked_again(small_run: Path, tmp_path: P
         assert not np.isnan(strengths_of(tmp_path / "r")).any()
         run_to(tmp_path / "r", config, "simulate")
         assert len(server.arrivals) - arrived == failed, "all is answered now"
+
+
+def test_another_simulator_leaves_nothing_to_be_asked_again(small_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_run, tmp_path / "r")
+    few = ("sample.latents=2", "sample.documents=2", "sample.windows=1", "sample.positions=3")
+    with fault_server() as server:
+        server.choose = lambda prompt, tries: "broken" if hash_of(prompt) % 2 else ""
+        config = small_config(
+            *("simulator=llm", "simulators.llm.model=m", "simulators.llm.scheme=last_token", *NOISE, *few),
+            *("engine=openai", f"engines.openai.base_url={server.base_url}", "engines.openai.retries=0"),
+            f"calls.cache={tmp_path / 'calls.sqlite'}",
+        )
+        run_to(tmp_path / "r", config, "simulate")
+    said: list[str] = []
+    for _ in range(2):
+        with Run(tmp_path / "r", "test") as run:
+            go(STAGES, small_config(*few), run, "simulate", said.append)
+    assert [line.partition(":")[0] for line in said] == ["simulate"]
 
 
 def test_what_fails_for_good_is_not_asked_again(small_run: Path, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_what_failed_before_an_interruption_is_asked_again(
         run_to(tmp_path / "r", config, "simulate")
         manifest = json.loads((tmp_path / "r/manifest.json").read_text())
         failed = sum(kind["requests"] for kind in manifest["calls"]["simulate"]["failed"].values())
-        assert manifest[UNANSWERED]["simulate"] == failed > 0
+        assert manifest["artefacts"]["4_simulations"][UNANSWERED] == failed > 0
         arrived = len(server.arrivals)
         run_to(tmp_path / "r", config, "simulate")
         assert len(server.arrivals) - arrived == failed
@@ -147,7 +147,8 @@ def test_a_shard_of_which_is_not_known_what_was_met_is_made_again(
         run_to(tmp_path / "r", config, "simulate")
     run_to(tmp_path / "r", config, "simulate")
     assert [saved.count(shard) for shard in saved[:3]] == [1, 2, 2]
-    assert json.loads((tmp_path / "r/manifest.json").read_text())[UNANSWERED]["simulate"] == 0
+    manifest = json.loads((tmp_path / "r/manifest.json").read_text())
+    assert manifest["artefacts"]["4_simulations"][UNANSWERED] == 0
     assert made(tmp_path / "r")[0] == made(alone)[0]
 
 

@@ -137,11 +137,15 @@ def describe(side: Side, result: Row) -> Row:
 
 
 def _read_damage(run: Finished) -> Row | None:
-    """What the simulation loses, by kind of part on the way; None where the run did not take it apart."""
+    """What the simulation loses, by kind of part on the way; None where the run did not take it apart as it is now."""
     artefact = "5_diagnosis.json"
-    if artefact not in run.manifest["artefacts"]:
+    if artefact not in run.manifest["artefacts"] or not run.setting("diagnose.documents", 0):
         return None
-    found: Row = read_json(open_finished(run.folder, run.name, last=artefact).path(artefact))
+    try:
+        finished = open_finished(run.folder, run.name, last=artefact)
+    except UserError:  # Left by another setting: the verdict is not made from it.
+        return None
+    found: Row = read_json(finished.path(artefact))
     way = damage.find_way(found)
     kinds = {row["kind"]: {key: row[key] for key in ("nats", "share", "share_ci")} for row in way["kinds"]}
     return {"documents": found["documents"], "nats": way["nats"], "ci": way["ci"], "kinds": kinds}

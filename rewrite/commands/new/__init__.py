@@ -24,7 +24,7 @@ from rewrite.config import Config, UserError, name_hookpoint
 from rewrite.display.escaping import public
 from rewrite.display.tables import Page, Row, Table
 from rewrite.run.configs import change_config, data_folder, load_config, read_preset
-from rewrite.run.files import flatten, write_whole
+from rewrite.run.files import flatten, make_folder, write_whole
 from rewrite.subject.subject import Subject, build_subject, load_subject
 
 Ask = Callable[[str, str], str]
@@ -49,10 +49,12 @@ class Wish:
 def draft(wish: Wish, ask: Ask | None) -> Page:
     """Write the config; the page tells its sizes and minutes.
 
-    Raises UserError for a file that is there already, and for what the subject, the text or the preset refuse.
+    Raises UserError for a file that is there already or cannot be written, before anything is measured, and for what
+    the subject, the text or the preset refuse.
     """
     if wish.out.exists():
         raise UserError(f"{wish.out}: is there already; name another file")
+    make_folder(wish.out.parent, str(wish.out))
     propose = ask or (lambda question, proposed: proposed)
     bundled = str((data_folder() / "subject").resolve())
     named = wish.subject or propose("Model, a folder or a hub name", bundled)

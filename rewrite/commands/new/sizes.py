@@ -86,12 +86,14 @@ class Machine:
 
 
 def look(device: str) -> Machine:
-    """The device that is wanted, or the best there is, and its free memory. Raises UserError where it is not there."""
+    """The device that is wanted, else CUDA's first, else the CPU, and its free memory; where the system does not say
+    what is free, as macOS, all of it. Raises UserError for a device that is not there."""
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device("--device", name)
     if name.startswith("cuda"):
         return Machine(name, torch.cuda.mem_get_info(torch.device(name))[0])
-    return Machine(name, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    return Machine(name, os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE"))
 
 
 @dataclass(frozen=True)

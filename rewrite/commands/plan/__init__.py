@@ -19,9 +19,10 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
-from rewrite.commands.plan.spending import Spending, read_spending
+from rewrite.commands.plan.spending import Spending, asked_elsewhere, read_spending, taken_over, tell_taken
 from rewrite.config import UserError
 from rewrite.display import tables
+from rewrite.display.escaping import NONE
 from rewrite.display.tables import Page, Row, Table
 from rewrite.run.finished import Finished, open_finished
 from rewrite.statistics import paired as stats
@@ -77,6 +78,8 @@ def plan_run(folder: Path, wish: Wish) -> Page:
         "gap": gap.value,
         "latents": latents,
         "documents_there": spending.splits["test"],
+        "taken_over": taken_over(run),
+        "asked_elsewhere": asked_elsewhere(run),
         "pilot": _describe_pilot(spending, _effect(estimate.detectable(alpha, wish.power), gap, alpha)),
         "plans": rows,
     }
@@ -166,8 +169,12 @@ def _cells(row: Row) -> tuple[str, ...]:
         tables.count(row.get("documents_sure")),
         *(tables.count(row[key]) for key in ("positions", "predictions", "calls", "tokens")),
         tables.dollars(row["dollars"]),
-        f"{row['hours']:,.2g}" if row["hours"] < 100 else f"{row['hours']:,.0f}",
+        _show_hours(row["hours"]),
     )
+
+
+def _show_hours(hours: float | None) -> str:
+    return NONE if hours is None else f"{hours:,.2g}" if hours < 100 else f"{hours:,.0f}"
 
 
 def _notes(facts: Row) -> tuple[str, ...]:
@@ -186,7 +193,8 @@ def _notes(facts: Row) -> tuple[str, ...]:
             f"The run rewrote {pilot['latents']:,} latents: shares recovered are taken to vary as much with "
             f"{latents:,}."
         )
-    if pilot["calls"] is None:
+    notes += tell_taken(facts["taken_over"])
+    if pilot["calls"] is None and not facts["asked_elsewhere"]:
         notes.append("The cache answered all that a stage of this run asked, so what it would cost cannot be told.")
     elif pilot["calls"] and pilot["dollars"] is None:
         notes.append("No price: set calls.price_in and calls.price_out.")

@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from rewrite.commands.documents import count_tokens, read_documents
-from rewrite.commands.plan.spending import scale_ledger
+from rewrite.commands.plan.spending import asked_elsewhere, scale_ledger, taken_over, tell_taken
 from rewrite.config import UserError
 from rewrite.display import tables
 from rewrite.display.tables import Page, Row, Table
@@ -121,15 +121,19 @@ def scale_run(folder: Path, words: Sequence[str]) -> Page:
     pilot = measure_scale(run)
     scale = fill_in(asked, pilot)
     sizes = {path: _size_of(run.folder / path) for path in run.seconds}
-    rows = [_stage(run, stage.name, stage.writes, pilot, scale, sizes) for stage in STAGES if _made(run, stage.writes)]
+    taken, elsewhere = taken_over(run), asked_elsewhere(run)
+    rows = []
+    for stage in STAGES:
+        if any(path in run.seconds for path in stage.writes):
+            row = _stage(run, stage.name, stage.writes, pilot, scale, sizes)
+            # What was taken over from another run took its seconds, and was paid for, there.
+            row |= dict.fromkeys(("pilot_seconds", "layer_hours", "hours") if stage.name in taken else ())
+            rows.append(row | dict.fromkeys(("calls", "tokens", "dollars") if stage.name in elsewhere else ()))
     facts: Row = {"schema": 1, "run": run.name, "pilot": asdict(pilot), "scale": asdict(scale), "stages": rows}
+    facts |= {"taken_over": taken, "asked_elsewhere": elsewhere}
     facts["total"] = {key: _sum([row[key] for row in rows]) for key in SUMMED}
     title = f"What a run like {run.name} takes at another scale"
     return Page(title, (_sizes(pilot, scale), _table(facts)), _notes(run, facts), facts)
-
-
-def _made(run: Finished, writes: Sequence[str]) -> bool:
-    return any(path in run.seconds for path in writes)
 
 
 def _size_of(path: Path) -> int:
@@ -143,9 +147,7 @@ def _stage(
 ) -> Row:
     """What a stage takes at one layer and at all, and what it took."""
     own = [path for path in writes if path in run.seconds]
-    # What was taken over from another run took its seconds there.
-    taken = any("from" in run.manifest["artefacts"][path] for path in own)
-    took = None if taken else sum(run.seconds[path] for path in own)
+    took = sum(run.seconds[path] for path in own)
     factor = _count_times(run, name, pilot, scale)
     ledger = {stage: spent for stage, spent in run.ledger.items() if stage == name and stage in ASKED}
     calls, tokens, dollars = scale_ledger(ledger, {name: factor * scale.layers})
@@ -154,8 +156,8 @@ def _stage(
         "stage": name,
         "pilot_seconds": took,
         "factor": factor,
-        "layer_hours": None if took is None else took * factor / 3600,
-        "hours": None if took is None else took * factor * scale.layers / 3600,
+        "layer_hours": took * factor / 3600,
+        "hours": took * factor * scale.layers / 3600,
         "calls": calls,
         "tokens": tokens,
         "dollars": dollars,
@@ -216,9 +218,8 @@ def _notes(run: Finished, facts: Row) -> tuple[str, ...]:
         "and at every layer what its own layer took.",
         f"Seconds grow in proportion, at most, to the larger of: {told}.",
     ]
-    if elsewhere := [row["stage"] for row in facts["stages"] if row["pilot_seconds"] is None]:
-        notes.append(f"Taken over from another run, which has their seconds: {', '.join(elsewhere)}.")
-    if facts["total"]["calls"] is None:
+    notes += tell_taken(facts["taken_over"])
+    if facts["total"]["calls"] is None and not facts["asked_elsewhere"]:
         notes.append("The cache answered all that a stage of this run asked, so what it would cost cannot be told.")
     elif facts["total"]["calls"] and facts["total"]["dollars"] is None:
         notes.append("No price: set calls.price_in and calls.price_out.")

@@ -13,8 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rewrite.commands.documents import count_tokens, read_documents
+from rewrite.config import UserError
 from rewrite.display.tables import Row
+from rewrite.run.configs import read_recorded
 from rewrite.run.finished import ASKED, Finished
+from rewrite.run.plugins import asked_model
+from rewrite.stages import STAGES
 
 # What each artefact's time grows with; one that is not named grows with the test documents.
 GROWS = {
@@ -49,14 +53,14 @@ class Size:
 
 @dataclass(frozen=True)
 class Bill:
-    """What a run takes; None where the pilot's ledger does not tell."""
+    """What a run takes; None where the pilot does not tell: the cache answered it, or another run has what it took."""
 
     positions: int
     predictions: int
     calls: int | None
     tokens: int | None
     dollars: float | None
-    hours: float
+    hours: float | None
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,35 @@ class Spending:
         seconds = sum(took * factors[GROWS.get(artefact, "documents")] for artefact, took in self.run.seconds.items())
         scales = {stage: factors[GROWS[artefact]] for stage, artefact in ASKED.items()}
         calls, tokens, dollars = scale_ledger(self.run.ledger, scales)
-        positions = round(size.test + size.calibrate)
-        return Bill(positions, round(size.predictions), calls, tokens, dollars, seconds / 3600)
+        if asked_elsewhere(self.run):
+            calls = tokens = dollars = None
+        hours = None if taken_over(self.run) else seconds / 3600
+        return Bill(round(size.test + size.calibrate), round(size.predictions), calls, tokens, dollars, hours)
+
+
+def taken_over(run: Finished) -> dict[str, str]:
+    """The stages of which something was taken over from another run, which has what it took; that run's name."""
+    entries = run.manifest["artefacts"]
+    pairs = [(stage.name, entries.get(artefact, {}).get("from")) for stage in STAGES for artefact in stage.writes]
+    return {stage: str(name) for stage, name in pairs if name is not None}
+
+
+def asked_elsewhere(run: Finished) -> list[str]:
+    """Those of them that ask a language model, so that their calls are in the other run's ledger; where that cannot be
+    known, they may have."""
+    taken = taken_over(run)
+    stages = [stage for stage in STAGES if stage.name in ASKED and stage.name in taken]
+    try:
+        config = read_recorded(run.folder / "manifest.json", run.manifest).config
+        return [stage.name for stage in stages if stage.asks and asked_model(stage.asks.role, config) is not None]
+    except UserError:
+        return [stage.name for stage in stages]
+
+
+def tell_taken(taken: Mapping[str, str]) -> list[str]:
+    """A note that says what was taken over from which run; none where nothing was."""
+    told = ", ".join(f"{stage} ({name})" for stage, name in taken.items())
+    return [f"Taken over from another run, which has what it took: {told}."] if told else []
 
 
 def scale_ledger(ledger: Mapping[str, Row], scales: Mapping[str, float]) -> tuple[int | None, int | None, float | None]:

@@ -22,10 +22,10 @@ from rewrite.display import tables
 from rewrite.display.tables import Page, Row, Table
 from rewrite.engines.ledger import cost_of
 from rewrite.run.configs import load_config, read_recorded
-from rewrite.run.files import read_json
+from rewrite.run.files import find_holder, read_json
 from rewrite.run.finished import LAST, Finished
 from rewrite.run.freshness import Stage, wanted
-from rewrite.run.store import ABSENT, find_holder
+from rewrite.run.store import ABSENT
 from rewrite.stages import STAGES
 
 SHOWN = {"absent": ABSENT}

@@ -10,9 +10,8 @@ from rewrite.commands.status.standing import DONE
 from rewrite.config import UserError
 from rewrite.display import tables
 from rewrite.display.tables import Page, Row, Table
-from rewrite.run.files import hash_once, read_json
+from rewrite.run.files import find_holder, hash_once, read_json
 from rewrite.run.finished import SWEEP
-from rewrite.run.store import find_holder
 
 SUMMED = ("seconds", "bytes", "calls", "dollars")
 

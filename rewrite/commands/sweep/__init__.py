@@ -23,11 +23,10 @@ from rewrite.commands.sweep.jobs import plan_jobs
 from rewrite.config import Config, UserError
 from rewrite.display.tables import Page
 from rewrite.run import plugins
-from rewrite.run.files import full_disk_told, hash_once, write_json
+from rewrite.run.files import full_disk_told, hash_once, take_lock, write_json
 from rewrite.run.finished import SWEEP
 from rewrite.run.freshness import check
 from rewrite.run.launching import executing, launch
-from rewrite.run.store import take_lock
 from rewrite.stages import STAGES
 
 ROLES: tuple[plugins.Role, ...] = ("explainer", "simulator", "score")

@@ -1,6 +1,7 @@
 """What the finished points of a sweep recovered, and what that comes to over seeds.
 
-1. A point is read as `rewrite compare` reads a run: its share of the gap with its own interval, over documents.
+1. A point is read as `rewrite compare` reads a run: its share of the gap with its own interval, over documents. What
+   its folder has of other settings is not read.
 2. Points that differ in seeds alone are one cell: the mean share, with an interval over seeds and documents
    (`rewrite.commands.sweep.replicates`); of a single seed, that of its run. A cell in which a gap is not told from 0
    has no share.
@@ -20,8 +21,10 @@ from rewrite.commands.compare.pairing import Side
 from rewrite.commands.sweep.grid import Point
 from rewrite.commands.sweep.replicates import Share, pool
 from rewrite.config import UserError
-from rewrite.run.files import read_json
-from rewrite.run.finished import open_finished
+from rewrite.run.files import hash_once, read_json
+from rewrite.run.finished import LAST, Finished, open_finished
+from rewrite.run.freshness import stage_keys, wanted
+from rewrite.stages import STAGES
 
 Row = dict[str, Any]
 
@@ -42,8 +45,9 @@ class Told:
 
 
 def read_point(point: Point, folder: Path) -> Told:
-    """A point that is finished. Raises UserError where it is not."""
+    """A point that is finished. Raises UserError where it is not, or only with other settings."""
     run = open_finished(folder / point.name, point.name)
+    _check_settings(point, run)
     result: Row = read_json(run.path("6_stats.json"))
     side = read_side(run, result)
     own = describe(side, result)
@@ -59,6 +63,17 @@ def read_point(point: Point, folder: Path) -> Told:
         "tokens": int(side.tokens.sum()),
     }
     return Told(point, row, _share(side) if own["recovered"] is not None else None, side.alpha)
+
+
+def _check_settings(point: Point, run: Finished) -> None:
+    """Refuse results of other settings than the point's: what was to replace them failed. That the artefacts are made
+    from each other is known, and what they hold is looked at where they are read."""
+    keys, entries = stage_keys(STAGES, point.config), run.manifest["artefacts"]
+    for stage in wanted(STAGES, point.config):
+        if any(entries.get(artefact, {}).get("key") != keys[stage.name] for artefact in stage.writes):
+            raise UserError(f"{run.folder}: not finished with these settings ({stage.name} is to be made anew)")
+        if LAST in stage.writes:
+            return
 
 
 def layer_of(hookpoint: str) -> int | None:
@@ -120,9 +135,10 @@ def find_axes(points: Sequence[Point]) -> list[str]:
 def read_finished(points: Sequence[Point], folder: Path) -> tuple[list[Told], dict[str, str]]:
     """The points that are finished, and why the others cannot be read."""
     told, faults = [], dict[str, str]()
-    for point in points:
-        try:
-            told.append(read_point(point, folder))
-        except UserError as error:
-            faults[point.name] = str(error).removeprefix(f"{folder / point.name}: ")
+    with hash_once():
+        for point in points:
+            try:
+                told.append(read_point(point, folder))
+            except UserError as error:
+                faults[point.name] = str(error).removeprefix(f"{folder / point.name}: ")
     return told, faults
