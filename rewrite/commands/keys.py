@@ -16,7 +16,7 @@ from typing import Literal, Union, get_args, get_origin
 from rewrite.config import Config, Section, UserError
 from rewrite.run import plugins
 from rewrite.run.brought import find_brought
-from rewrite.run.configs import KINDS, list_keys, load_config
+from rewrite.run.configs import KINDS, list_fields, list_keys, load_config
 from rewrite.run.files import flatten
 
 GENERAL = "general"
@@ -135,10 +135,10 @@ def _read_keys(table: str) -> dict[str, Key]:
         found = {key: told for key, told in found.items() if "." not in key and key not in KINDS}
     else:
         found = {key: told for key, told in found.items() if key.startswith(f"{table}.")}
-    types = _list_types(model, prefix)
+    fields = list_fields(model, prefix)
     said = flatten(load_config().model_dump(mode="json"))
     return {
-        key: _read_key(" ".join(filter(None, (text, _tell_names(types[key])))), default, said.get(key))
+        key: _read_key(" ".join(filter(None, (text, _tell_names(fields[key].annotation)))), default, said.get(key))
         for key, (text, default) in found.items()
     }
 
@@ -148,17 +148,6 @@ def _read_key(text: str, default: str, said: object) -> Key:
     if default == "none" or default.startswith('"..'):
         return Key(text, None, None)
     return Key(text, default, default if said is None or said == json.loads(default) else json.dumps(said))
-
-
-def _list_types(model: type[Section], prefix: str) -> dict[str, object]:
-    """The type of every key, by the names that `list_keys` gives them."""
-    types: dict[str, object] = {}
-    for name, field in model.model_fields.items():
-        if isinstance(field.default, Section):
-            types |= _list_types(type(field.default), f"{prefix}{name}.")
-        else:
-            types[prefix + name] = field.annotation
-    return types
 
 
 def _tell_names(kind: object) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from rewrite.config import Config, OnDisk, Section, UserError, Written
 from rewrite.run import plugins
@@ -183,13 +184,8 @@ def _list_places(tree: Row) -> dict[str, bool]:
 
 
 def _places_of(model: type[Section], prefix: str = "") -> dict[str, bool]:
-    found: dict[str, bool] = {}
-    for name, field in model.model_fields.items():
-        if isinstance(field.default, Section):
-            found |= _places_of(type(field.default), f"{prefix}{name}.")
-        elif OnDisk in field.metadata:
-            found[prefix + name] = Written in field.metadata
-    return found
+    fields = list_fields(model, prefix)
+    return {key: Written in field.metadata for key, field in fields.items() if OnDisk in field.metadata}
 
 
 def _anchor(tree: dict[str, Any], path: str, folder: Path, written: bool) -> None:
@@ -229,16 +225,24 @@ def _key_of(loc: tuple[int | str, ...], known: Collection[str]) -> str:
     return next((part for part in parts if part in known), ".".join(names))
 
 
+def list_fields(model: type[Section] = Config, prefix: str = "") -> dict[str, FieldInfo]:
+    """Every key with what is known of it, in the order of the file."""
+    fields: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, Section):
+            fields |= list_fields(type(field.default), f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = field
+    return fields
+
+
 def list_keys(model: type[Section] = Config, prefix: str = "") -> dict[str, tuple[str, str]]:
     """Every key with its help text and its default, in the order of the file: {key: (help, default)}."""
     keys: dict[str, tuple[str, str]] = {}
-    for name, field in model.model_fields.items():
+    for key, field in list_fields(model, prefix).items():
         default = field.get_default(call_default_factory=True)
-        if isinstance(default, Section):
-            keys.update(list_keys(type(default), f"{prefix}{name}."))
-        else:
-            shown = json.dumps(default) if default is not None else "none"
-            keys[prefix + name] = (" ".join((field.description or "").split()), shown)
+        shown = json.dumps(default) if default is not None else "none"
+        keys[key] = (" ".join((field.description or "").split()), shown)
     return keys
 
 

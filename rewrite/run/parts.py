@@ -112,8 +112,8 @@ class Share:
         for ever where a fork asks it for some. So none where threads are asked for, nor where so few parts would leave
         more than half of the cores idle."""
         cores = count_processes()
-        idle = self.config.device != "cpu" or self.config.sweep.threads > 1 or 2 * parts < cores
-        return self.forks and not idle and min(cores, parts) > 1
+        unfit = self.config.device != "cpu" or self.config.sweep.threads > 1 or 2 * parts < cores
+        return self.forks and not unfit and min(cores, parts) > 1
 
     def _make_elsewhere(self, work: Work[Tools], tools: Tools, sizes: Sizes, what: str, done: Done) -> dict[str, str]:
         """Let the workers of the config's executor make parts; the faults of those that were not made, by name."""
